@@ -1,0 +1,2 @@
+//! Terminator-driven framing for Tokio.
+#![forbid(unsafe_code)]

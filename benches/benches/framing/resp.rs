@@ -304,7 +304,40 @@ impl Decoder for OneBytes {
     }
 }
 
-/// The same, but a `Bytes` for each argument, in a `Vec`.
+/// A `Bytes` for the key and one for the value, of the one command that it knows.
+struct KeyAndValue;
+
+struct Set {
+    key: Bytes,
+    value: Bytes,
+}
+
+impl Decoder for KeyAndValue {
+    type Item = Set;
+    type Error = io::Error;
+
+    fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<Set>> {
+        let (mut arguments, mut count) = ([const { 0..0 }; 3], 0);
+        let end = command(src, |range| {
+            if let Some(argument) = arguments.get_mut(count) {
+                *argument = range;
+            }
+            count += 1;
+        })?;
+        let Some(end) = end else { return Ok(None) };
+        let [name, key, value] = arguments;
+        if count != 3 || src[name] != *b"SET" {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let command = src.split_to(end).freeze();
+        Ok(Some(Set {
+            key: command.slice(key),
+            value: command.slice(value),
+        }))
+    }
+}
+
+/// A `Bytes` for each argument, in a `Vec`.
 #[derive(Default)]
 struct VecOfBytes {
     places: Vec<Range<usize>>,
@@ -333,6 +366,20 @@ fn one_bytes(reader: Reader<'_>) -> u64 {
             for &(start, end) in &command.arguments[..command.count] {
                 tally.frame(&command.frame[start as usize..end as usize]);
             }
+        },
+    );
+    tally.sum()
+}
+
+fn key_and_value(reader: Reader<'_>) -> u64 {
+    let mut tally = Tally::default();
+    drain(
+        FramedRead::with_capacity(reader, KeyAndValue, READ),
+        |set| {
+            let set = set.expect("well-formed");
+            tally.frame(b"SET");
+            tally.frame(&set.key);
+            tally.frame(&set.value);
         },
     );
     tally.sum()
@@ -434,7 +481,10 @@ pub fn lent(bench: &mut Bench) {
         let (mut window, mut other) = (Window::new(2 * READ), Window::new(2 * READ));
         sets.work(row)
             .with("Framer", || ours(&sets.input, &mut window))
-            .against("memchr Decoder, one Bytes", 0.74, 0.50, || {
+            .against("memchr Decoder, key and value", 0.74, 0.50, || {
+                key_and_value(Reader::new(&sets.input))
+            })
+            .beside("memchr Decoder, one Bytes", || {
                 one_bytes(Reader::new(&sets.input))
             })
             .beside("memchr Decoder, a Vec<Bytes>", || {
@@ -458,7 +508,10 @@ pub fn owned(bench: &mut Bench) {
         let sets = Sets::new(count);
         sets.work(row)
             .with("TerminatorCodec", || ours(Reader::new(&sets.input)))
-            .against("memchr Decoder, one Bytes", 2.2, 1.6, || {
+            .against("memchr Decoder, key and value", 2.2, 1.6, || {
+                key_and_value(Reader::new(&sets.input))
+            })
+            .beside("memchr Decoder, one Bytes", || {
                 one_bytes(Reader::new(&sets.input))
             })
             .beside("memchr Decoder, a Vec<Bytes>", || {

@@ -1,2 +1,17 @@
 //! Terminator-driven framing for Tokio.
 #![forbid(unsafe_code)]
+
+#[cfg(feature = "tokio")]
+mod codec;
+mod event;
+mod framer;
+mod limit;
+mod search;
+mod terminator;
+
+#[cfg(feature = "tokio")]
+pub use codec::{CodecError, TerminatorCodec};
+pub use event::Event;
+pub use framer::Framer;
+pub use limit::{Limit, OverlongError};
+pub use terminator::{Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Terminator};

@@ -30,11 +30,7 @@ impl Lines {
             tally.frame(&line[..line.len() - end.len()]);
             count += 1;
         }
-        Lines {
-            input,
-            count,
-            checksum: tally.sum(),
-        }
+        Lines { input, count, checksum: tally.sum() }
     }
 
     fn count(&self, name: &str, run: impl FnOnce() -> u64) -> u64 {
@@ -42,10 +38,7 @@ impl Lines {
         let info = measure(|| checksum = run());
         assert_eq!(checksum, self.checksum, "{name} came to another checksum");
         let per_frame = info.count_total as f64 / self.count as f64;
-        println!(
-            "{name:<30} {:>11} {:>13} {per_frame:>12.6}",
-            info.count_total, info.bytes_total
-        );
+        println!("{name:<30} {:>11} {:>13} {per_frame:>12.6}", info.count_total, info.bytes_total);
         info.count_total
     }
 
@@ -77,10 +70,7 @@ impl Lines {
 }
 
 fn main() {
-    println!(
-        "{:<30} {:>11} {:>13} {:>12}",
-        "who", "allocations", "bytes", "a frame"
-    );
+    println!("{:<30} {:>11} {:>13} {:>12}", "who", "allocations", "bytes", "a frame");
     let (lf, crlf) = (Lines::new(b"\n"), Lines::new(b"\r\n"));
     let most = SIZE.div_ceil(READ) as u64;
 
@@ -94,11 +84,7 @@ fn main() {
 
     for (name, lines, codec) in [
         ("TerminatorCodec, LF", &lf, TerminatorCodec::new(b"\n")),
-        (
-            "TerminatorCodec, CRLF",
-            &crlf,
-            TerminatorCodec::new(b"\r\n"),
-        ),
+        ("TerminatorCodec, CRLF", &crlf, TerminatorCodec::new(b"\r\n")),
     ] {
         let count = lines.count(name, || {
             lines.through(codec, |tally, event| match event {
@@ -109,10 +95,9 @@ fn main() {
         });
         assert!(count <= most, "at most one allocation a read");
     }
-    for (name, lines, codec) in [
-        ("FrameCodec, LF", &lf, FrameCodec::lf()),
-        ("FrameCodec, CRLF", &crlf, FrameCodec::crlf()),
-    ] {
+    for (name, lines, codec) in
+        [("FrameCodec, LF", &lf, FrameCodec::lf()), ("FrameCodec, CRLF", &crlf, FrameCodec::crlf())]
+    {
         let count = lines.count(name, || {
             lines.through(codec, |tally, frame| match frame {
                 Frame::Complete(frame) => tally.frame(&frame),
@@ -123,9 +108,7 @@ fn main() {
     }
 
     lf.count("LinesCodec, LF", || {
-        lf.through(LinesCodec::new(), |tally, line| {
-            tally.frame(line.as_bytes())
-        })
+        lf.through(LinesCodec::new(), |tally, line| tally.frame(line.as_bytes()))
     });
     lf.count("AnyDelimiterCodec, LF", || {
         let codec = AnyDelimiterCodec::new(b"\n".to_vec(), b"\n".to_vec());

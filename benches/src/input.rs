@@ -94,19 +94,14 @@ pub fn heads(n: usize) -> Vec<u8> {
     heads
 }
 
-/// `n` bodies of `size` bytes, each after its length in four bytes, the highest first.
+/// A body of `size` bytes, after its length in four bytes, the highest first.
 ///
 /// # Panics
 ///
 /// Panics if `size` needs more than four bytes.
-pub fn bodies(n: usize, size: usize) -> Vec<u8> {
-    let mut body = Vec::new();
-    Random::new(5).letters(size, &mut body);
+pub fn body(size: usize) -> Vec<u8> {
     let length = u32::try_from(size).expect("a size of at most four bytes");
-    let mut bodies = Vec::with_capacity(n * (4 + size));
-    for _ in 0..n {
-        bodies.extend_from_slice(&length.to_be_bytes());
-        bodies.extend_from_slice(&body);
-    }
-    bodies
+    let mut body = length.to_be_bytes().to_vec();
+    Random::new(5).letters(size, &mut body);
+    body
 }

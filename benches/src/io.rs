@@ -16,6 +16,8 @@ pub const READ: usize = 64 * 1024;
 pub struct Reader<'a> {
     input: &'a [u8],
     most: usize,
+    /// What follows the input, so many times.
+    again: (&'a [u8], usize),
 }
 
 impl<'a> Reader<'a> {
@@ -26,7 +28,12 @@ impl<'a> Reader<'a> {
 
     /// Reads `input`, at most `most` bytes at a time.
     pub fn dribbling(input: &'a [u8], most: usize) -> Reader<'a> {
-        Reader { input, most }
+        Reader { input, most, again: (&[], 0) }
+    }
+
+    /// Reads the same input several times: more than a cache holds, out of one.
+    pub fn repeating(input: &'a [u8], times: usize) -> Reader<'a> {
+        Reader { input: &[], most: READ, again: (input, times) }
     }
 }
 
@@ -37,6 +44,10 @@ impl AsyncRead for Reader<'_> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let reader = self.get_mut();
+        if reader.input.is_empty() && reader.again.1 > 0 {
+            reader.again.1 -= 1;
+            reader.input = reader.again.0;
+        }
         let n = reader.most.min(buf.remaining()).min(reader.input.len());
         let (now, later) = reader.input.split_at(n);
         buf.put_slice(now);
@@ -57,11 +68,7 @@ pub struct Window {
 impl Window {
     /// Room for so many bytes.
     pub fn new(capacity: usize) -> Window {
-        Window {
-            data: vec![0; capacity].into_boxed_slice(),
-            start: 0,
-            end: 0,
-        }
+        Window { data: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
     }
 
     /// Copies a read in, as a socket would.

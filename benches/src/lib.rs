@@ -55,7 +55,7 @@ impl Bench {
         }
         bench.quick |= quick;
         println!(
-            "{:<46} {:<42} {:>11} {:>7} {:>7} {:>6} {:>6}",
+            "{:<52} {:<38} {:>11} {:>7} {:>7} {:>6} {:>6}",
             "row", "competitor", "ns/item", "MB/s", "ratio", "floor", "goal"
         );
         bench
@@ -280,10 +280,7 @@ impl<'a> Row<'a> {
             let row = if i == 0 { &*self.name } else { "" };
             let per_item = time / items.max(1) as f64;
             let rate = bytes as f64 / time * 1e3;
-            print!(
-                "{row:<46} {:<42} {per_item:>11.2} {rate:>7.0}",
-                competitor.name
-            );
+            print!("{row:<52} {:<38} {per_item:>11.2} {rate:>7.0}", competitor.name);
             let ratio = || {
                 let rounds = times[0].iter().zip(&times[i]);
                 median(rounds.map(|(ours, theirs)| ours / theirs).collect())

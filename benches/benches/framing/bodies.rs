@@ -42,11 +42,11 @@ impl Bodies {
     }
 }
 
-fn framer(input: &[u8], window: &mut Window) -> u64 {
+fn framer(input: &[u8], times: usize, window: &mut Window) -> u64 {
     let mut framer = Framer::new(4);
     let mut bodies = Bodies::default();
     window.clear();
-    for read in input.chunks(READ) {
+    for read in std::iter::repeat_n(input, times).flat_map(|input| input.chunks(READ)) {
         window.fill(read);
         while let Some(event) = framer.next(window.filled()).expect("no limit") {
             match event {
@@ -76,49 +76,42 @@ fn terminator_codec(reader: Reader<'_>) -> u64 {
 /// Doesn't look for the bodies at all: hands on what each read brought.
 fn bytes_codec(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, BytesCodec::new(), READ),
-        |bytes| tally.chunk(&bytes.expect("memory")),
-    );
+    drain(FramedRead::with_capacity(reader, BytesCodec::new(), READ), |bytes| {
+        tally.chunk(&bytes.expect("memory"))
+    });
     tally.sum()
 }
 
 /// Gathers the whole body before it hands it on.
 fn length_delimited_codec(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, LengthDelimitedCodec::new(), READ),
-        |body| tally.frame(&body.expect("well-formed")),
-    );
+    drain(FramedRead::with_capacity(reader, LengthDelimitedCodec::new(), READ), |body| {
+        tally.frame(&body.expect("well-formed"))
+    });
     tally.sum()
 }
 
 pub fn counted(bench: &mut Bench) {
     let count = bench.size(16, 2);
-    for (name, lent) in [
-        ("1 MiB bodies, owned events", false),
-        ("1 MiB bodies, lent", true),
-    ] {
+    for (name, lent) in [("1 MiB bodies, owned events", false), ("1 MiB bodies, lent", true)] {
         let Some(row) = bench.row(name) else { continue };
-        let input = input::bodies(count, BODY);
+        let input = input::body(BODY);
+        let total = count * input.len();
         let mut tally = Tally::default();
-        for body in input.chunks(4 + BODY) {
-            tally.frame(&body[4..]);
+        for _ in 0..count {
+            tally.frame(&input[4..]);
         }
         let mut window = Window::new(2 * READ);
-        let row = row.work(count, input.len()).expect(tally.sum());
+        let reader = Reader::repeating(&input, count);
+        let row = row.work(count, total).expect(tally.sum());
         if lent {
-            row.with("Framer", || framer(&input, &mut window))
+            row.with("Framer", || framer(&input, count, &mut window))
         } else {
-            row.with("TerminatorCodec", || terminator_codec(Reader::new(&input)))
+            row.with("TerminatorCodec", || terminator_codec(reader.clone()))
         }
-        .against("BytesCodec", 1.10, 1.03, || {
-            bytes_codec(Reader::new(&input))
-        })
-        .expecting(input.len() as u64)
-        .against("LengthDelimitedCodec", 0.55, 0.50, || {
-            length_delimited_codec(Reader::new(&input))
-        })
+        .against("BytesCodec", 1.10, 1.03, || bytes_codec(reader.clone()))
+        .expecting(total as u64)
+        .against("LengthDelimitedCodec", 0.55, 0.50, || length_delimited_codec(reader.clone()))
         .run();
     }
 }
@@ -163,13 +156,10 @@ pub fn huge(bench: &mut Bench) {
         input.extend_from_slice(end);
         let (mut window, mut other) = (Window::new(2 * READ), Window::new(2 * READ));
         let mut buf = Vec::new();
-        let row = row
-            .work(1, input.len())
-            .expect(tally.sum())
-            .with("Framer", || {
-                let end = Terminator::try_from(end).expect("not empty");
-                ours::framer(end, &input, READ, &mut window)
-            });
+        let row = row.work(1, input.len()).expect(tally.sum()).with("Framer", || {
+            let end = Terminator::try_from(end).expect("not empty");
+            ours::framer(end, &input, READ, &mut window)
+        });
         let row = if end == b"\n" {
             row.against("read_until", 0.09, 0.07, || {
                 read_until(Reader::new(&input), &mut Vec::new())

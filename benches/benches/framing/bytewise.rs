@@ -101,12 +101,8 @@ pub fn periodic(bench: &mut Bench) {
             let end = Terminator::try_from(&*needle).expect("not empty");
             ours::framer(end, &input, 1, &mut window)
         })
-        .against("an automaton", 1.3, 1.1, || {
-            automaton(&needle, &borders, &input, &mut other)
-        })
-        .beside("an automaton without a buffer", || {
-            bare_automaton(&needle, &borders, &input)
-        })
+        .against("an automaton", 1.3, 1.1, || automaton(&needle, &borders, &input, &mut other))
+        .beside("an automaton without a buffer", || bare_automaton(&needle, &borders, &input))
         .run();
 }
 

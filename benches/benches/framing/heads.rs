@@ -24,11 +24,7 @@ impl Heads {
             tally.frame(&input[start..end]);
             start = end + END.len();
         }
-        Heads {
-            input,
-            count,
-            checksum: tally.sum(),
-        }
+        Heads { input, count, checksum: tally.sum() }
     }
 }
 
@@ -74,12 +70,8 @@ pub fn lent(bench: &mut Bench) {
     let (mut window, mut other) = (Window::new(2 * READ), Window::new(2 * READ));
     row.work(heads.count, heads.input.len())
         .expect(heads.checksum)
-        .with("Framer", || {
-            ours::framer(Terminator::from(END), &heads.input, READ, &mut window)
-        })
-        .against("memmem::find_iter", 1.05, 1.0, || {
-            find_iter(&heads.input, &mut other)
-        })
+        .with("Framer", || ours::framer(Terminator::from(END), &heads.input, READ, &mut window))
+        .against("memmem::find_iter", 1.05, 1.0, || find_iter(&heads.input, &mut other))
         .beside("read_until", || read_until(Reader::new(&heads.input)))
         .run();
 }
@@ -93,9 +85,7 @@ pub fn owned(bench: &mut Bench) {
             .with("TerminatorCodec", || {
                 ours::terminator_codec(Terminator::from(END), Reader::new(&heads.input))
             })
-            .against("read_until", 0.43, 0.38, || {
-                read_until(Reader::new(&heads.input))
-            })
+            .against("read_until", 0.43, 0.38, || read_until(Reader::new(&heads.input)))
             .run();
     }
     if let Some(row) = bench.row("HTTP heads, whole frames") {
@@ -106,9 +96,7 @@ pub fn owned(bench: &mut Bench) {
             .with("FrameCodec", || {
                 ours::frame_codec(FrameCodec::new(end.clone()), Reader::new(&heads.input))
             })
-            .against("read_until", 0.43, 0.38, || {
-                read_until(Reader::new(&heads.input))
-            })
+            .against("read_until", 0.43, 0.38, || read_until(Reader::new(&heads.input)))
             .run();
     }
 }

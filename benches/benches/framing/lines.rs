@@ -22,11 +22,7 @@ impl Lines {
             tally.frame(&line[..line.len() - end.len()]);
             count += 1;
         }
-        Lines {
-            input,
-            count,
-            checksum: tally.sum(),
-        }
+        Lines { input, count, checksum: tally.sum() }
     }
 
     fn work<'a>(&self, row: Row<'a>) -> Row<'a> {
@@ -37,10 +33,9 @@ impl Lines {
 /// Makes a `String` of each line, checks that it is UTF-8, and takes a carriage return off its end.
 pub fn lines_codec(reader: Reader<'_>, capacity: usize) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, LinesCodec::new(), capacity),
-        |line| tally.frame(line.expect("well-formed").as_bytes()),
-    );
+    drain(FramedRead::with_capacity(reader, LinesCodec::new(), capacity), |line| {
+        tally.frame(line.expect("well-formed").as_bytes())
+    });
     tally.sum()
 }
 
@@ -78,15 +73,11 @@ pub fn lent(bench: &mut Bench) {
             .with("Framer", || {
                 ours::framer(Terminator::from(b"\n"), &lines.input, READ, &mut window)
             })
-            .against("LinesCodec", 0.165, 0.13, || {
-                lines_codec(Reader::new(&lines.input), READ)
-            })
+            .against("LinesCodec", 0.165, 0.13, || lines_codec(Reader::new(&lines.input), READ))
             .against("AnyDelimiterCodec", 0.25, 0.20, || {
                 any_delimiter_codec(Reader::new(&lines.input))
             })
-            .against("read_until", 0.40, 0.33, || {
-                read_until(Reader::new(&lines.input), 1)
-            })
+            .against("read_until", 0.40, 0.33, || read_until(Reader::new(&lines.input), 1))
             .beside("LinesCodec, default capacity", || {
                 lines_codec(Reader::new(&lines.input), 8 * 1024)
             })
@@ -100,12 +91,8 @@ pub fn lent(bench: &mut Bench) {
             .with("Framer", || {
                 ours::framer(Terminator::from(b"\r\n"), &lines.input, READ, &mut window)
             })
-            .against("LinesCodec", 0.165, 0.13, || {
-                lines_codec(Reader::new(&lines.input), READ)
-            })
-            .against("read_until", 0.40, 0.33, || {
-                read_until(Reader::new(&lines.input), 2)
-            })
+            .against("LinesCodec", 0.165, 0.13, || lines_codec(Reader::new(&lines.input), READ))
+            .against("read_until", 0.40, 0.33, || read_until(Reader::new(&lines.input), 2))
             .run();
     }
 }
@@ -119,9 +106,7 @@ pub fn owned(bench: &mut Bench) {
             .with("TerminatorCodec", || {
                 ours::terminator_codec(Terminator::from(b"\n"), Reader::new(&lines.input))
             })
-            .against("LinesCodec", 0.42, 0.37, || {
-                lines_codec(Reader::new(&lines.input), READ)
-            })
+            .against("LinesCodec", 0.42, 0.37, || lines_codec(Reader::new(&lines.input), READ))
             .against("AnyDelimiterCodec", 0.60, 0.54, || {
                 any_delimiter_codec(Reader::new(&lines.input))
             })
@@ -134,9 +119,7 @@ pub fn owned(bench: &mut Bench) {
             .with("TerminatorCodec", || {
                 ours::terminator_codec(Terminator::from(b"\r\n"), Reader::new(&lines.input))
             })
-            .against("LinesCodec", 0.42, 0.37, || {
-                lines_codec(Reader::new(&lines.input), READ)
-            })
+            .against("LinesCodec", 0.42, 0.37, || lines_codec(Reader::new(&lines.input), READ))
             .run();
     }
 }
@@ -147,12 +130,8 @@ pub fn frames(bench: &mut Bench) {
         let lines = Lines::new(size, b"\n");
         lines
             .work(row)
-            .with("FrameCodec", || {
-                ours::frame_codec(FrameCodec::lf(), Reader::new(&lines.input))
-            })
-            .against("LinesCodec", 0.42, 0.35, || {
-                lines_codec(Reader::new(&lines.input), READ)
-            })
+            .with("FrameCodec", || ours::frame_codec(FrameCodec::lf(), Reader::new(&lines.input)))
+            .against("LinesCodec", 0.42, 0.35, || lines_codec(Reader::new(&lines.input), READ))
             .against("AnyDelimiterCodec", 0.60, 0.50, || {
                 any_delimiter_codec(Reader::new(&lines.input))
             })
@@ -162,12 +141,8 @@ pub fn frames(bench: &mut Bench) {
         let lines = Lines::new(size, b"\r\n");
         lines
             .work(row)
-            .with("FrameCodec", || {
-                ours::frame_codec(FrameCodec::crlf(), Reader::new(&lines.input))
-            })
-            .against("LinesCodec", 0.42, 0.35, || {
-                lines_codec(Reader::new(&lines.input), READ)
-            })
+            .with("FrameCodec", || ours::frame_codec(FrameCodec::crlf(), Reader::new(&lines.input)))
+            .against("LinesCodec", 0.42, 0.35, || lines_codec(Reader::new(&lines.input), READ))
             .run();
     }
 }
@@ -175,23 +150,15 @@ pub fn frames(bench: &mut Bench) {
 pub fn batches(bench: &mut Bench) {
     let size = bench.size(4 << 20, 1 << 18);
     for (name, end, codec) in [
-        (
-            "lines, batches",
-            &b"\n"[..],
-            FrameCodec::lf as fn() -> FrameCodec,
-        ),
+        ("lines, batches", &b"\n"[..], FrameCodec::lf as fn() -> FrameCodec),
         ("CRLF lines, batches", b"\r\n", FrameCodec::crlf),
     ] {
         let Some(row) = bench.row(name) else { continue };
         let lines = Lines::new(size, end);
         lines
             .work(row)
-            .with("BatchCodec", || {
-                ours::batch_codec(codec(), Reader::new(&lines.input))
-            })
-            .against("LinesCodec", 0.15, 0.13, || {
-                lines_codec(Reader::new(&lines.input), READ)
-            })
+            .with("BatchCodec", || ours::batch_codec(codec(), Reader::new(&lines.input)))
+            .against("LinesCodec", 0.15, 0.13, || lines_codec(Reader::new(&lines.input), READ))
             .run();
     }
 }

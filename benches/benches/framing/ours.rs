@@ -28,27 +28,25 @@ pub fn framer(terminator: Terminator, input: &[u8], read: usize, window: &mut Wi
 /// Frames that all end alike, by a `TerminatorCodec`.
 pub fn terminator_codec(terminator: Terminator, reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, TerminatorCodec::new(terminator), READ),
-        |event| match event.expect("no limit") {
+    drain(FramedRead::with_capacity(reader, TerminatorCodec::new(terminator), READ), |event| {
+        match event.expect("no limit") {
             Event::Chunk(chunk) => tally.chunk(&chunk),
             Event::Terminator => tally.end(),
             Event::Overlong | Event::Truncated => unreachable!("no limit, whole frames"),
-        },
-    );
+        }
+    });
     tally.sum()
 }
 
 /// Whole frames, by a `FrameCodec`.
 pub fn frame_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, codec, READ),
-        |frame| match frame.expect("well-formed") {
+    drain(FramedRead::with_capacity(reader, codec, READ), |frame| {
+        match frame.expect("well-formed") {
             Frame::Complete(frame) => tally.frame(&frame),
             Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("short and whole frames"),
-        },
-    );
+        }
+    });
     tally.sum()
 }
 

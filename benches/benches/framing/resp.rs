@@ -43,13 +43,7 @@ enum At {
 
 impl Commands {
     fn new() -> Commands {
-        Commands {
-            tally: Tally::default(),
-            at: At::Array,
-            arguments: 0,
-            number: 0,
-            kind: 0,
-        }
+        Commands { tally: Tally::default(), at: At::Array, arguments: 0, number: 0, kind: 0 }
     }
 
     #[inline]
@@ -74,11 +68,7 @@ impl Commands {
     fn next(&mut self) {
         self.tally.end();
         self.arguments -= 1;
-        self.at = if self.arguments == 0 {
-            At::Array
-        } else {
-            At::Length
-        };
+        self.at = if self.arguments == 0 { At::Array } else { At::Length };
     }
 
     /// The argument's end is counted in, and checked by hand.
@@ -296,11 +286,7 @@ impl Decoder for OneBytes {
             arguments[count] = (range.start as u32, range.end as u32);
             count += 1;
         })?;
-        Ok(end.map(|end| Command {
-            frame: src.split_to(end).freeze(),
-            arguments,
-            count,
-        }))
+        Ok(end.map(|end| Command { frame: src.split_to(end).freeze(), arguments, count }))
     }
 }
 
@@ -330,10 +316,7 @@ impl Decoder for KeyAndValue {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let command = src.split_to(end).freeze();
-        Ok(Some(Set {
-            key: command.slice(key),
-            value: command.slice(value),
-        }))
+        Ok(Some(Set { key: command.slice(key), value: command.slice(value) }))
     }
 }
 
@@ -359,42 +342,33 @@ impl Decoder for VecOfBytes {
 
 fn one_bytes(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, OneBytes, READ),
-        |command| {
-            let command = command.expect("well-formed");
-            for &(start, end) in &command.arguments[..command.count] {
-                tally.frame(&command.frame[start as usize..end as usize]);
-            }
-        },
-    );
+    drain(FramedRead::with_capacity(reader, OneBytes, READ), |command| {
+        let command = command.expect("well-formed");
+        for &(start, end) in &command.arguments[..command.count] {
+            tally.frame(&command.frame[start as usize..end as usize]);
+        }
+    });
     tally.sum()
 }
 
 fn key_and_value(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, KeyAndValue, READ),
-        |set| {
-            let set = set.expect("well-formed");
-            tally.frame(b"SET");
-            tally.frame(&set.key);
-            tally.frame(&set.value);
-        },
-    );
+    drain(FramedRead::with_capacity(reader, KeyAndValue, READ), |set| {
+        let set = set.expect("well-formed");
+        tally.frame(b"SET");
+        tally.frame(&set.key);
+        tally.frame(&set.value);
+    });
     tally.sum()
 }
 
 fn vec_of_bytes(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, VecOfBytes::default(), READ),
-        |command| {
-            for argument in command.expect("well-formed") {
-                tally.frame(&argument);
-            }
-        },
-    );
+    drain(FramedRead::with_capacity(reader, VecOfBytes::default(), READ), |command| {
+        for argument in command.expect("well-formed") {
+            tally.frame(&argument);
+        }
+    });
     tally.sum()
 }
 
@@ -428,9 +402,8 @@ fn by_hand_lent(input: &[u8], window: &mut Window) -> u64 {
 /// Knows all of RESP2, and makes a `Bytes` of each argument.
 fn redis_protocol(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
-    drain(
-        FramedRead::with_capacity(reader, Resp2::default(), READ),
-        |frame| match frame.expect("well-formed") {
+    drain(FramedRead::with_capacity(reader, Resp2::default(), READ), |frame| {
+        match frame.expect("well-formed") {
             BytesFrame::Array(arguments) => {
                 for argument in &arguments {
                     match argument {
@@ -440,8 +413,8 @@ fn redis_protocol(reader: Reader<'_>) -> u64 {
                 }
             }
             _ => unreachable!("commands are arrays"),
-        },
-    );
+        }
+    });
     tally.sum()
 }
 
@@ -452,10 +425,7 @@ struct Sets {
 
 impl Sets {
     fn new(count: usize) -> Sets {
-        Sets {
-            input: input::sets(count),
-            count,
-        }
+        Sets { input: input::sets(count), count }
     }
 
     fn work<'a>(&self, row: Row<'a>) -> Row<'a> {
@@ -484,12 +454,8 @@ pub fn lent(bench: &mut Bench) {
             .against("memchr Decoder, key and value", 0.74, 0.50, || {
                 key_and_value(Reader::new(&sets.input))
             })
-            .beside("memchr Decoder, one Bytes", || {
-                one_bytes(Reader::new(&sets.input))
-            })
-            .beside("memchr Decoder, a Vec<Bytes>", || {
-                vec_of_bytes(Reader::new(&sets.input))
-            })
+            .beside("memchr Decoder, one Bytes", || one_bytes(Reader::new(&sets.input)))
+            .beside("memchr Decoder, a Vec<Bytes>", || vec_of_bytes(Reader::new(&sets.input)))
             .beside("memchr by hand, lent, whole commands", || {
                 by_hand_lent(&sets.input, &mut other)
             })
@@ -511,15 +477,9 @@ pub fn owned(bench: &mut Bench) {
             .against("memchr Decoder, key and value", 2.2, 1.6, || {
                 key_and_value(Reader::new(&sets.input))
             })
-            .beside("memchr Decoder, one Bytes", || {
-                one_bytes(Reader::new(&sets.input))
-            })
-            .beside("memchr Decoder, a Vec<Bytes>", || {
-                vec_of_bytes(Reader::new(&sets.input))
-            })
-            .against("redis-protocol", 0.80, 0.55, || {
-                redis_protocol(Reader::new(&sets.input))
-            })
+            .beside("memchr Decoder, one Bytes", || one_bytes(Reader::new(&sets.input)))
+            .beside("memchr Decoder, a Vec<Bytes>", || vec_of_bytes(Reader::new(&sets.input)))
+            .against("redis-protocol", 0.80, 0.55, || redis_protocol(Reader::new(&sets.input)))
             .run();
     }
 }

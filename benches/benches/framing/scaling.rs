@@ -50,12 +50,7 @@ const CASES: [Case; 7] = [
         input: |_| b"ab".to_vec(),
         set: false,
     },
-    Case {
-        name: "a..a in a..",
-        needle: |m| vec![b'a'; m],
-        input: |_| vec![b'a'],
-        set: false,
-    },
+    Case { name: "a..a in a..", needle: |m| vec![b'a'; m], input: |_| vec![b'a'], set: false },
     Case {
         name: "part of a Fibonacci word",
         needle: fibonacci,
@@ -106,11 +101,7 @@ impl Case {
         } else {
             Terminator::try_from(&*needle).expect("not empty")
         };
-        Work {
-            terminator,
-            input,
-            checksum: tally.sum(),
-        }
+        Work { terminator, input, checksum: tally.sum() }
     }
 }
 

@@ -23,12 +23,13 @@ const MOST_ROUNDS: usize = 301;
 
 /// A table of rows, printed as they are measured.
 ///
-/// Command line: `[ROW]... [--quick]`. Rows whose names contain none of the words given are left
-/// out; `--quick` runs small inputs a few times only, for the sake of the checksums. So does a run
-/// that is not `cargo bench`'s.
+/// Command line: `[ROW]... [--quick] [--only=COMPETITOR]`. Rows whose names contain none of the words
+/// given are left out; `--quick` runs small inputs a few times only, for the sake of the checksums. So
+/// does a run that is not `cargo bench`'s. With `--only` one competitor runs alone, for a profiler.
 pub struct Bench {
     quick: bool,
     filters: Vec<String>,
+    only: Option<String>,
     random: Random,
     rows: usize,
     verdicts: [usize; 3],
@@ -40,6 +41,7 @@ impl Bench {
         let mut bench = Bench {
             quick: true,
             filters: Vec::new(),
+            only: None,
             random: Random::new(1),
             rows: 0,
             verdicts: [0; 3],
@@ -49,6 +51,9 @@ impl Bench {
             match &*argument {
                 "--bench" => bench.quick = false,
                 "--quick" => quick = true,
+                flag if flag.starts_with("--only=") => {
+                    bench.only = flag.split_once('=').map(|(_, only)| only.to_owned());
+                }
                 flag if flag.starts_with('-') => {}
                 filter => bench.filters.push(filter.to_owned()),
             }
@@ -228,6 +233,13 @@ impl<'a> Row<'a> {
     ///
     /// Panics if a competitor comes to another checksum than it should.
     pub fn run(mut self) {
+        if let Some(only) = &self.bench.only {
+            self.competitors.retain(|competitor| competitor.name == *only);
+            let Some(competitor) = self.competitors.first_mut() else {
+                return;
+            };
+            competitor.against = Against::Nothing;
+        }
         // A first round warms up, and settles what is expected of the others.
         let mut expected = self.checksum;
         for competitor in &mut self.competitors {

@@ -111,9 +111,9 @@ impl Work {
     }
 }
 
-fn double(bench: &mut Bench, name: &str, read: usize, works: [Work; 2]) {
+fn double(bench: &mut Bench, name: &str, read: usize, works: impl FnOnce() -> [Work; 2]) {
     let Some(row) = bench.row(name) else { return };
-    let [twice, once] = works;
+    let [twice, once] = works();
     let mut windows = [Window::new(2 * READ), Window::new(2 * READ)];
     let [window, other] = &mut windows;
     row.budget(BUDGET)
@@ -132,7 +132,7 @@ pub fn input(bench: &mut Bench) {
     for case in &CASES {
         for read in READS {
             let name = format!("twice the input: {}, by {read}", case.name);
-            let works = [case.work(needle, 2 * size), case.work(needle, size)];
+            let works = || [case.work(needle, 2 * size), case.work(needle, size)];
             double(bench, &name, read, works);
         }
     }
@@ -144,7 +144,7 @@ pub fn terminator(bench: &mut Bench) {
     for case in &CASES {
         for read in READS {
             let name = format!("twice the terminator: {}, by {read}", case.name);
-            let works = [case.work(2 * needle, size), case.work(needle, size)];
+            let works = || [case.work(2 * needle, size), case.work(needle, size)];
             double(bench, &name, read, works);
         }
     }

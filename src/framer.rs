@@ -187,9 +187,22 @@ impl Framer {
     #[must_use = "these bytes must be removed from the front of the input"]
     #[inline]
     pub fn take_consumed(&mut self) -> usize {
-        let consumed = self.position - self.origin;
-        self.origin = self.position;
-        consumed as usize
+        let consumed = self.consumed();
+        self.consume(consumed);
+        consumed
+    }
+
+    /// How many bytes at the front of the input are done with.
+    #[inline]
+    pub(crate) fn consumed(&self) -> usize {
+        (self.position - self.origin) as usize
+    }
+
+    /// Says that so many of the bytes that are done with have been removed.
+    #[inline]
+    pub(crate) fn consume(&mut self, consumed: usize) {
+        debug_assert!(consumed <= self.consumed());
+        self.origin += consumed as u64;
     }
 
     /// Switches the terminator, at any moment. It governs the very next byte after the events already

@@ -5,6 +5,8 @@
 mod codec;
 mod event;
 mod framer;
+#[cfg(feature = "tokio")]
+mod frames;
 mod limit;
 mod search;
 mod terminator;
@@ -13,5 +15,7 @@ mod terminator;
 pub use codec::{CodecError, TerminatorCodec};
 pub use event::Event;
 pub use framer::Framer;
+#[cfg(feature = "tokio")]
+pub use frames::{Batch, BatchCodec, Frame, FrameCodec};
 pub use limit::{Limit, OverlongError};
 pub use terminator::{Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Terminator};

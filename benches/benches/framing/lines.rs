@@ -125,6 +125,11 @@ pub fn owned(bench: &mut Bench) {
 }
 
 pub fn frames(bench: &mut Bench) {
+    single_ending(bench);
+    either_ending(bench);
+}
+
+fn single_ending(bench: &mut Bench) {
     let size = bench.size(4 << 20, 1 << 18);
     if let Some(row) = bench.row("lines, whole frames") {
         let lines = Lines::new(size, b"\n");
@@ -145,6 +150,19 @@ pub fn frames(bench: &mut Bench) {
             .against("LinesCodec", 0.42, 0.35, || lines_codec(Reader::new(&lines.input), READ))
             .run();
     }
+}
+
+fn either_ending(bench: &mut Bench) {
+    let size = bench.size(4 << 20, 1 << 18);
+    let Some(row) = bench.row("CRLF or LF lines, whole frames") else { return };
+    let lines = Lines::new(size, b"\n");
+    lines
+        .work(row)
+        .with("FrameCodec", || {
+            ours::frame_codec(FrameCodec::crlf_or_lf(), Reader::new(&lines.input))
+        })
+        .against("LinesCodec", 0.42, 0.35, || lines_codec(Reader::new(&lines.input), READ))
+        .run();
 }
 
 pub fn batches(bench: &mut Bench) {

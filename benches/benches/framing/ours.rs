@@ -52,5 +52,12 @@ pub fn frame_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
 
 /// All whole frames of a read at once, by a `BatchCodec`.
 pub fn batch_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
-    frame_codec(codec, reader)
+    let mut tally = Tally::default();
+    drain(FramedRead::with_capacity(reader, codec.batched(), READ), |frames| {
+        match frames.expect("well-formed") {
+            Frame::Complete(batch) => batch.iter().for_each(|frame| tally.frame(frame)),
+            Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("short and whole frames"),
+        }
+    });
+    tally.sum()
 }

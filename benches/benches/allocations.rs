@@ -114,8 +114,8 @@ fn main() {
             Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("short, whole frames"),
         })
     });
-    // A batch has a list of its frames.
-    assert!(count <= 2 * most, "at most two allocations a read");
+    // A batch has a list of its frames, and the buffer is taken anew when it grows.
+    assert!(count <= 4 * most, "a few allocations a read");
 
     lf.count("LinesCodec, LF", || {
         lf.through(LinesCodec::new(), |tally, line| tally.frame(line.as_bytes()))

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use asynchat::{Event, Framer, Limit, Terminator, TerminatorCodec};
+use asynchat::{Event, Framer, Limit, TerminatorCodec};
 use asynchat_benches::io::{READ, Reader, Window, drain, drain_with};
 use asynchat_benches::{Bench, Row, Tally, input};
 use bytes::{Bytes, BytesMut};
@@ -39,6 +39,13 @@ enum At {
     Length,
     Argument,
     End,
+}
+
+/// What comes next.
+enum Next {
+    Count(u64),
+    End,
+    Line,
 }
 
 impl Commands {
@@ -94,7 +101,7 @@ impl Commands {
     }
 
     #[inline]
-    fn counted_end(&mut self) -> Option<Terminator> {
+    fn counted_end(&mut self) -> Option<Next> {
         match self.at {
             At::Array => {
                 self.arguments = self.line_end(b'*');
@@ -104,12 +111,12 @@ impl Commands {
             At::Length => {
                 self.number = self.line_end(b'$');
                 self.at = At::Argument;
-                Some(Terminator::Count(self.number as u64 + 2))
+                Some(Next::Count(self.number as u64 + 2))
             }
             At::Argument | At::End => {
                 self.kind = 0;
                 self.next();
-                Some(Terminator::from(CRLF))
+                Some(Next::Line)
             }
         }
     }
@@ -125,7 +132,7 @@ impl Commands {
     }
 
     #[inline]
-    fn checked_end(&mut self) -> Option<(Terminator, Limit)> {
+    fn checked_end(&mut self) -> Option<Next> {
         match self.at {
             At::Array => {
                 self.arguments = self.line_end(b'*');
@@ -135,15 +142,15 @@ impl Commands {
             At::Length => {
                 let number = self.line_end(b'$');
                 self.at = At::Argument;
-                Some((Terminator::Count(number as u64), Limit::Fail(0)))
+                Some(Next::Count(number as u64))
             }
             At::Argument => {
                 self.at = At::End;
-                Some((Terminator::from(CRLF), Limit::Fail(0)))
+                Some(Next::End)
             }
             At::End => {
                 self.next();
-                Some((Terminator::from(CRLF), Limit::Unlimited))
+                Some(Next::Line)
             }
         }
     }
@@ -158,11 +165,11 @@ fn framer_counted(input: &[u8], window: &mut Window) -> u64 {
         while let Some(event) = framer.next(window.filled()).expect("no limit") {
             match event {
                 Event::Chunk(chunk) => commands.counted_chunk(chunk),
-                Event::Terminator => {
-                    if let Some(terminator) = commands.counted_end() {
-                        framer.set_terminator(terminator);
-                    }
-                }
+                Event::Terminator => match commands.counted_end() {
+                    Some(Next::Count(n)) => framer.set_terminator(n),
+                    Some(Next::Line | Next::End) => framer.set_terminator(CRLF),
+                    None => {}
+                },
                 Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
             }
         }
@@ -180,12 +187,15 @@ fn framer_checked(input: &[u8], window: &mut Window) -> u64 {
         while let Some(event) = framer.next(window.filled()).expect("well-formed") {
             match event {
                 Event::Chunk(chunk) => commands.checked_chunk(chunk),
-                Event::Terminator => {
-                    if let Some((terminator, limit)) = commands.checked_end() {
-                        framer.set_limit(limit);
-                        framer.set_terminator(terminator);
+                Event::Terminator => match commands.checked_end() {
+                    Some(Next::Count(n)) => framer.set_terminator(n),
+                    Some(Next::End) => {
+                        framer.set_limit(Limit::Fail(0));
+                        framer.set_terminator(CRLF);
                     }
-                }
+                    Some(Next::Line) => framer.set_limit(Limit::Unlimited),
+                    None => {}
+                },
                 Event::Overlong | Event::Truncated => unreachable!("well-formed, no end"),
             }
         }
@@ -199,11 +209,11 @@ fn codec_counted(reader: Reader<'_>) -> u64 {
     let framed = FramedRead::with_capacity(reader, TerminatorCodec::new(CRLF), READ);
     drain_with(framed, |framed, event| match event.expect("no limit") {
         Event::Chunk(chunk) => commands.counted_chunk(&chunk),
-        Event::Terminator => {
-            if let Some(terminator) = commands.counted_end() {
-                framed.decoder_mut().set_terminator(terminator);
-            }
-        }
+        Event::Terminator => match commands.counted_end() {
+            Some(Next::Count(n)) => framed.decoder_mut().set_terminator(n),
+            Some(Next::Line | Next::End) => framed.decoder_mut().set_terminator(CRLF),
+            None => {}
+        },
         Event::Overlong | Event::Truncated => unreachable!("no limit, whole frames"),
     });
     commands.tally.sum()
@@ -214,12 +224,15 @@ fn codec_checked(reader: Reader<'_>) -> u64 {
     let framed = FramedRead::with_capacity(reader, TerminatorCodec::new(CRLF), READ);
     drain_with(framed, |framed, event| match event.expect("well-formed") {
         Event::Chunk(chunk) => commands.checked_chunk(&chunk),
-        Event::Terminator => {
-            if let Some((terminator, limit)) = commands.checked_end() {
-                framed.decoder_mut().set_limit(limit);
-                framed.decoder_mut().set_terminator(terminator);
+        Event::Terminator => match commands.checked_end() {
+            Some(Next::Count(n)) => framed.decoder_mut().set_terminator(n),
+            Some(Next::End) => {
+                framed.decoder_mut().set_limit(Limit::Fail(0));
+                framed.decoder_mut().set_terminator(CRLF);
             }
-        }
+            Some(Next::Line) => framed.decoder_mut().set_limit(Limit::Unlimited),
+            None => {}
+        },
         Event::Overlong | Event::Truncated => unreachable!("well-formed, whole frames"),
     });
     commands.tally.sum()

@@ -1,8 +1,10 @@
 //! One byte at a time.
 
-use asynchat::{FrameCodec, Terminator};
+use asynchat::{Frame, FrameCodec, Terminator};
 use asynchat_benches::io::{READ, Reader, Window};
 use asynchat_benches::{Bench, Tally, input};
+use bytes::BytesMut;
+use tokio_util::codec::{Decoder, LinesCodec};
 
 use crate::{lines, ours};
 
@@ -130,4 +132,42 @@ pub fn frames(bench: &mut Bench) {
             })
             .run();
     }
+}
+
+/// What the decoders do of it, without what reads and polls.
+pub fn decoders(bench: &mut Bench) {
+    let size = bench.size(1 << 18, 1 << 14);
+    for (name, end, codec) in [
+        ("lines, whole frames, bytewise, decode alone", &b"\n"[..], FrameCodec::lf()),
+        ("CRLF lines, whole frames, bytewise, decode alone", b"\r\n", FrameCodec::crlf()),
+    ] {
+        let Some(row) = bench.row(name) else { continue };
+        let input = input::lines(size, end);
+        row.work(input.len(), input.len())
+            .with("FrameCodec", || {
+                decode(codec.clone(), &input, |tally, frame| match frame {
+                    Frame::Complete(frame) => tally.frame(&frame),
+                    Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("whole frames"),
+                })
+            })
+            .against("LinesCodec", 0.65, 0.50, || {
+                decode(LinesCodec::new(), &input, |tally, line| tally.frame(line.as_bytes()))
+            })
+            .run();
+    }
+}
+
+fn decode<D: Decoder>(mut codec: D, input: &[u8], each: impl Fn(&mut Tally, D::Item)) -> u64
+where
+    D::Error: std::fmt::Debug,
+{
+    let mut tally = Tally::default();
+    let mut buffer = BytesMut::with_capacity(READ);
+    for &byte in input {
+        buffer.extend_from_slice(&[byte]);
+        while let Some(item) = codec.decode(&mut buffer).expect("well-formed") {
+            each(&mut tally, item);
+        }
+    }
+    tally.sum()
 }

@@ -34,5 +34,6 @@ fn main() {
     scaling::terminator(&mut bench);
     bytewise::periodic(&mut bench);
     bytewise::frames(&mut bench);
+    bytewise::decoders(&mut bench);
     bench.finish();
 }

@@ -110,10 +110,7 @@ pub trait Producer {
     where
         Self: Sized,
     {
-        Take {
-            producer: self,
-            limit,
-        }
+        Take { producer: self, limit }
     }
 
     /// Goes on with `next` when this producer has no more.
@@ -136,10 +133,7 @@ pub trait Producer {
     where
         Self: Sized,
     {
-        Chain {
-            first: Some(self),
-            second: next,
-        }
+        Chain { first: Some(self), second: next }
     }
 }
 
@@ -191,9 +185,7 @@ pub fn iter<I>(items: I) -> Iter<I::IntoIter>
 where
     I: IntoIterator<Item: Payload>,
 {
-    Iter {
-        items: items.into_iter(),
-    }
+    Iter { items: items.into_iter() }
 }
 
 /// Makes a producer of a `Stream` of results.
@@ -240,11 +232,7 @@ where
 /// # }
 /// ```
 pub fn reader<R: AsyncRead>(reader: R) -> Reader<R> {
-    Reader {
-        reader,
-        buffer: BytesMut::new(),
-        block_size: DEFAULT_BLOCK_SIZE,
-    }
+    Reader { reader, buffer: BytesMut::new(), block_size: DEFAULT_BLOCK_SIZE }
 }
 
 /// Makes a producer of a future, such as an async block, that makes one item.
@@ -269,9 +257,7 @@ where
     F: Future<Output = io::Result<B>>,
     B: Payload,
 {
-    Once {
-        future: Some(future),
-    }
+    Once { future: Some(future) }
 }
 
 /// Makes a producer of a closure that does what [`Producer::poll_more`] says.

@@ -95,10 +95,9 @@ impl Output {
         if !self.is_open() {
             return Err(PushError(producer));
         }
-        self.busy().waiting.push_back(Waiting {
-            producer: Box::pin(producer),
-            behind: Pieces::default(),
-        });
+        self.busy()
+            .waiting
+            .push_back(Waiting { producer: Box::pin(producer), behind: Pieces::default() });
         Ok(())
     }
 
@@ -211,6 +210,14 @@ impl Output {
         self.poll_flush(cx, io)
     }
 
+    /// Is above the high-water mark, or was and is not yet down to the low one.
+    pub(crate) fn is_full(&self) -> bool {
+        match self.state {
+            State::Open => self.weight() >= self.high_water_mark(),
+            state => state == State::Full,
+        }
+    }
+
     /// Takes pushes.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, State::Open | State::Full)
@@ -257,9 +264,7 @@ impl Output {
 
     /// Takes out the bytes in front of the first producer, and drops the rest.
     pub(crate) fn take_bytes(&mut self) -> BytesMut {
-        self.busy
-            .take()
-            .map_or_else(BytesMut::new, |busy| busy.ready.into_contiguous())
+        self.busy.take().map_or_else(BytesMut::new, |busy| busy.ready.into_contiguous())
     }
 
     /// What the marks are compared with: bytes, and a fixed cost for each producer.

@@ -401,8 +401,7 @@ where
         let this = self.get_mut();
         this.adopt();
         let encoder = this.framed.encoder_mut();
-        this.output
-            .push_encoded(|buffer| encoder.encode(item, buffer))
+        this.output.push_encoded(|buffer| encoder.encode(item, buffer))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E::Error>> {

@@ -372,7 +372,7 @@ impl From<SinkError> for io::Error {
 /// use asynchat::{ProducerSink, PushError};
 /// use tokio_util::codec::{BytesCodec, FramedWrite};
 ///
-/// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+/// let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
 /// sink.close_when_done();
 /// assert_eq!(sink.push("late"), Err(PushError("late")));
 /// ```

@@ -97,7 +97,7 @@ impl<T, E> ProducerSink<T, E> {
     /// use asynchat::ProducerSink;
     /// use tokio_util::codec::{BytesCodec, FramedWrite};
     ///
-    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
     /// sink.push("a str")?;
     /// sink.push(b"a byte string")?;
     /// sink.push(vec![0; 1_000_000])?;
@@ -155,7 +155,7 @@ impl<T, E> ProducerSink<T, E> {
     /// use asynchat::ProducerSink;
     /// use tokio_util::codec::{BytesCodec, FramedWrite};
     ///
-    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
     /// sink.push("never sent")?;
     /// sink.close_when_done();
     /// sink.discard_buffers();
@@ -275,7 +275,7 @@ impl<T, E> ProducerSink<T, E> {
     /// use asynchat::ProducerSink;
     /// use tokio_util::codec::{BytesCodec, FramedWrite};
     ///
-    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
     /// sink.push("unsent")?;
     /// let framed = sink.into_inner();
     /// assert_eq!(framed.write_buffer(), "unsent");

@@ -14,6 +14,7 @@ use crate::Payload;
 use crate::event::Event;
 use crate::framer::{Framer, Step};
 use crate::handle::{Handle, HandleState, Receiver};
+use crate::handler::CloseReason;
 use crate::limit::{Limit, OverlongError};
 use crate::pool;
 use crate::producer::Producer;
@@ -116,6 +117,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(output: Output, timeouts: Timeouts, handle_capacity: u32) -> Self {
+        Shared { output, timeouts, wish: Wish::Nothing, receiver: None, handle_capacity }
+    }
+
     pub(crate) fn handle(&mut self) -> Handle {
         let capacity = self.handle_capacity as usize;
         let receiver = self.receiver.get_or_insert_with(|| Receiver::new(capacity));
@@ -123,6 +128,15 @@ impl Shared {
             receiver.closed();
         }
         receiver.handle()
+    }
+
+    /// Ends a dispatch if a callback asked for it.
+    pub(crate) fn take_wish<E>(&mut self) -> Result<(), CloseReason<E>> {
+        match mem::replace(&mut self.wish, Wish::Nothing) {
+            Wish::Nothing => Ok(()),
+            Wish::Abort => Err(CloseReason::Aborted),
+            Wish::Upgrade => Err(CloseReason::Upgrade),
+        }
     }
 
     /// Refuses what other tasks push from here on.
@@ -864,13 +878,7 @@ impl ChannelBuilder {
             framer: Framer::new(self.terminator.clone()).with_limit(self.limit),
             ended: false,
             phase: Phase::Open,
-            shared: Mutex::new(Shared {
-                output,
-                timeouts: self.timeouts,
-                wish: Wish::Nothing,
-                receiver: None,
-                handle_capacity: self.handle_capacity,
-            }),
+            shared: Mutex::new(Shared::new(output, self.timeouts, self.handle_capacity)),
             timer: Timer::new(),
             read_size: self.read_size,
         }
@@ -977,7 +985,7 @@ impl<S> error::Error for UpgradeError<S> {
 const DEFAULT_LIMIT: u64 = 64 * 1024;
 /// In bytes: more only fills the cache.
 const READ_SIZE: u32 = 64 * 1024;
-const HANDLE_CAPACITY: u32 = 64 * 1024;
+pub(crate) const HANDLE_CAPACITY: u32 = 64 * 1024;
 /// What a peer may still send, in bytes, after the channel has closed its half.
 const LINGER_BYTES: u32 = 256 * 1024;
 /// From so many bytes on a chunk is shared rather than copied.

@@ -189,7 +189,11 @@ pub struct Chunk<'a> {
     end: usize,
 }
 
-impl Chunk<'_> {
+impl<'a> Chunk<'a> {
+    pub(crate) fn new(input: &'a Bytes, start: usize, end: usize) -> Self {
+        Chunk { input, start, end }
+    }
+
     /// The bytes, to be kept: without a copy if there are many. Of fewer than 512 a copy is made, so
     /// that a small piece does not keep the whole read buffer.
     pub fn to_bytes(&self) -> Bytes {
@@ -225,11 +229,12 @@ pub struct Control<'a> {
     /// Input that was read and comes after what is being dispatched.
     buffered: usize,
     /// The input is to be dropped when the callback returns.
-    discard: bool,
+    pub(crate) discard: bool,
 }
 
 impl<'a> Control<'a> {
-    fn new(framer: &'a mut Framer, shared: &'a Mutex<Shared>, input: usize) -> Self {
+    /// `input` is the length of the input that `framer` cuts.
+    pub(crate) fn new(framer: &'a mut Framer, shared: &'a Mutex<Shared>, input: usize) -> Self {
         let buffered = input.saturating_sub(framer.consumed());
         Control { framer, shared, buffered, discard: false }
     }
@@ -448,7 +453,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Result<(), H::Error> {
         let Split { input, framer, shared, .. } = self.split();
         let mut control = Control::new(framer, shared, input.len());
-        handler.collect_incoming_data(Chunk { input, start, end }, &mut control)?;
+        handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
         if control.discard {
             self.discard_input();
         }
@@ -473,11 +478,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// Ends the dispatch if a callback asked for it.
     fn take_wish<E>(&mut self) -> Result<(), CloseReason<E>> {
-        match std::mem::replace(&mut self.shared().wish, Wish::Nothing) {
-            Wish::Nothing => Ok(()),
-            Wish::Abort => Err(CloseReason::Aborted),
-            Wish::Upgrade => Err(CloseReason::Upgrade),
-        }
+        self.shared().take_wish()
     }
 
     /// Brings the connection to its end.
@@ -510,7 +511,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
 /// A callback that may wait.
 #[derive(Clone, Copy)]
-enum Callback {
+pub(crate) enum Callback {
     FoundTerminator,
     Overlong,
     Eof { truncated: bool },
@@ -518,7 +519,7 @@ enum Callback {
 
 impl Callback {
     /// Calls a handler, and while it waits polls what goes on in the background, which may end it.
-    async fn call<H: Handler>(
+    pub(crate) async fn call<H: Handler>(
         self,
         handler: &mut H,
         control: &mut Control<'_>,
@@ -545,13 +546,13 @@ impl Callback {
 }
 
 /// Why a callback was not waited for any longer.
-enum Stop {
+pub(crate) enum Stop {
     Aborted,
     Failed(ChannelError),
 }
 
 /// What goes on while a callback waits: pushes of other tasks, writing, deadlines.
-fn poll_background<S: AsyncWrite + Unpin>(
+pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
     io: &mut S,
     timer: &mut Timer,
     shared: &mut Shared,

@@ -5,6 +5,8 @@
 mod channel;
 #[cfg(feature = "tokio")]
 mod codec;
+#[cfg(feature = "tokio")]
+mod drive;
 mod event;
 mod framer;
 #[cfg(feature = "tokio")]
@@ -33,6 +35,8 @@ mod timer;
 pub use channel::{Channel, ChannelBuilder, ChannelError, UpgradeError};
 #[cfg(feature = "tokio")]
 pub use codec::{CodecError, TerminatorCodec};
+#[cfg(feature = "tokio")]
+pub use drive::drive;
 pub use event::Event;
 pub use framer::Framer;
 #[cfg(feature = "tokio")]

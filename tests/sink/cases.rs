@@ -24,19 +24,12 @@ const DIFFERENT: &[(&str, &[u8], bool, &str)] = &[
         false,
         "a producer has no truth value: the rest of it is not lost",
     ),
-    (
-        "discard cancels a scheduled close",
-        b"",
-        true,
-        "a scheduled close stays",
-    ),
+    ("discard cancels a scheduled close", b"", true, "a scheduled close stays"),
 ];
 
 /// Cases that cannot be said here, and why.
-const SKIPPED: &[(&str, &str)] = &[(
-    "push str / None-like TypeError",
-    "what is not bytes does not compile",
-)];
+const SKIPPED: &[(&str, &str)] =
+    &[("push str / None-like TypeError", "what is not bytes does not compile")];
 
 #[test]
 fn write_cases_send_the_same_bytes_in_the_same_order_and_end_the_same() {
@@ -76,11 +69,7 @@ struct Outcome {
 }
 
 fn recorded(events: &Value) -> Outcome {
-    let mut outcome = Outcome {
-        wire: Vec::new(),
-        closed: false,
-        errno: None,
-    };
+    let mut outcome = Outcome { wire: Vec::new(), closed: false, errno: None };
     for event in events.as_array().unwrap() {
         match event[0].as_str().unwrap() {
             "send" => match event[2].as_i64().unwrap() {
@@ -129,8 +118,7 @@ fn replay(case: &Value) -> Outcome {
             }
             "producer" | "producer_falsy" => {
                 let items = op[1].as_array().unwrap().iter().map(decode);
-                sink.push_with_producer(scripted(items.map(More::Item)))
-                    .unwrap();
+                sink.push_with_producer(scripted(items.map(More::Item))).unwrap();
             }
             "simple" => {
                 let data = decode(&op[1]);
@@ -167,10 +155,7 @@ fn replay(case: &Value) -> Outcome {
         None => None,
         Some(SinkError::Write(error)) => {
             assert!(sink.is_empty() && sink.is_closed());
-            assert_eq!(
-                io::Error::from_raw_os_error(errno.unwrap()).kind(),
-                error.kind()
-            );
+            assert_eq!(io::Error::from_raw_os_error(errno.unwrap()).kind(), error.kind());
             errno
         }
         Some(other) => panic!("{other:?}"),

@@ -192,8 +192,7 @@ fn encoded_items_keep_their_place_among_pushed_ones() {
     feed(&mut sink, "b");
     sink.push(vec![b'c'; 2_000]).unwrap();
     feed(&mut sink, "d");
-    sink.push_with_producer(scripted([More::Pending, More::Item(b"e".to_vec())]))
-        .unwrap();
+    sink.push_with_producer(scripted([More::Pending, More::Item(b"e".to_vec())])).unwrap();
     feed(&mut sink, "f");
     sink.push("g").unwrap();
     assert_eq!(sink.queued_bytes(), 2_005);

@@ -127,9 +127,8 @@ fn a_panicking_producer_leaves_the_sink_failed_not_stuck() {
 #[test]
 fn dropping_a_full_sink_drops_all_that_it_holds() {
     let item = Bytes::from(pattern(0, 10_000));
-    let producers: Vec<_> = (0..100)
-        .map(|_| scripted([More::Item(pattern(0, 5_000)), More::Pending]))
-        .collect();
+    let producers: Vec<_> =
+        (0..100).map(|_| scripted([More::Item(pattern(0, 5_000)), More::Pending])).collect();
     let drops: Vec<_> = producers.iter().map(|p| p.drops.clone()).collect();
     let mut sink = sink(Script::new([Step::Take(17)]).then(Step::Stuck));
     for producer in producers {
@@ -246,10 +245,7 @@ fn a_producer_of_four_gib_is_held_a_block_at_a_time() {
     sink.push_with_producer(producer::iter(items)).unwrap();
     drive!(sink.flush()).0.unwrap();
     assert_eq!(sink.get_ref().get_ref().0, 4 << 30);
-    assert_eq!(
-        most.load(Ordering::Relaxed),
-        sink.block_size() / BLOCK.len()
-    );
+    assert_eq!(most.load(Ordering::Relaxed), sink.block_size() / BLOCK.len());
     assert_eq!(alive.load(Ordering::Relaxed), 0);
 }
 
@@ -259,18 +255,16 @@ fn a_reader_yields_blocks_of_the_stated_size() {
     for block in [1, 10, 1_000, 64 * 1024, 1 << 20] {
         let mut sink = sink(Script::new([]));
         let reader = producer::reader(io::Cursor::new(data[..20_000].to_vec()));
-        sink.push_with_producer(reader.with_block_size(block))
-            .unwrap();
+        sink.push_with_producer(reader.with_block_size(block)).unwrap();
         drive!(sink.flush()).0.unwrap();
         assert!(sink.get_ref().get_ref().wire == data[..20_000]);
     }
     let mut reader = Box::pin(producer::reader(io::Cursor::new(data.clone())));
     let mut sizes = Vec::new();
     let wakes = Arc::new(Wakes::default());
-    while let Poll::Ready(Some(item)) = poll_once(
-        &wakes,
-        std::future::poll_fn(|cx| reader.as_mut().poll_more(cx)),
-    ) {
+    while let Poll::Ready(Some(item)) =
+        poll_once(&wakes, std::future::poll_fn(|cx| reader.as_mut().poll_more(cx)))
+    {
         sizes.push(item.unwrap().len());
     }
     assert_eq!(sizes, [65_536, 65_536, 65_536, 3_392]);
@@ -284,8 +278,7 @@ fn a_slow_reader_loses_nothing() {
         builder.read(part);
     }
     let mut sink = sink(Script::new([]));
-    sink.push_with_producer(producer::reader(builder.build()).with_block_size(4096))
-        .unwrap();
+    sink.push_with_producer(producer::reader(builder.build()).with_block_size(4096)).unwrap();
     drive!(sink.flush()).0.unwrap();
     assert!(sink.get_ref().get_ref().wire == parts.concat());
 }
@@ -296,11 +289,8 @@ fn take_and_chain_cut_and_join_and_tell_their_size() {
     for first in 0..12 {
         for second in 0..12 {
             let joined = all.clone().take(first).chain(all.clone().take(second));
-            let expected = [
-                &all[..first.min(10) as usize],
-                &all[..second.min(10) as usize],
-            ]
-            .concat();
+            let expected =
+                [&all[..first.min(10) as usize], &all[..second.min(10) as usize]].concat();
             let len = expected.len() as u64;
             assert_eq!(joined.size_hint(), (len, Some(len)));
             let mut sink = sink(Script::new([]));
@@ -316,8 +306,7 @@ fn take_and_chain_cut_and_join_and_tell_their_size() {
 #[test]
 fn futures_streams_and_receivers_are_producers() {
     let mut sink = sink(Script::new([]));
-    sink.push_with_producer(producer::once(async { Ok("once ") }))
-        .unwrap();
+    sink.push_with_producer(producer::once(async { Ok("once ") })).unwrap();
     let stream = futures::stream::iter([io::Result::Ok(b"a "), Ok(b"b ")]);
     sink.push_with_producer(producer::stream(stream)).unwrap();
     let boxed: Box<dyn Producer + Send + Unpin> = Box::new(Bytes::from("boxed"));
@@ -328,10 +317,7 @@ fn futures_streams_and_receivers_are_producers() {
 
 #[tokio::test]
 async fn a_file_arrives_whole_at_a_slow_peer() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/data/asynchat-cases.jsonl"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/asynchat-cases.jsonl");
     let expected = std::fs::read(path).unwrap();
     let file = tokio::fs::File::open(path).await.unwrap();
     let (local, mut peer) = tokio::io::duplex(100);

@@ -91,10 +91,7 @@ impl Script {
 
     /// How many writes took something.
     pub(crate) fn writes(&self) -> usize {
-        self.log
-            .iter()
-            .filter(|did| matches!(did, Did::Write(_)))
-            .count()
+        self.log.iter().filter(|did| matches!(did, Did::Write(_))).count()
     }
 
     /// Flushed with all written, shut down once, and nothing after it.
@@ -265,7 +262,5 @@ pub(crate) use drive;
 
 /// `len` bytes that differ from place to place.
 pub(crate) fn pattern(seed: usize, len: usize) -> Vec<u8> {
-    (seed..seed + len)
-        .map(|n| (n * 31 + n / 251) as u8)
-        .collect()
+    (seed..seed + len).map(|n| (n * 31 + n / 251) as u8).collect()
 }

@@ -55,9 +55,7 @@ fn pending_at_every_point_costs_one_poll_and_is_woken() {
 
 #[test]
 fn every_other_poll_pending_bounds_the_polls_per_byte() {
-    let mut sink = sink(Script::new(
-        (0..20_000).map(|n| [Step::Take(1), Step::Pending][n % 2]),
-    ));
+    let mut sink = sink(Script::new((0..20_000).map(|n| [Step::Take(1), Step::Pending][n % 2])));
     sink.push(pattern(0, 3_000)).unwrap();
     sink.push(pattern(0, 500)).unwrap();
     let (result, polls) = drive!(sink.flush());
@@ -114,17 +112,11 @@ fn large_items_are_not_copied() {
 
     let framed = tokio_util::codec::FramedWrite::new(Addresses(Vec::new()), BytesCodec::new());
     let mut sink = ProducerSink::new(framed);
-    let items = [
-        Bytes::from(pattern(0, 2_000)),
-        Bytes::from(pattern(0, 90_000)),
-    ];
+    let items = [Bytes::from(pattern(0, 2_000)), Bytes::from(pattern(0, 90_000))];
     sink.push(items[0].clone()).unwrap();
     sink.push_with_producer(items[1].clone()).unwrap();
     drive!(sink.flush()).0.unwrap();
-    assert_eq!(
-        sink.get_ref().get_ref().0,
-        items.each_ref().map(|item| item.as_ptr())
-    );
+    assert_eq!(sink.get_ref().get_ref().0, items.each_ref().map(|item| item.as_ptr()));
 }
 
 #[test]
@@ -157,8 +149,7 @@ fn water_marks_and_block_size_are_kept_sensible() {
     sink.set_block_size(0);
     assert_eq!(sink.block_size(), 1);
     sink.set_high_water_mark(0);
-    sink.push_with_producer(producer::iter(["ab", "cd"]))
-        .unwrap();
+    sink.push_with_producer(producer::iter(["ab", "cd"])).unwrap();
     sink.push("ef").unwrap();
     drive!(sink.ready()).0.unwrap();
     assert_eq!(sink.get_ref().get_ref().wire, b"abcdef");
@@ -223,8 +214,7 @@ fn len_and_queued_bytes_follow_the_queue() {
     sink.push("cd").unwrap();
     assert_eq!((sink.len(), sink.queued_bytes()), (1, 4));
     sink.push([0; 5_000]).unwrap();
-    sink.push_with_producer(scripted([More::Pending, More::Item(vec![0; 9])]))
-        .unwrap();
+    sink.push_with_producer(scripted([More::Pending, More::Item(vec![0; 9])])).unwrap();
     sink.push("ef").unwrap();
     assert_eq!((sink.len(), sink.queued_bytes()), (4, 5_006));
     assert!(poll_once(&Arc::new(Wakes::default()), sink.flush()).is_pending());
@@ -247,9 +237,7 @@ fn types_are_send_and_errors_are_errors() {
     is_producer(producer::reader(tokio::io::empty()));
     is_producer(producer::once(async { Ok("") }));
     is_producer(producer::poll_fn(|_| std::task::Poll::Ready(None)));
-    is_producer(producer::stream(futures::stream::empty::<
-        std::io::Result<Bytes>,
-    >()));
+    is_producer(producer::stream(futures::stream::empty::<std::io::Result<Bytes>>()));
     // The futures can be spawned.
     fn spawnable<T: Send>(_: T) {}
     let mut sink = ProducerSink::new(tokio_util::codec::FramedWrite::new(

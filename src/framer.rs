@@ -283,6 +283,13 @@ impl Framer {
         self.matched
     }
 
+    /// Whether the current frame may be longer than it is: after a step that delivered a part of it, no
+    /// other step follows without more input.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.length < self.limit.max()
+    }
+
     /// How many bytes of the current frame have been delivered.
     pub(crate) fn length(&self) -> u64 {
         self.length

@@ -402,6 +402,9 @@ impl Cutter {
                         return Cut::Complete(start..end);
                     }
                     self.open = Some(start..end);
+                    if !eof && self.framer.has_room() {
+                        return Cut::Pending;
+                    }
                 }
                 Step::Overlong => return Cut::Overlong(self.take_open()),
                 Step::Truncated => return Cut::Truncated(self.take_open()),

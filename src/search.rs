@@ -116,6 +116,7 @@ impl Scanner {
     }
 
     /// Looks for the terminator in `input[start..]`. The answer stays the same until `start` moves on.
+    #[inline]
     pub(crate) fn find(
         &mut self,
         terminator: &Terminator,
@@ -145,6 +146,7 @@ impl Scanner {
     }
 
     /// The first place at or after `start` where the needle is, which stays on the list.
+    #[inline]
     fn peek_hit(&mut self, input: &[u8], origin: u64, start: usize) -> Option<usize> {
         let from = origin + start as u64;
         loop {
@@ -162,6 +164,7 @@ impl Scanner {
     }
 
     /// Fills the empty list with hits at or after `from`. False if the input has no more.
+    #[inline]
     fn refill(&mut self, input: &[u8], origin: u64, from: u64) -> bool {
         self.next = 0;
         self.filled = 0;
@@ -169,15 +172,31 @@ impl Scanner {
         if self.scanned < from || self.scanned > origin + input.len() as u64 {
             self.scanned = from;
         }
-        let needle = self.needle;
-        let mut at = (self.scanned - origin) as usize;
-        if at + needle.len() > input.len() {
+        let rest = &input[(self.scanned - origin) as usize..];
+        let Some(last_start) = rest.len().checked_sub(self.needle.len()) else {
             return false;
-        }
-        let first_block = at;
-        let last_byte = needle.len() - 1;
+        };
         self.base = self.scanned;
+        if last_start >= FEW {
+            return self.refill_blocks(input, origin);
+        }
+        for (offset, byte) in (0..).zip(&rest[..=last_start]) {
+            if *byte == self.needle.first() {
+                self.hits[usize::from(self.filled) % HITS] = offset;
+                self.filled += 1;
+            }
+        }
+        self.scanned += last_start as u64 + 1;
+        self.filled > 0
+    }
 
+    /// The same, for many bytes.
+    #[inline(never)]
+    fn refill_blocks(&mut self, input: &[u8], origin: u64) -> bool {
+        let needle = self.needle;
+        let last_byte = needle.len() - 1;
+        let first_block = (self.scanned - origin) as usize;
+        let mut at = first_block;
         while let Some(window) = input.get(at..at + BLOCK + last_byte) {
             let mask = needle.candidates(window);
             if mask != 0 {
@@ -201,13 +220,9 @@ impl Scanner {
             // Less than a block is left.
             let rest = &input[at..];
             let starts = rest.len() - last_byte;
-            let mask = if starts <= 8 {
-                (0..starts).fold(0, |mask, i| mask | u64::from(rest[i] == needle.first()) << i)
-            } else {
-                let mut padded = [0; BLOCK + MAX_SHORT];
-                padded[..rest.len()].copy_from_slice(rest);
-                needle.candidates(&padded[..BLOCK + last_byte]) & ((1 << starts) - 1)
-            };
+            let mut padded = [0; BLOCK + MAX_SHORT];
+            padded[..rest.len()].copy_from_slice(rest);
+            let mask = needle.candidates(&padded[..BLOCK + last_byte]) & ((1 << starts) - 1);
             let left = self.push_hits(mask, at - first_block);
             at += if left == 0 { starts } else { left.trailing_zeros() as usize };
         }
@@ -262,6 +277,7 @@ impl Scanner {
     }
 
     /// Searches with an automaton.
+    #[inline(never)]
     fn walk(&mut self, automaton: &Automaton, input: &[u8], origin: u64, start: usize) -> Found {
         let end_of_input = origin + input.len() as u64;
         let (mut state, fresh) = match self.walked {
@@ -359,9 +375,12 @@ fn equal(window: &[u8], byte: u8) -> u64 {
 
 /// The length of the longest suffix of `input` that is a proper prefix of `needle`.
 fn longest_partial(needle: &[u8], input: &[u8]) -> usize {
+    let Some(last) = input.last() else {
+        return 0;
+    };
     (1..needle.len().min(input.len() + 1))
         .rev()
-        .find(|&len| input.ends_with(&needle[..len]))
+        .find(|&len| needle[len - 1] == *last && (len == 1 || input.ends_with(&needle[..len])))
         .unwrap_or(0)
 }
 
@@ -499,6 +518,8 @@ const BLOCK: usize = 64;
 pub(crate) const MAX_SHORT: usize = 22;
 /// The most members for which trying each of them at every hit is cheap.
 const MAX_SHARED: usize = 4;
+/// So few places are looked at one by one.
+const FEW: usize = 16;
 /// Room for hits: a cache line.
 const HITS: usize = 32;
 /// After so many bytes without a hit, a search for a single one is faster.

@@ -55,7 +55,7 @@ fn a_delimiter_is_found_at_its_leftmost_place_after_a_false_start() {
     verify(&script(bytes("aab")), b"xaaab!", End::Eof, &[data("xa"), T, data("!"), Truncated]);
     verify(&script(bytes("\r\n")), b"\r\r\n\n", End::Open, &[data("\r"), T, data("\n")]);
     verify(&script(bytes("qqq")), b"qqqqhello", End::Open, &[T, data("qhello")]);
-    verify(&script(bytes("abab")), b"abaabababab", End::Open, &[data("aba"), T, data("ab")][..2]);
+    verify(&script(bytes("abab")), b"abaabababab", End::Open, &[data("aba"), T, T]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn nul_and_0xff_are_bytes_like_others() {
 #[test]
 fn a_delimiter_longer_than_any_read_is_found() {
     for len in [21, 22, 23, 24, 64, 65, 100] {
-        let delimiter: Vec<u8> = (0..len).map(|i| b'a' + (i % 23) as u8).collect();
+        let delimiter: Vec<u8> = (0..len).map(|i| i as u8 + 128).collect();
         let input = [b"!", &delimiter[..], b"?", &delimiter[..len - 1], &delimiter].concat();
         let second = [b"?", &delimiter[..len - 1]].concat();
         let log = [data("!"), T, data(second), T];
@@ -161,8 +161,8 @@ fn the_longest_of_delimiters_that_end_together_wins() {
 
 #[test]
 fn the_delimiter_that_ends_first_wins() {
-    let log = [data("ab"), Log::Terminator(1), data("yz")];
-    verify(&script(any(["bcdyz", "cd"])), b"abcdyz", End::Open, &log);
+    let log = [data("z"), Log::Terminator(1), data("cdy"), T];
+    verify(&script(any(["bcdy", "ab"])), b"zabcdybcdy", End::Open, &log);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn delimiters_and_sets_convert_compare_and_print() {
     }
     let set = DelimiterSet::new(["\n", "\r\n"]).unwrap();
     assert_eq!(set.iter().collect::<Vec<_>>(), [&b"\n"[..], b"\r\n"]);
-    assert_eq!(format!("{set:?}"), "DelimiterSet{\\n, \\r\\n}");
+    assert_eq!(format!("{set:?}"), r#"DelimiterSet{b"\n", b"\r\n"}"#);
     assert_eq!(Terminator::from(b"\r\n"), bytes("\r\n").terminator());
     assert_eq!(format!("{:?}", Delimiter::from(b"\r\n\0")), r#"Delimiter(b"\r\n\x00")"#);
     assert_eq!(Terminator::from(3), Terminator::Count(3));
@@ -492,13 +492,14 @@ fn a_skip_stays_in_step_when_the_terminator_is_split_or_begins_twice() {
 
 #[test]
 fn a_limit_of_zero_under_fail_checks_a_literal() {
-    let good = script(Count(3)).then_limited(bytes("\r\n"), Limit::Fail(0)).then(Count(1));
+    let bare = script(Count(3)).then_limited(bytes("\r\n"), Limit::Fail(0));
+    let good = bare.clone().then(Count(1));
     verify(&good, b"abc\r\nx", End::Eof, &[data("abc"), T, T, data("x"), T]);
     let bad = [&b"abcd\r\n"[..], b"abc\rx", b"abc\n", b"abc\r\r\n"];
     for input in bad {
-        verify(&good, input, End::Open, &[data("abc"), T, Overlong, Failed(0)]);
+        verify(&bare, input, End::Open, &[data("abc"), T, Overlong, Failed(0)]);
     }
-    verify(&good, b"abc\r", End::Eof, &[data("abc"), T, Overlong, Failed(0)]);
+    verify(&bare, b"abc\r", End::Eof, &[data("abc"), T, Overlong, Failed(0)]);
     verify(&good, b"abc\r", End::Open, &[data("abc"), T]);
     verify(&good, b"abc", End::Eof, &[data("abc"), T]);
 }
@@ -653,6 +654,27 @@ fn a_decoder_may_go_on_after_the_end_of_the_input() {
     });
 }
 
+#[test]
+fn what_the_end_of_the_input_delivered_is_no_beginning_of_a_delimiter() {
+    let long = "0123456789abcdefghijklmn";
+    for spec in [bytes("\r\n."), bytes(long), any([long, "~", "!!"]), any(["\n", "\r\n"])] {
+        each(&script(spec.clone()), |decoder| {
+            let delimiter = spec.delimiters().last().unwrap().clone();
+            let (head, tail) = delimiter.split_at(1);
+            decoder.feed(head);
+            while decoder.call(true).unwrap().is_some() {}
+            expect(decoder, MORE);
+            assert!(!decoder.control().is_mid_frame());
+            decoder.feed(&tail[..tail.len() - 1]);
+            decoder.feed(b"?");
+            while decoder.call(false).unwrap().is_some() {}
+            assert!(decoder.control().is_mid_frame());
+            decoder.feed(&delimiter);
+            expect(decoder, Event::Terminator);
+        });
+    }
+}
+
 // Discards, and buffers changed behind the decoder's back.
 
 #[test]
@@ -714,10 +736,10 @@ fn a_buffer_shortened_behind_the_decoders_back_never_panics() {
         Count(9),
         Never,
     ];
-    let input = b"ab\r\n\r\n.\r\n;0123456789abcdefghijklmn\n;;\r\n01".repeat(4);
+    let input = b"ab\r\n\r\n.\r\n;0123456789abcdefghijklmn\n;;\r\n01".repeat(2);
     for spec in specs {
         for limit in [Limit::Unlimited, Limit::Skip(1), Limit::Skip(7)] {
-            for calls in 0..8 {
+            for calls in [0, 1, 2, 5] {
                 for keep in 0..input.len() {
                     let mut lent = Lent::new(spec.terminator(), limit, false);
                     lent.feed(&input);
@@ -817,6 +839,7 @@ fn bytes_withheld_by_a_skip_are_mid_frame_after_a_switch() {
         assert_eq!(decoder.buffered(), b"\r");
         decoder.control().set_terminator(Terminator::from(b"\n"));
         assert!(decoder.control().is_mid_frame());
+        decoder.control().set_limit(Limit::Skip(1));
         expect_eof(decoder, Event::Chunk("\r"));
         expect_eof(decoder, Event::Truncated);
     });

@@ -1,8 +1,8 @@
 //! Drivers: the decoders behind one interface.
 
-use asynchat::{Event, Framer, Limit, Terminator};
 #[cfg(feature = "tokio")]
 use asynchat::{CodecError, TerminatorCodec};
+use asynchat::{Event, Framer, Limit, Terminator};
 #[cfg(feature = "tokio")]
 use bytes::{Bytes, BytesMut};
 #[cfg(feature = "tokio")]

@@ -68,8 +68,7 @@ pub fn cut(script: &Script, input: &[u8], end: End) -> (Vec<Log>, usize) {
             delimited => {
                 let delimiters = delimited.delimiters();
                 let found = find(delimiters, rest);
-                let withheld =
-                    if end == End::Eof { 0 } else { partial(delimiters, rest) };
+                let withheld = if end == End::Eof { 0 } else { partial(delimiters, rest) };
                 let payload = found.map_or(rest.len() - withheld, |(start, ..)| start);
                 if skipping {
                     let Some((_, next, _)) = found else {
@@ -154,7 +153,10 @@ enum Fate {
 #[derive(Debug)]
 enum Plan {
     /// Return some of so many bytes. If all, then go on after them, and owe a `Terminator`.
-    Chunk { len: usize, then: Option<(usize, usize)> },
+    Chunk {
+        len: usize,
+        then: Option<(usize, usize)>,
+    },
     Terminator(usize),
     Overlong,
     Truncated,
@@ -285,7 +287,12 @@ impl Follower {
     }
 
     /// Checks what a call has returned and goes on from there.
-    pub fn observe(&mut self, eof: bool, returned: &Returned, matched: usize) -> Result<(), String> {
+    pub fn observe(
+        &mut self,
+        eof: bool,
+        returned: &Returned,
+        matched: usize,
+    ) -> Result<(), String> {
         let plan = self.plan(eof);
         self.settled = matches!(plan, Plan::Nothing);
         match (&plan, returned) {

@@ -294,7 +294,8 @@ impl Follower {
         matched: usize,
     ) -> Result<(), String> {
         let plan = self.plan(eof);
-        self.settled = matches!(plan, Plan::Nothing);
+        // After Truncated, the end of the input is not looked at.
+        self.settled = matches!(plan, Plan::Nothing) && self.fate != Fate::Finished;
         match (&plan, returned) {
             (Plan::Chunk { len, then }, Ok(Some(Event::Chunk(chunk)))) => {
                 if chunk.is_empty() || !self.input[..*len].starts_with(chunk) {

@@ -145,11 +145,10 @@ impl Chat<'_> {
     }
 }
 
+type Make = dyn Fn(Terminator) -> Box<dyn Decoding>;
+
 /// Runs a case and returns what came out.
-fn play(
-    case: &Value,
-    make: &dyn Fn(Terminator) -> Box<dyn Decoding>,
-) -> (Vec<Log>, Box<dyn Decoding>) {
+fn play(case: &Value, make: &Make) -> (Vec<Log>, Box<dyn Decoding>) {
     let mut terminators = list(case, "terminators").iter();
     let first = terminators.next().and_then(terminator).unwrap();
     let mut decoder = make(first.clone());
@@ -199,7 +198,7 @@ fn recorded(events: &[Value]) -> (Vec<Log>, Option<&Value>) {
 
 #[test]
 fn every_recorded_read_is_framed_alike_or_differs_by_name() {
-    let makers: Vec<Box<dyn Fn(Terminator) -> Box<dyn Decoding>>> = vec![
+    let makers: Vec<Box<Make>> = vec![
         Box::new(|first| Box::new(Lent::new(first, Limit::Unlimited, false))),
         Box::new(|first| Box::new(Lent::new(first, Limit::Unlimited, true))),
         #[cfg(feature = "tokio")]

@@ -212,8 +212,7 @@ fn a_read_that_ends_anywhere_near_an_edge_does_not_hide_a_hit() {
         let terminator = Terminator::try_from(&delimiter[..]).unwrap();
         for edge in [64, 1024] {
             let begin = edge - delimiter.len().min(edge) / 2;
-            let input =
-                [&vec![b'x'; begin][..], delimiter, b"yy", delimiter, &vec![b'z'; 80]].concat();
+            let input = [&vec![b'x'; begin][..], delimiter, b"yy", delimiter, &[b'z'; 80]].concat();
             let expected = leftmost(delimiter, &input);
             for at in begin.saturating_sub(2)..begin + 2 * delimiter.len() + 6 {
                 let reads = [&input[..at], &input[at..]];

@@ -391,6 +391,11 @@ impl Cutter {
 
     #[inline]
     fn cut(&mut self, src: &[u8], eof: bool) -> Cut {
+        if self.framer.consumed() > src.len() {
+            // Somebody has shortened the buffer: what was found is not there any more.
+            self.framer.discard();
+            self.open = None;
+        }
         loop {
             match self.framer.step(src, eof) {
                 Step::Data { start, end, ended } => {

@@ -180,8 +180,10 @@ impl Scanner {
         if last_start >= FEW {
             return self.refill_blocks(input, origin);
         }
-        for (offset, byte) in (0..).zip(&rest[..=last_start]) {
-            if *byte == self.needle.first() {
+        for (offset, ends) in (0..).zip(rest.windows(self.needle.len())) {
+            if ends.first() == Some(&self.needle.first())
+                && ends.last() == Some(&self.needle.last())
+            {
                 self.hits[usize::from(self.filled) % HITS] = offset;
                 self.filled += 1;
             }
@@ -281,7 +283,10 @@ impl Scanner {
     fn walk(&mut self, automaton: &Automaton, input: &[u8], origin: u64, start: usize) -> Found {
         let end_of_input = origin + input.len() as u64;
         let (mut state, fresh) = match self.walked {
-            Some((state, to)) if to >= origin + start as u64 && to <= end_of_input => {
+            // What the state has seen of a member must not have been delivered since.
+            Some((state, to))
+                if to >= origin + (start + automaton.depth(state)) as u64 && to <= end_of_input =>
+            {
                 (state, (to - origin) as usize)
             }
             _ => (automaton.start(), start),
@@ -340,6 +345,10 @@ impl Needle {
 
     fn first(&self) -> u8 {
         self.bytes[0]
+    }
+
+    fn last(&self) -> u8 {
+        self.as_bytes().last().copied().unwrap_or_default()
     }
 
     /// A bit for each of the first 64 places of the window at which the first and the last byte are

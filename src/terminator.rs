@@ -266,9 +266,16 @@ impl Eq for DelimiterSet {}
 impl fmt::Debug for DelimiterSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DelimiterSet")?;
-        f.debug_set()
-            .entries(self.iter().map(|member| format!("{}", member.escape_ascii())))
-            .finish()
+        f.debug_set().entries(self.iter().map(Literal)).finish()
+    }
+}
+
+/// Bytes as they would be written in source.
+struct Literal<'a>(&'a [u8]);
+
+impl fmt::Debug for Literal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.0.escape_ascii())
     }
 }
 

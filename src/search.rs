@@ -78,6 +78,7 @@ impl Scanner {
     }
 
     /// Prepares for another terminator. Hits are kept if they are of the same needle.
+    #[inline]
     pub(crate) fn aim(&mut self, terminator: &Terminator) {
         let needle = match terminator {
             Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => needle,
@@ -107,6 +108,12 @@ impl Scanner {
             self.next += 1;
         }
         None
+    }
+
+    /// The first byte of the needle.
+    #[inline]
+    pub(crate) fn first_byte(&self) -> u8 {
+        self.needle.first()
     }
 
     /// Takes the hit that `next_hit` has returned off the list.
@@ -165,7 +172,7 @@ impl Scanner {
 
     /// Fills the empty list with hits at or after `from`. False if the input has no more.
     #[inline]
-    fn refill(&mut self, input: &[u8], origin: u64, from: u64) -> bool {
+    pub(crate) fn refill(&mut self, input: &[u8], origin: u64, from: u64) -> bool {
         self.next = 0;
         self.filled = 0;
         // Bytes were passed over by a count, or somebody took away what had been searched.
@@ -317,7 +324,7 @@ impl Scanner {
 }
 
 /// A delimiter short enough to be kept in place and searched without preparation.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, Eq)]
 pub(crate) struct Needle {
     /// `1 <= len <= MAX_SHORT`, but for the default.
     len: u8,
@@ -327,6 +334,7 @@ pub(crate) struct Needle {
 
 impl Needle {
     /// `None` if there are no bytes or too many.
+    #[inline]
     pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
         let mut needle = Needle { len: bytes.len().try_into().ok()?, bytes: [0; MAX_SHORT] };
         needle.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -358,6 +366,16 @@ impl Needle {
         let last = self.len() - 1;
         let mask = equal(window, self.bytes[0]);
         if last == 0 { mask } else { mask & equal(&window[last..], self.bytes[last % MAX_SHORT]) }
+    }
+}
+
+impl PartialEq for Needle {
+    /// Most needles have one or two bytes, and switching back to the same one must cost nothing.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len
+            && self.bytes[..2] == other.bytes[..2]
+            && (self.len <= 2 || self.bytes == other.bytes)
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Framer {
     /// The stream offset after the last byte that has been seen and withheld. What is between
     /// `position` and here is withheld, nothing if `position` has come further.
     seen: u64,
-    /// Which member of a set ended the last frame that a set ended.
+    /// Which member of a set ended the last frame.
     matched: usize,
 }
 
@@ -297,8 +297,8 @@ impl Framer {
         }
     }
 
-    /// Which member of a set ([`Terminator::AnyOf`]) ended the last frame that a set ended, counted from
-    /// 0 in the order given.
+    /// Which member of a set ([`Terminator::AnyOf`]) ended the last frame, counted from 0 in the order
+    /// given; 0 for other terminators.
     ///
     /// ```
     /// use asynchat::{Event, Framer, Terminator};
@@ -385,6 +385,7 @@ impl Framer {
         self.scanner.take_hit();
         self.position = hit + u64::from(self.direct);
         self.length = 0;
+        self.matched = 0;
         Some(Step::Data { start, end, ended: true })
     }
 
@@ -392,7 +393,8 @@ impl Framer {
     #[inline]
     fn step_miss(&mut self, input: &[u8]) -> Step {
         let end = self.origin + input.len() as u64;
-        if self.position > end {
+        if self.position > end || self.scanner.next_hit(self.position).is_some() {
+            // Input was dropped, or the hit is behind the limit.
             return self.step_slow(input, false);
         }
         if self.scanner.refill(input, self.origin, self.position) {
@@ -430,6 +432,7 @@ impl Framer {
         }
         self.terminator = Terminator::None;
         self.length = 0;
+        self.matched = 0;
         self.position += remaining;
         Some(Step::Data { start, end: start + remaining as usize, ended: true })
     }

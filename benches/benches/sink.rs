@@ -1,0 +1,226 @@
+//! `ProducerSink` beside a `FramedWrite` of `BytesCodec`, as it comes: feed, then flush.
+//!
+//! Each round runs both, in turn first; printed are the medians and the median of the rounds' ratios.
+//! Every run is checked by the bytes that arrived and their sum.
+
+use std::hint::black_box;
+use std::io::{self, IoSlice, Read};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use asynchat::{ProducerSink, producer};
+use bytes::Bytes;
+use futures::SinkExt;
+use tokio::io::AsyncWrite;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::codec::{BytesCodec, FramedWrite};
+
+const ROUNDS: usize = 15;
+
+fn main() {
+    let quick = std::env::args().any(|arg| arg == "--test") || cfg!(debug_assertions);
+    let scale = if quick { 64 } else { 1 };
+    let runtime = Builder::new_current_thread().enable_io().build().unwrap();
+
+    println!(
+        "{:<42} {:>10} {:>10} {:>8}",
+        "row", "ours", "theirs", "ratio"
+    );
+    for (name, way, size, total) in [
+        ("10  64 B over TCP", Way::Push, 64, 64 << 20),
+        ("10  4 KiB over TCP", Way::Push, 4 << 10, 512 << 20),
+        (
+            "10  64 B by a boxed producer over TCP",
+            Way::Produce,
+            64,
+            64 << 20,
+        ),
+    ] {
+        let items = items(size, total / scale);
+        compare(name, &items, |ours| {
+            over_tcp(&runtime, if ours { way } else { Way::Feed }, &items)
+        });
+    }
+    for (name, size, total) in [
+        ("10b 64 B, all taken", 64, 64 << 20),
+        ("10b 512 B, all taken", 512, 128 << 20),
+        ("10b 1 KiB, all taken", 1 << 10, 128 << 20),
+        ("10b 4 KiB, all taken", 4 << 10, 512 << 20),
+        ("10b 1 MiB, all taken", 1 << 20, 1 << 30),
+    ] {
+        let items = items(size, total / scale);
+        compare(name, &items, |ours| {
+            into_null(&runtime, if ours { Way::Push } else { Way::Feed }, &items)
+        });
+    }
+
+    let items = items(64, 16 << 20);
+    let mut null = Null::default();
+    runtime
+        .block_on(write(Way::Push, &mut null, &items))
+        .unwrap();
+    let per_mb = null.calls as f64 / (null.bytes as f64 / 1e6);
+    println!("10c write calls per MB of 64 B items: {per_mb:.1}");
+    let allocations = allocation_counter::measure(|| {
+        runtime
+            .block_on(write(Way::Push, &mut null, &items))
+            .unwrap();
+    });
+    let per_item = allocations.count_total as f64 / items.len() as f64;
+    println!(
+        "15  allocations per pushed 64 B item: {per_item:.5}, {} in all for {} items",
+        allocations.count_total,
+        items.len()
+    );
+}
+
+/// Items cut from a buffer of at most 8 MiB, over and over.
+fn items(size: usize, total: usize) -> Vec<Bytes> {
+    let buffer: Vec<u8> = (0..(8 << 20).min(total.max(size)))
+        .map(|n: usize| (n * 31 + n / 251) as u8)
+        .collect();
+    let buffer = Bytes::from(buffer);
+    let cut = (0..buffer.len() / size).map(|n| buffer.slice(n * size..(n + 1) * size));
+    let cut: Vec<_> = cut.collect();
+    cut.iter()
+        .cycle()
+        .take((total / size).max(1))
+        .cloned()
+        .collect()
+}
+
+/// Times both and prints them; `run` says how long it took and how many bytes arrived.
+fn compare(name: &str, items: &[Bytes], mut run: impl FnMut(bool) -> (Duration, u64)) {
+    let expected: u64 = items.iter().map(|item| item.len() as u64).sum();
+    let mut times = [Vec::new(), Vec::new()];
+    let mut ratios = Vec::new();
+    for round in 0..=ROUNDS {
+        let mut took = [0.0; 2];
+        for turn in 0..2 {
+            let ours = (round + turn) % 2 == 0;
+            let (time, arrived) = run(ours);
+            assert_eq!(arrived, expected, "{name}");
+            took[usize::from(!ours)] = time.as_secs_f64();
+        }
+        // The first round warms up.
+        if round > 0 {
+            times[0].push(took[0]);
+            times[1].push(took[1]);
+            ratios.push(took[0] / took[1]);
+        }
+    }
+    let [ours, theirs] = times.map(|times| median(times) * 1e9 / items.len() as f64);
+    let rate = expected as f64 / items.len() as f64 / ours;
+    println!(
+        "{name:<42} {ours:>7.1} ns {theirs:>7.1} ns {:>8.4}   {rate:.2} GB/s",
+        median(ratios)
+    );
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Feed,
+    Push,
+    Produce,
+}
+
+async fn write<T: AsyncWrite + Unpin>(way: Way, io: &mut T, items: &[Bytes]) -> io::Result<()> {
+    let mut framed = FramedWrite::new(io, BytesCodec::new());
+    if let Way::Feed = way {
+        for item in items {
+            framed.feed(item.clone()).await?;
+        }
+        return SinkExt::<Bytes>::flush(&mut framed).await;
+    }
+    let mut sink = ProducerSink::new(framed);
+    for item in items {
+        sink.ready().await?;
+        match way {
+            Way::Produce => sink.push_with_producer(producer::iter([item.clone()]))?,
+            _ => sink.push(item.clone())?,
+        }
+    }
+    Ok(sink.flush().await?)
+}
+
+fn into_null(runtime: &Runtime, way: Way, items: &[Bytes]) -> (Duration, u64) {
+    let mut null = Null::default();
+    let start = Instant::now();
+    runtime.block_on(write(way, &mut null, items)).unwrap();
+    (start.elapsed(), black_box(null.bytes))
+}
+
+fn over_tcp(runtime: &Runtime, way: Way, items: &[Bytes]) -> (Duration, u64) {
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let reader = thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            let mut buffer = vec![0; 256 << 10];
+            let mut arrived = 0;
+            loop {
+                match stream.read(&mut buffer).unwrap() {
+                    0 => return arrived,
+                    count => arrived += count as u64,
+                }
+            }
+        });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let start = Instant::now();
+        write(way, &mut stream, items).await.unwrap();
+        drop::<TcpStream>(stream);
+        let arrived = reader.join().unwrap();
+        (start.elapsed(), arrived)
+    })
+}
+
+/// Takes all, at once, and counts.
+#[derive(Default)]
+struct Null {
+    bytes: u64,
+    calls: u64,
+}
+
+impl AsyncWrite for Null {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = black_box(bytes);
+        self.bytes += bytes.len() as u64;
+        self.calls += 1;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = black_box(slices).iter().map(|slice| slice.len()).sum();
+        self.bytes += bytes as u64;
+        self.calls += 1;
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -96,7 +96,7 @@ impl Output {
         }
         self.busy().waiting.push_back(Waiting {
             producer: Box::pin(producer),
-            behind: Pieces::default(),
+            behind: None,
         });
         Ok(())
     }
@@ -405,7 +405,14 @@ struct Busy {
 
 struct Waiting {
     producer: Pin<Box<dyn Producer + Send>>,
-    behind: Pieces,
+    // Boxed, as there is often none.
+    behind: Option<Box<Pieces>>,
+}
+
+impl Waiting {
+    fn behind(&self) -> usize {
+        self.behind.as_ref().map_or(0, |pieces| pieces.len())
+    }
 }
 
 /// Why no more was got from the producers.
@@ -443,9 +450,9 @@ impl Busy {
         let Some(last) = self.waiting.back_mut() else {
             return append(&mut self.ready);
         };
-        self.behind -= last.behind.len();
-        let result = append(&mut last.behind);
-        self.behind += last.behind.len();
+        self.behind -= last.behind();
+        let result = append(last.behind.get_or_insert_default());
+        self.behind += last.behind();
         result
     }
 
@@ -503,9 +510,10 @@ impl Busy {
                 Poll::Ready(Some(Ok(item))) => self.ready.push(item),
                 Poll::Ready(Some(Err(error))) => return Err(SinkError::Producer(error)),
                 Poll::Ready(None) => {
-                    if let Some(ended) = self.waiting.pop_front() {
-                        self.behind -= ended.behind.len();
-                        self.ready.append(ended.behind);
+                    let ended = self.waiting.pop_front();
+                    if let Some(pieces) = ended.and_then(|ended| ended.behind) {
+                        self.behind -= pieces.len();
+                        self.ready.append(*pieces);
                     }
                 }
             }
@@ -522,7 +530,11 @@ impl Busy {
     }
 
     fn len(&self) -> usize {
-        let behind: usize = self.waiting.iter().map(|w| 1 + w.behind.count()).sum();
+        let behind: usize = self
+            .waiting
+            .iter()
+            .map(|waiting| 1 + waiting.behind.as_ref().map_or(0, |pieces| pieces.count()))
+            .sum();
         self.ready.count() + behind
     }
 }

@@ -1,6 +1,7 @@
 //! `ProducerSink` beside a `FramedWrite` of `BytesCodec`, as it comes: feed, then flush.
 //!
-//! Each round runs both, in turn first; printed are the medians and the median of the rounds' ratios.
+//! Each round runs both, in turn first; printed are the medians and the median of the rounds' ratios:
+//! of the wall clock and, where the system tells, of the CPU time of the thread that writes.
 //! Every run is checked by the bytes that arrived and their sum.
 
 use std::hint::black_box;
@@ -8,9 +9,9 @@ use std::io::{self, IoSlice, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use asynchat::{ProducerSink, producer};
+use asynchat::ProducerSink;
 use bytes::Bytes;
 use futures::SinkExt;
 use tokio::io::AsyncWrite;
@@ -44,16 +45,22 @@ fn main() {
             over_tcp(&runtime, if ours { way } else { Way::Feed }, &items)
         });
     }
-    for (name, size, total) in [
-        ("10b 64 B, all taken", 64, 64 << 20),
-        ("10b 512 B, all taken", 512, 128 << 20),
-        ("10b 1 KiB, all taken", 1 << 10, 128 << 20),
-        ("10b 4 KiB, all taken", 4 << 10, 512 << 20),
-        ("10b 1 MiB, all taken", 1 << 20, 1 << 30),
+    for (name, way, size, total) in [
+        (
+            "10b 64 B by a boxed producer, all taken",
+            Way::Produce,
+            64,
+            64 << 20,
+        ),
+        ("10b 64 B, all taken", Way::Push, 64, 64 << 20),
+        ("10b 512 B, all taken", Way::Push, 512, 128 << 20),
+        ("10b 1 KiB, all taken", Way::Push, 1 << 10, 128 << 20),
+        ("10b 4 KiB, all taken", Way::Push, 4 << 10, 512 << 20),
+        ("10b 1 MiB, all taken", Way::Push, 1 << 20, 1 << 30),
     ] {
         let items = items(size, total / scale);
         compare(name, &items, |ours| {
-            into_null(&runtime, if ours { Way::Push } else { Way::Feed }, &items)
+            into_null(&runtime, if ours { way } else { Way::Feed }, &items)
         });
     }
 
@@ -64,17 +71,6 @@ fn main() {
         .unwrap();
     let per_mb = null.calls as f64 / (null.bytes as f64 / 1e6);
     println!("10c write calls per MB of 64 B items: {per_mb:.1}");
-    let allocations = allocation_counter::measure(|| {
-        runtime
-            .block_on(write(Way::Push, &mut null, &items))
-            .unwrap();
-    });
-    let per_item = allocations.count_total as f64 / items.len() as f64;
-    println!(
-        "15  allocations per pushed 64 B item: {per_item:.5}, {} in all for {} items",
-        allocations.count_total,
-        items.len()
-    );
 }
 
 /// Items cut from a buffer of at most 8 MiB, over and over.
@@ -92,32 +88,47 @@ fn items(size: usize, total: usize) -> Vec<Bytes> {
         .collect()
 }
 
-/// Times both and prints them; `run` says how long it took and how many bytes arrived.
-fn compare(name: &str, items: &[Bytes], mut run: impl FnMut(bool) -> (Duration, u64)) {
+/// Times both and prints them; `run` says how many bytes arrived.
+fn compare(name: &str, items: &[Bytes], mut run: impl FnMut(bool) -> u64) {
+    // Arguments that are not options say which rows are wanted.
+    let mut wanted = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .peekable();
+    if wanted.peek().is_some() && !wanted.any(|part| name.contains(&part)) {
+        return;
+    }
     let expected: u64 = items.iter().map(|item| item.len() as u64).sum();
     let mut times = [Vec::new(), Vec::new()];
-    let mut ratios = Vec::new();
+    let mut ratios = [Vec::new(), Vec::new()];
     for round in 0..=ROUNDS {
-        let mut took = [0.0; 2];
+        let mut took = [[0.0; 2]; 2];
         for turn in 0..2 {
             let ours = (round + turn) % 2 == 0;
-            let (time, arrived) = run(ours);
-            assert_eq!(arrived, expected, "{name}");
-            took[usize::from(!ours)] = time.as_secs_f64();
+            let (wall, cpu) = (Instant::now(), cpu_time());
+            assert_eq!(run(ours), expected, "{name}");
+            took[usize::from(!ours)] = [wall.elapsed().as_secs_f64(), cpu_time() - cpu];
         }
         // The first round warms up.
         if round > 0 {
-            times[0].push(took[0]);
-            times[1].push(took[1]);
-            ratios.push(took[0] / took[1]);
+            for i in 0..2 {
+                times[i].push(took[i][0]);
+                ratios[i].push(took[0][i] / took[1][i]);
+            }
         }
     }
     let [ours, theirs] = times.map(|times| median(times) * 1e9 / items.len() as f64);
+    let [wall, cpu] = ratios.map(median);
     let rate = expected as f64 / items.len() as f64 / ours;
-    println!(
-        "{name:<42} {ours:>7.1} ns {theirs:>7.1} ns {:>8.4}   {rate:.2} GB/s",
-        median(ratios)
-    );
+    println!("{name:<42} {ours:>7.1} ns {theirs:>7.1} ns {wall:>8.4} {cpu:>8.4}   {rate:.2} GB/s");
+}
+
+/// Seconds that this thread has been running, or `NaN`.
+fn cpu_time() -> f64 {
+    std::fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()
+        .and_then(|stat| stat.split(' ').next()?.parse::<f64>().ok())
+        .map_or(f64::NAN, |nanoseconds| nanoseconds / 1e9)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -144,21 +155,20 @@ async fn write<T: AsyncWrite + Unpin>(way: Way, io: &mut T, items: &[Bytes]) -> 
     for item in items {
         sink.ready().await?;
         match way {
-            Way::Produce => sink.push_with_producer(producer::iter([item.clone()]))?,
+            Way::Produce => sink.push_with_producer(item.clone())?,
             _ => sink.push(item.clone())?,
         }
     }
     Ok(sink.flush().await?)
 }
 
-fn into_null(runtime: &Runtime, way: Way, items: &[Bytes]) -> (Duration, u64) {
+fn into_null(runtime: &Runtime, way: Way, items: &[Bytes]) -> u64 {
     let mut null = Null::default();
-    let start = Instant::now();
     runtime.block_on(write(way, &mut null, items)).unwrap();
-    (start.elapsed(), black_box(null.bytes))
+    black_box(null.bytes)
 }
 
-fn over_tcp(runtime: &Runtime, way: Way, items: &[Bytes]) -> (Duration, u64) {
+fn over_tcp(runtime: &Runtime, way: Way, items: &[Bytes]) -> u64 {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -174,11 +184,9 @@ fn over_tcp(runtime: &Runtime, way: Way, items: &[Bytes]) -> (Duration, u64) {
             }
         });
         let (mut stream, _) = listener.accept().await.unwrap();
-        let start = Instant::now();
         write(way, &mut stream, items).await.unwrap();
         drop::<TcpStream>(stream);
-        let arrived = reader.join().unwrap();
-        (start.elapsed(), arrived)
+        reader.join().unwrap()
     })
 }
 

@@ -32,6 +32,9 @@ fn main() {
     );
     for (name, way, size, total) in [
         ("10  64 B over TCP", Way::Push, 64, 64 << 20),
+        ("10  512 B over TCP", Way::Push, 512, 256 << 20),
+        ("10  1 KiB over TCP", Way::Push, 1 << 10, 256 << 20),
+        ("10  2 KiB over TCP", Way::Push, 2 << 10, 512 << 20),
         ("10  4 KiB over TCP", Way::Push, 4 << 10, 512 << 20),
         (
             "10  64 B by a boxed producer over TCP",

@@ -1,7 +1,7 @@
 use crate::event::Event;
 use crate::limit::{Limit, OverlongError};
-use crate::search::{Found, Scanner};
-use crate::terminator::{Delimiter, DelimiterKind, Terminator};
+use crate::search::{Direct, Found, Scanner};
+use crate::terminator::Terminator;
 
 /// The framing itself, without any I/O: bytes in, lent events out.
 ///
@@ -56,10 +56,11 @@ use crate::terminator::{Delimiter, DelimiterKind, Terminator};
 #[derive(Clone, Debug)]
 pub struct Framer {
     state: State,
-    /// What `state` is in a frame of this terminator: `Frame`, `Direct` or `Counted`.
+    /// What `state` is in a frame of this terminator: `Frame`, `Direct`, `Widening` or
+    /// `Counted`.
     in_frame: State,
-    /// The length of a delimiter of one or two bytes, whose hits need no second look.
-    direct: u8,
+    /// Where `in_frame` is `Direct` or `Widening`, how to take its hits.
+    direct: Direct,
     /// The stream offset of the first byte of the input.
     origin: u64,
     /// The stream offset of the first byte that is not done with. `origin <= position`.
@@ -94,6 +95,8 @@ enum State {
     Frame,
     /// The same, where hits of the delimiter need no second look.
     Direct,
+    /// The same, where the byte before a hit may belong to the terminator.
+    Widening,
     /// The same, where the terminator is a count.
     Counted,
     /// A chunk was delivered and the terminator behind it consumed.
@@ -128,7 +131,7 @@ impl Framer {
         let mut framer = Framer {
             state: State::Frame,
             in_frame: State::Frame,
-            direct: 0,
+            direct: Direct::default(),
             origin: 0,
             position: 0,
             length: 0,
@@ -246,13 +249,14 @@ impl Framer {
     fn switch(&mut self, terminator: Terminator) {
         self.in_frame = State::Frame;
         match &terminator {
-            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
-                self.in_frame = State::Direct;
-                self.direct = needle.len() as u8;
-            }
             Terminator::Count(_) => self.in_frame = State::Counted,
             Terminator::None => self.length = 0,
-            Terminator::Bytes(_) | Terminator::AnyOf(_) => {}
+            Terminator::Bytes(_) | Terminator::AnyOf(_) => {
+                if let Some(direct) = Direct::new(&terminator) {
+                    self.in_frame = if direct.widens { State::Widening } else { State::Direct };
+                    self.direct = direct;
+                }
+            }
         }
         self.scanner.aim(&terminator);
         self.terminator = terminator;
@@ -295,7 +299,7 @@ impl Framer {
             (Terminator::Count(_), _) => true,
             (Terminator::None, _) => false,
             (_, State::Skipping | State::Failed) => true,
-            (_, State::Frame | State::Direct | State::Counted) => {
+            (_, State::Frame | State::Direct | State::Widening | State::Counted) => {
                 self.length > 0 || self.position < self.seen
             }
         }
@@ -365,9 +369,10 @@ impl Framer {
 
     /// The step that most calls take: where the frame ends is known, and it ends in the input.
     #[inline(always)]
-    fn step_known(&mut self, input: &[u8]) -> Option<Step> {
+    pub(crate) fn step_known(&mut self, input: &[u8]) -> Option<Step> {
         match self.state {
-            State::Direct => self.step_hit(input),
+            State::Direct => self.step_hit::<false>(input),
+            State::Widening => self.step_hit::<true>(input),
             State::Counted => self.step_count(input),
             _ => None,
         }
@@ -375,45 +380,50 @@ impl Framer {
 
     #[inline(never)]
     fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
-        if self.state == State::Direct && !eof {
-            self.step_miss(input)
-        } else {
-            self.step_slow(input, eof)
+        match self.state {
+            State::Direct if !eof => self.step_miss::<false>(input),
+            State::Widening if !eof => self.step_miss::<true>(input),
+            _ => self.step_slow(input, eof),
         }
     }
 
     /// The step where the next hit is known and the frame within its limit.
     #[inline(always)]
-    fn step_hit(&mut self, input: &[u8]) -> Option<Step> {
+    fn step_hit<const WIDENS: bool>(&mut self, input: &[u8]) -> Option<Step> {
         let hit = self.scanner.next_hit(self.position)?;
+        let direct = self.direct;
         let start = (self.position - self.origin) as usize;
-        let end = (hit - self.origin) as usize;
-        let length = self.length.saturating_add(hit - self.position);
-        if end + usize::from(self.direct) > input.len() || length > self.max {
+        let mut end = (hit - self.origin) as usize;
+        if end + usize::from(direct.len) > input.len() {
+            return None;
+        }
+        let widened = WIDENS && end > start && Some(input[end - 1]) == direct.partial;
+        end -= usize::from(widened);
+        if self.length.saturating_add((end - start) as u64) > self.max {
             return None;
         }
         self.scanner.take_hit();
-        self.position = hit + u64::from(self.direct);
+        self.position = hit + u64::from(direct.len);
         self.length = 0;
-        self.matched = 0;
+        self.matched = if WIDENS { direct.members[usize::from(widened)].into() } else { 0 };
         Some(Step::Data { start, end, ended: true })
     }
 
     /// The step where a direct terminator has no known hits: look for more, or deliver what is there.
     #[inline]
-    fn step_miss(&mut self, input: &[u8]) -> Step {
+    fn step_miss<const WIDENS: bool>(&mut self, input: &[u8]) -> Step {
         let end = self.origin + input.len() as u64;
         if self.position > end || self.scanner.next_hit(self.position).is_some() {
             // Input was dropped, or the hit is behind the limit.
             return self.step_slow(input, false);
         }
         if self.scanner.refill(input, self.origin, self.position) {
-            let step = self.step_hit(input);
+            let step = self.step_hit::<WIDENS>(input);
             return step.unwrap_or_else(|| self.step_slow(input, false));
         }
         let withheld = self.position < end
-            && self.direct == 2
-            && input.last() == Some(&self.scanner.first_byte());
+            && self.direct.partial.is_some()
+            && input.last().copied() == self.direct.partial;
         let start = (self.position - self.origin) as usize;
         let next = end - u64::from(withheld);
         let length = self.length.saturating_add(next - self.position);

@@ -31,7 +31,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 
 /// Where in the body the connection is.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     state: State,
     /// The bytes of payload announced so far.
     announced: u64,
@@ -56,7 +56,7 @@ enum State {
 
 /// What an event means.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing yet.
     More,
     /// These bytes belong to the body.
@@ -69,7 +69,7 @@ pub enum Step {
 
 /// A terminator and how far off it may be.
 #[derive(Debug)]
-pub struct Aim(pub Terminator, pub Limit);
+pub(crate) struct Aim(pub Terminator, pub Limit);
 
 impl Aim {
     fn line(max: u64) -> Self {
@@ -83,7 +83,7 @@ impl Aim {
 
 impl Body {
     /// Begins a body of at most `max` bytes. Without a second value there is nothing to read.
-    pub fn new(framing: Framing, max: u64) -> Result<(Self, Option<Aim>), Refusal> {
+    pub(crate) fn new(framing: Framing, max: u64) -> Result<(Self, Option<Aim>), Refusal> {
         let (state, announced, aim) = match framing {
             Framing::Empty => (State::Length, 0, None),
             Framing::Length(length) => (State::Length, length, Some(Aim::count(length))),
@@ -102,7 +102,7 @@ impl Body {
     }
 
     /// Takes one event of the codec, which has been aimed as the step before said.
-    pub fn step(&mut self, event: Event<Bytes>) -> Result<Step, Refusal> {
+    pub(crate) fn step(&mut self, event: Event<Bytes>) -> Result<Step, Refusal> {
         match (&mut self.state, event) {
             (State::Length | State::Data, Event::Chunk(bytes)) => Ok(Step::Data(bytes)),
             (State::Length, Event::Terminator) => Ok(Step::End),

@@ -70,7 +70,7 @@ impl From<Refusal> for Failure {
 /// Serves one connection to its end.
 ///
 /// Once `stop` is true, a request that has begun is still answered, and the connection then closed.
-pub async fn serve(stream: TcpStream, site: Arc<Site>, stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(stream: TcpStream, site: Arc<Site>, stop: watch::Receiver<bool>) {
     // Whole responses are written at a time; waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     let mut framed = Framed::new(stream, TerminatorCodec::new(b"\r\n\r\n"));
@@ -219,6 +219,10 @@ impl Connection {
                     head.field("Location", location);
                 })
                 .await
+            }
+            Found::Unavailable => {
+                self.text(request, keep_alive, 503, "try again later\n", |_| ())
+                    .await
             }
             Found::Nothing => {
                 self.text(request, keep_alive, 404, "there is nothing here\n", |_| ())

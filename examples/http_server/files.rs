@@ -16,28 +16,30 @@ const WELCOME: &str = "<!doctype html>\n<title>It works</title>\n\
 
 /// The directory that is served.
 #[derive(Debug)]
-pub struct Site {
+pub(crate) struct Site {
     /// Absolute, without symbolic links.
     root: Option<PathBuf>,
 }
 
 /// What a path leads to.
 #[derive(Debug)]
-pub enum Found {
+pub(crate) enum Found {
     File(Opened),
     /// A page that is part of the program.
     Page(&'static str),
     /// A directory that was asked for without the `/` at its end: where it really is.
     Moved(String),
     Nothing,
+    /// There is a file, but it cannot be opened now: too many others are open, say.
+    Unavailable,
 }
 
 /// A regular file below the root.
 #[derive(Debug)]
-pub struct Opened {
-    pub file: File,
-    pub length: u64,
-    pub content_type: String,
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    pub(crate) length: u64,
+    pub(crate) content_type: String,
 }
 
 impl Site {
@@ -45,19 +47,19 @@ impl Site {
     ///
     /// # Errors
     /// If it is not a directory, or not readable.
-    pub fn new(root: &Path) -> io::Result<Self> {
+    pub(crate) fn new(root: &Path) -> io::Result<Self> {
         let root = root.canonicalize()?;
         std::fs::read_dir(&root)?;
         Ok(Site { root: Some(root) })
     }
 
     /// Serves the welcome page only.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Site { root: None }
     }
 
     /// Finds what a path, still percent-encoded, leads to. This blocks while the disk does.
-    pub fn find(&self, path: &str) -> Found {
+    pub(crate) fn find(&self, path: &str) -> Found {
         let Some(names) = names(path) else {
             return Found::Nothing;
         };
@@ -95,13 +97,20 @@ fn find_below(root: &Path, names: &[String], ends_with_slash: bool) -> Option<Fo
     if !path.is_file() {
         return None;
     }
-    let file = File::open(&path).ok()?;
-    let length = file.metadata().ok()?.len();
-    Some(Found::File(Opened {
-        file,
-        length,
-        content_type: content_type(&path),
-    }))
+    let opened = File::open(&path).and_then(|file| {
+        Ok(Opened {
+            length: file.metadata()?.len(),
+            file,
+            content_type: content_type(&path),
+        })
+    });
+    match opened {
+        Ok(opened) => Some(Found::File(opened)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => None,
+            _ => Some(Found::Unavailable),
+        },
+    }
 }
 
 /// Cuts a path into the names of directories and a file, or refuses it.

@@ -17,25 +17,25 @@
 use crate::response::Refusal;
 
 /// The fields one head may have.
-pub const MAX_FIELDS: usize = 100;
+pub(crate) const MAX_FIELDS: usize = 100;
 
 /// What the server needs to know of a request before its body.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Request {
-    pub method: Method,
+pub(crate) struct Request {
+    pub(crate) method: Method,
     /// The path of the target, still percent-encoded, without a query. It begins with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// HTTP/1.1 or later, not HTTP/1.0.
-    pub is_1_1: bool,
-    pub body: Framing,
+    pub(crate) is_1_1: bool,
+    pub(crate) body: Framing,
     /// Whether the client would like to go on using the connection.
-    pub keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
-    pub expects_continue: bool,
+    pub(crate) expects_continue: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     Get,
     Head,
     Post,
@@ -44,7 +44,7 @@ pub enum Method {
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// There is no body.
     Empty,
     /// So many bytes, at least one.
@@ -55,19 +55,19 @@ pub enum Framing {
 
 /// The bytes of a head while they arrive.
 #[derive(Debug, Default)]
-pub struct Head {
+pub(crate) struct Head {
     bytes: Vec<u8>,
 }
 
 impl Head {
     /// Nothing has arrived yet.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Adds some of the head, refusing a bare LF as soon as it comes: a client that ends its lines
     /// with LF alone would wait for an answer, and the server for a CRLF, until a timeout.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut before = self.bytes.last().copied();
         for &byte in bytes {
             if byte == b'\n' && before != Some(b'\r') {
@@ -80,7 +80,7 @@ impl Head {
     }
 
     /// Parses the head, once its terminator has been found, and makes room for the next one.
-    pub fn finish(&mut self) -> Result<Request, Refusal> {
+    pub(crate) fn finish(&mut self) -> Result<Request, Refusal> {
         self.bytes.extend_from_slice(b"\r\n\r\n");
         let request = parse(&self.bytes);
         self.bytes.clear();

@@ -5,33 +5,33 @@ use std::time::SystemTime;
 
 /// A request that is answered with a status and a sentence, after which the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
-    pub status: u16,
-    pub reason: &'static str,
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) reason: &'static str,
 }
 
 impl Refusal {
-    pub const fn new(status: u16, reason: &'static str) -> Self {
+    pub(crate) const fn new(status: u16, reason: &'static str) -> Self {
         Refusal { status, reason }
     }
 }
 
 /// How a response's body is framed.
 #[derive(Debug, Clone, Copy)]
-pub enum Length {
+pub(crate) enum Length {
     Known(u64),
     Chunked,
 }
 
 /// The head of a response.
 #[derive(Debug)]
-pub struct Head {
+pub(crate) struct Head {
     text: String,
 }
 
 impl Head {
     /// Begins a head with the fields every response has.
-    pub fn new(status: u16, content_type: &str, length: Length) -> Self {
+    pub(crate) fn new(status: u16, content_type: &str, length: Length) -> Self {
         let mut head = Head {
             text: format!("HTTP/1.1 {status} {}\r\n", phrase(status)),
         };
@@ -46,13 +46,13 @@ impl Head {
     }
 
     /// Adds a field. Its value must come from the server, not from the peer.
-    pub fn field(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub(crate) fn field(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a String does not fail.
         let _ = write!(self.text, "{name}: {value}\r\n");
     }
 
     /// The bytes to send.
-    pub fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         self.text.push_str("\r\n");
         self.text
     }
@@ -70,6 +70,7 @@ fn phrase(status: u16) -> &'static str {
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
+        503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Internal Server Error",
     }

@@ -1,0 +1,447 @@
+use crate::event::Event;
+use crate::limit::{Limit, OverlongError};
+use crate::search::{Found, Scanner};
+use crate::terminator::{Delimiter, DelimiterKind, Terminator};
+
+/// The framing itself, without any I/O: bytes in, lent events out.
+///
+/// A `Framer` owns no buffer. It is given the input that has come so far, returns events that borrow
+/// from it, and says once per read how much of it is done with:
+///
+/// ```
+/// use asynchat::{Event, Framer};
+///
+/// # fn main() -> Result<(), asynchat::OverlongError> {
+/// let mut framer = Framer::new(b"\r\n");
+/// let mut buffer = Vec::new();
+/// let mut frame = Vec::new();
+/// let mut frames = Vec::new();
+///
+/// // A client says: how long, then that many bytes. TCP cuts it as it likes.
+/// for read in [&b"LEN 5\r"[..], b"\nhel", b"lo", b"LEN 2\r\nhi"] {
+///     buffer.extend_from_slice(read);
+///     while let Some(event) = framer.next(&buffer)? {
+///         match event {
+///             Event::Chunk(bytes) => frame.extend_from_slice(bytes),
+///             Event::Terminator => {
+///                 // The switch governs the very next byte, though it may be in the buffer.
+///                 match frame.strip_prefix(b"LEN ") {
+///                     Some(len) => framer.set_terminator(u64::from(len[0] - b'0')),
+///                     None => framer.set_terminator(b"\r\n"),
+///                 }
+///                 frames.push(std::mem::take(&mut frame));
+///             }
+///             Event::Overlong | Event::Truncated => unreachable!("no limit, and more to come"),
+///         }
+///     }
+///     buffer.drain(..framer.take_consumed());
+/// }
+/// assert_eq!(frames, [&b"LEN 5"[..], b"hello", b"LEN 2", b"hi"]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # The input
+///
+/// Each call is given the input from the byte after the last one consumed: what an earlier call saw,
+/// then whatever has come since. The front is cut off only by what [`take_consumed`](Self::take_consumed)
+/// says, and only then. If the caller drops buffered input for another reason, it calls
+/// [`discard`](Self::discard). An input that is shorter than what was seen never panics.
+///
+/// # What is withheld
+///
+/// Every byte is delivered by the call that first sees it, but for the longest suffix of the input that
+/// may be the beginning of the terminator. It stays in the caller's buffer, at most one byte less than
+/// the terminator has. Incomplete input is not an error: `next` returns `Ok(None)` and wants more.
+#[derive(Clone, Debug)]
+pub struct Framer {
+    terminator: Terminator,
+    limit: Limit,
+    state: State,
+    /// Whether hits of the scanner need no second look: a delimiter of one or two bytes.
+    direct: bool,
+    /// Whether the last call held back bytes at the end of the input.
+    withheld: bool,
+    /// Which member of a set ended the last frame.
+    matched: usize,
+    /// Bytes of the current frame that have been delivered. `0 <= length <= limit.max()` while the
+    /// limit is in force.
+    length: u64,
+    /// The stream offset of the first byte of the input.
+    origin: u64,
+    /// The stream offset of the first byte that is not done with. `origin <= position`.
+    position: u64,
+    scanner: Scanner,
+}
+
+/// ```text
+///            +--------- switch, or the terminator is found ----------+
+///            v                                                       |
+///  Finished --> Frame -- terminator --> Ended (its event is owed)    |
+///     ^          |  ^---- event ----------'                          |
+///     |          +-- overlong --> Skipping, or Failed ---------------+
+///     +-- end of input, Truncated --+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Frame,
+    /// A chunk was delivered and the terminator behind it consumed.
+    Ended,
+    /// Dropping the rest of an overlong frame.
+    Skipping,
+    /// An overlong frame under `Limit::Fail`.
+    Failed(OverlongError),
+    /// `Truncated` has been said.
+    Finished,
+}
+
+/// One step through the input, in positions, so that no caller's borrow is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// `input[start..end]` is payload, and the frame's last if `ended`; not both empty and not ended.
+    Data {
+        start: usize,
+        end: usize,
+        ended: bool,
+    },
+    Overlong,
+    Truncated,
+    Failed(OverlongError),
+    /// More input is wanted.
+    Pending,
+}
+
+impl Framer {
+    /// Makes a framer without a limit, since it keeps nothing.
+    pub fn new(terminator: impl Into<Terminator>) -> Self {
+        let mut framer = Framer {
+            terminator: Terminator::None,
+            limit: Limit::Unlimited,
+            state: State::Frame,
+            direct: false,
+            withheld: false,
+            matched: 0,
+            length: 0,
+            origin: 0,
+            position: 0,
+            scanner: Scanner::new(),
+        };
+        framer.set_terminator(terminator);
+        framer
+    }
+
+    /// Sets the limit, for building.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Limit) -> Self {
+        self.set_limit(limit);
+        self
+    }
+
+    /// The next event, or `None` when more input is wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`OverlongError`] after `Event::Overlong`, under [`Limit::Fail`], until the terminator is set.
+    #[inline]
+    pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
+        if self.state == State::Ended {
+            self.state = State::Frame;
+            return Ok(Some(Event::Terminator));
+        }
+        let step = self.step(input, false);
+        self.event(input, step)
+    }
+
+    /// As [`next`](Self::next), when no more input will come: call it until it returns `None`.
+    ///
+    /// What was withheld is delivered. In mid-frame [`Event::Truncated`] follows: when bytes of a frame
+    /// that ends at a delimiter have been seen, when a count is not spent, while an overlong frame is
+    /// skipped.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer};
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// assert_eq!(framer.next_eof(b"cut\r"), Ok(Some(Event::Chunk(&b"cut\r"[..]))));
+    /// assert_eq!(framer.next_eof(b"cut\r"), Ok(Some(Event::Truncated)));
+    /// assert_eq!(framer.next_eof(b"cut\r"), Ok(None));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub fn next_eof<'b>(
+        &mut self,
+        input: &'b [u8],
+    ) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
+        if self.state == State::Ended {
+            self.state = State::Frame;
+            return Ok(Some(Event::Terminator));
+        }
+        let step = self.step(input, true);
+        self.event(input, step)
+    }
+
+    /// How many bytes at the front of the input are done with, to be called once per read. The next
+    /// input begins after them.
+    #[must_use = "these bytes must be removed from the front of the input"]
+    #[inline]
+    pub fn take_consumed(&mut self) -> usize {
+        let consumed = self.consumed();
+        self.consume(consumed);
+        consumed
+    }
+
+    /// How many bytes at the front of the input are done with.
+    #[inline]
+    pub(crate) fn consumed(&self) -> usize {
+        (self.position - self.origin) as usize
+    }
+
+    /// Says that so many of the bytes that are done with have been removed.
+    #[inline]
+    pub(crate) fn consume(&mut self, consumed: usize) {
+        debug_assert!(consumed <= self.consumed());
+        self.origin += consumed as u64;
+    }
+
+    /// Switches the terminator, at any moment. It governs the very next byte after the events already
+    /// returned, whether that byte is to come, buffered or withheld.
+    ///
+    /// A terminator that ended the chunk just returned still has its event. Of a frame that is being
+    /// cut the length goes on, unless the old or new terminator is `None`, which has no frames. A skip
+    /// or a failure of an overlong frame is over.
+    #[inline]
+    pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
+        self.switch(terminator.into());
+    }
+
+    fn switch(&mut self, terminator: Terminator) {
+        self.scanner.aim(&terminator);
+        if matches!(terminator, Terminator::None) {
+            self.length = 0;
+        }
+        self.direct = matches!(
+            &terminator,
+            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2
+        );
+        self.terminator = terminator;
+        if self.state != State::Ended {
+            self.state = State::Frame;
+        }
+    }
+
+    /// The terminator in force. Of a count, what remains.
+    pub fn terminator(&self) -> &Terminator {
+        &self.terminator
+    }
+
+    /// Sets the limit, for the current frame too.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// The limit in force.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// Says that the caller has dropped the input it had buffered, what was withheld included. The next
+    /// input begins with the next read.
+    ///
+    /// The terminator, what remains of a count and the length of the current frame stay.
+    pub fn discard(&mut self) {
+        self.origin = self.position;
+        self.withheld = false;
+        self.scanner.reset();
+    }
+
+    /// Whether the end of the input here would cut a frame: bytes of a frame that ends at a delimiter
+    /// have been seen (withheld or delivered), a count is not spent, or an overlong frame is skipped.
+    pub fn is_mid_frame(&self) -> bool {
+        match (&self.terminator, self.state) {
+            (_, State::Ended | State::Finished) => false,
+            (Terminator::Count(_), _) => true,
+            (Terminator::None, _) => false,
+            (_, State::Skipping | State::Failed(_)) => true,
+            (_, State::Frame) => self.length > 0 || self.withheld,
+        }
+    }
+
+    /// Which member of a set ([`Terminator::AnyOf`]) ended the last frame, counted from 0 in the order
+    /// given; 0 for other terminators.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer, Terminator};
+    ///
+    /// let mut framer = Framer::new(Terminator::any_of(["\r\n", "\n"])?);
+    /// assert_eq!(framer.next(b"\n"), Ok(Some(Event::Terminator)));
+    /// assert_eq!(framer.matched(), 1);
+    /// # Ok::<(), asynchat::DelimiterSetError>(())
+    /// ```
+    pub fn matched(&self) -> usize {
+        self.matched
+    }
+
+    /// Turns a step into an event, keeping the second of two for the next call.
+    #[inline(always)]
+    fn event<'b>(
+        &mut self,
+        input: &'b [u8],
+        step: Step,
+    ) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
+        match step {
+            Step::Data { start, end, ended } => {
+                let chunk = input.get(start..end).unwrap_or_default();
+                if chunk.is_empty() {
+                    return Ok(Some(Event::Terminator));
+                }
+                if ended {
+                    self.state = State::Ended;
+                }
+                Ok(Some(Event::Chunk(chunk)))
+            }
+            Step::Overlong => Ok(Some(Event::Overlong)),
+            Step::Truncated => Ok(Some(Event::Truncated)),
+            Step::Failed(error) => Err(error),
+            Step::Pending => Ok(None),
+        }
+    }
+
+    /// The next step. It reports a chunk and the terminator behind it together, so a caller that uses
+    /// steps keeps the second event itself.
+    #[inline(always)]
+    pub(crate) fn step(&mut self, input: &[u8], eof: bool) -> Step {
+        match self.step_direct(input) {
+            Some(step) => step,
+            None => self.step_slow(input, eof),
+        }
+    }
+
+    /// The step that most calls take: the next hit is known and the frame within its limit.
+    #[inline(always)]
+    fn step_direct(&mut self, input: &[u8]) -> Option<Step> {
+        if !self.direct || self.state != State::Frame {
+            return None;
+        }
+        let hit = self.scanner.next_hit(self.position)?;
+        let Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) = &self.terminator else {
+            return None;
+        };
+        let next = hit + needle.len() as u64;
+        let room = self.limit.max().saturating_sub(self.length);
+        if next > self.origin + input.len() as u64 || hit - self.position > room {
+            return None;
+        }
+        let start = (self.position - self.origin) as usize;
+        let end = (hit - self.origin) as usize;
+        self.scanner.take_hit();
+        self.position = next;
+        self.length = 0;
+        self.withheld = false;
+        self.matched = 0;
+        Some(Step::Data { start, end, ended: true })
+    }
+
+    /// Any step, and those at the end of the input.
+    #[inline(never)]
+    fn step_slow(&mut self, input: &[u8], eof: bool) -> Step {
+        match self.state {
+            State::Failed(error) => return Step::Failed(error),
+            State::Finished if eof => return Step::Pending,
+            State::Finished => self.state = State::Frame,
+            State::Frame | State::Ended | State::Skipping => {}
+        }
+        if self.position - self.origin > input.len() as u64 {
+            // The caller has dropped input that it was not told to.
+            self.discard();
+        }
+        let start = (self.position - self.origin) as usize;
+        let available = input.len() - start;
+        match &mut self.terminator {
+            Terminator::None if available > 0 => {
+                self.position += available as u64;
+                Step::Data { start, end: input.len(), ended: false }
+            }
+            Terminator::None => Step::Pending,
+            Terminator::Count(remaining) => {
+                let taken = available.min(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                let end = start + taken;
+                *remaining -= taken as u64;
+                let ended = *remaining == 0;
+                self.position += taken as u64;
+                if ended {
+                    self.terminator = Terminator::None;
+                    self.length = 0;
+                    self.matched = 0;
+                } else if taken > 0 {
+                    self.length += taken as u64;
+                } else {
+                    return if eof { self.finish() } else { Step::Pending };
+                }
+                Step::Data { start, end, ended }
+            }
+            Terminator::Bytes(_) | Terminator::AnyOf(_) => self.step_delimited(input, start, eof),
+        }
+    }
+
+    fn step_delimited(&mut self, input: &[u8], mut start: usize, eof: bool) -> Step {
+        loop {
+            let found = self.scanner.find(&self.terminator, input, self.origin, start);
+            // Where the payload ends that is known to be payload, and where to go on from.
+            let (end, next, ended) = match found {
+                Found::At { start, end, .. } => (start, end, true),
+                Found::Withheld(_) if eof => (input.len(), input.len(), false),
+                Found::Withheld(partial) => (input.len() - partial, input.len() - partial, false),
+            };
+            if self.state == State::Skipping {
+                self.position = self.origin + next as u64;
+                if ended {
+                    self.state = State::Frame;
+                    start = next;
+                    continue;
+                }
+                return if eof { self.finish() } else { Step::Pending };
+            }
+            let max = self.limit.max();
+            let known = (end - start) as u64;
+            if self.length.saturating_add(known) > max {
+                return self.step_overlong(start, max);
+            }
+            self.position = self.origin + next as u64;
+            self.withheld = !ended && end < input.len();
+            if let Found::At { member, .. } = found {
+                self.length = 0;
+                self.matched = member;
+            } else if known > 0 {
+                self.length += known;
+            } else {
+                return if eof && self.length > 0 { self.finish() } else { Step::Pending };
+            }
+            return Step::Data { start, end, ended };
+        }
+    }
+
+    /// A frame is longer than `max`: deliver what the limit has room for, then say so.
+    fn step_overlong(&mut self, start: usize, max: u64) -> Step {
+        let room = max.saturating_sub(self.length);
+        if room > 0 {
+            self.position += room;
+            self.length += room;
+            return Step::Data { start, end: start + room as usize, ended: false };
+        }
+        self.length = 0;
+        self.state = match self.limit {
+            Limit::Fail(max) => State::Failed(OverlongError::new(max)),
+            Limit::Skip(_) | Limit::Unlimited => State::Skipping,
+        };
+        Step::Overlong
+    }
+
+    fn finish(&mut self) -> Step {
+        self.length = 0;
+        self.withheld = false;
+        self.state = State::Finished;
+        Step::Truncated
+    }
+}

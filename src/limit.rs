@@ -1,0 +1,77 @@
+use std::{error, fmt};
+
+/// How long a frame that ends at a delimiter may be, and what happens to one that is longer.
+///
+/// The limit counts payload bytes, without the terminator, and holds for frames that end by
+/// [`Terminator::Bytes`](crate::Terminator::Bytes) or [`Terminator::AnyOf`](crate::Terminator::AnyOf).
+/// A count states its own size, and `None` has no frames. Of a frame that is too long exactly the first
+/// `max` bytes are delivered, however the input was cut, and then
+/// [`Event::Overlong`](crate::Event::Overlong).
+///
+/// ```
+/// use asynchat::{Event, Framer, Limit};
+///
+/// let mut framer = Framer::new(b"\n").with_limit(Limit::Skip(3));
+/// let input = b"abcdef\nxyz\n";
+/// let mut events = Vec::new();
+/// while let Some(event) = framer.next(input)? {
+///     events.push(event);
+/// }
+/// assert_eq!(events, [
+///     Event::Chunk(&b"abc"[..]), Event::Overlong,     // "def\n" was dropped
+///     Event::Chunk(&b"xyz"[..]), Event::Terminator,   // and the next frame is whole
+/// ]);
+/// # Ok::<(), asynchat::OverlongError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// A frame may be of any length.
+    #[default]
+    Unlimited,
+    /// At most this many bytes. After `Overlong`, the next call is an [`OverlongError`].
+    ///
+    /// `Fail(0)` verifies a terminator: the very next bytes must be it.
+    Fail(u64),
+    /// At most this many bytes. After `Overlong`, input is dropped up to and including the terminator,
+    /// and the next frame begins; no `Terminator` follows.
+    Skip(u64),
+}
+
+impl Limit {
+    /// The largest number of payload bytes, `u64::MAX` if there is no limit.
+    pub(crate) fn max(self) -> u64 {
+        match self {
+            Limit::Unlimited => u64::MAX,
+            Limit::Fail(max) | Limit::Skip(max) => max,
+        }
+    }
+}
+
+/// A frame was longer than [`Limit::Fail`] allows.
+///
+/// It follows the [`Event::Overlong`](crate::Event::Overlong) that said so, and is returned again by
+/// every later call until the terminator is set anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverlongError {
+    max: u64,
+}
+
+impl OverlongError {
+    pub(crate) fn new(max: u64) -> Self {
+        OverlongError { max }
+    }
+
+    /// The limit that was passed, in payload bytes.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+}
+
+impl fmt::Display for OverlongError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame longer than the limit of {} bytes", self.max)
+    }
+}
+
+impl error::Error for OverlongError {}

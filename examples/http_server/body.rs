@@ -92,12 +92,7 @@ impl Body {
         if announced > max {
             return Err(too_large());
         }
-        let body = Body {
-            state,
-            announced,
-            max,
-            extensions: 0,
-        };
+        let body = Body { state, announced, max, extensions: 0 };
         Ok((body, aim))
     }
 
@@ -174,18 +169,12 @@ fn too_large() -> Refusal {
 /// on but allows before an extension, is refused: servers have disagreed about it.
 fn parse_size(line: &[u8]) -> Result<(u64, usize), Refusal> {
     let malformed = Refusal::new(400, "malformed chunk size");
-    let end = line
-        .iter()
-        .position(|byte| !byte.is_ascii_hexdigit())
-        .unwrap_or(line.len());
+    let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, extension) = line.split_at(end);
     if digits.is_empty() || extension.first().is_some_and(|&byte| byte != b';') {
         return Err(malformed);
     }
-    if extension
-        .iter()
-        .any(|&byte| byte.is_ascii_control() && byte != b'\t')
-    {
+    if extension.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
         return Err(malformed);
     }
     let size = std::str::from_utf8(digits)

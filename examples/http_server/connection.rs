@@ -57,8 +57,21 @@ const BLOCK: usize = 64 * 1024;
 enum Failure {
     /// The peer is told why.
     Refused(Refusal),
-    /// There is nobody to tell, or a response is half sent and can only be cut off.
+    /// The answer has begun, or is complete, and there cannot be another. What has been said is
+    /// still sent; that an answer is incomplete can be told from its framing.
+    Cut,
+    /// There is nobody to talk to any more.
     Lost,
+}
+
+impl Failure {
+    /// What is left of a failure once the request has been answered.
+    fn once_answered(self) -> Self {
+        match self {
+            Failure::Refused(_) => Failure::Cut,
+            failure => failure,
+        }
+    }
 }
 
 impl From<Refusal> for Failure {
@@ -75,15 +88,11 @@ pub(crate) async fn serve(stream: TcpStream, site: Arc<Site>, stop: watch::Recei
     let _ = stream.set_nodelay(true);
     let mut framed = Framed::new(stream, TerminatorCodec::new(b"\r\n\r\n"));
     framed.set_backpressure_boundary(GATHER);
-    let mut connection = Connection {
-        framed,
-        site,
-        stop,
-        head: Head::default(),
-    };
+    let mut connection = Connection { framed, site, stop, head: Head::default() };
     let ended = match connection.run().await {
         Ok(()) => Ok(()),
         Err(Failure::Refused(refusal)) => connection.refuse(refusal).await,
+        Err(Failure::Cut) => Ok(()),
         Err(Failure::Lost) => Err(Failure::Lost),
     };
     if ended.is_ok() {
@@ -203,16 +212,13 @@ impl Connection {
     /// Sends the file, or whatever else there is, under the request's path.
     async fn find(&mut self, request: &Request, keep_alive: bool) -> Result<(), Failure> {
         let (site, path) = (self.site.clone(), request.path.clone());
-        let found = tokio::task::spawn_blocking(move || site.find(&path))
-            .await
-            .map_err(lost)?;
+        let found = tokio::task::spawn_blocking(move || site.find(&path)).await.map_err(lost)?;
         match found {
             Found::File(opened) => self.file(request, keep_alive, opened).await,
             Found::Page(page) => {
                 let length = Length::Known(page.len() as u64);
                 let head = response::Head::new(200, "text/html; charset=utf-8", length);
-                self.respond(request, keep_alive, head, page.as_bytes())
-                    .await
+                self.respond(request, keep_alive, head, page.as_bytes()).await
             }
             Found::Moved(location) => {
                 self.text(request, keep_alive, 301, "it is a directory\n", |head| {
@@ -221,12 +227,10 @@ impl Connection {
                 .await
             }
             Found::Unavailable => {
-                self.text(request, keep_alive, 503, "try again later\n", |_| ())
-                    .await
+                self.text(request, keep_alive, 503, "try again later\n", |_| ()).await
             }
             Found::Nothing => {
-                self.text(request, keep_alive, 404, "there is nothing here\n", |_| ())
-                    .await
+                self.text(request, keep_alive, 404, "there is nothing here\n", |_| ()).await
             }
         }
     }
@@ -249,9 +253,9 @@ impl Connection {
         let mut block = BytesMut::new();
         while left > 0 {
             block.reserve(left.min(BLOCK as u64) as usize);
-            let read = file.read_buf(&mut block).await.map_err(lost)?;
+            let read = file.read_buf(&mut block).await.unwrap_or(0);
             if read == 0 {
-                return Err(Failure::Lost);
+                return Err(Failure::Cut);
             }
             self.send(&block).await?;
             left -= read as u64;
@@ -293,8 +297,7 @@ impl Connection {
                         self.respond(request, keep_alive, head, b"").await?;
                     }
                     if request.body == Framing::Chunked {
-                        self.send(format!("{:x}\r\n", bytes.len()).as_bytes())
-                            .await?;
+                        self.send(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
                         self.send(&bytes).await?;
                         self.send(b"\r\n").await?;
                     } else {
@@ -303,7 +306,7 @@ impl Connection {
                 }
                 Ok(Step::End) => break,
                 Err(failure) if head.is_some() => return Err(failure),
-                Err(_) => return Err(Failure::Lost),
+                Err(failure) => return Err(failure.once_answered()),
             }
         }
         if let Some(head) = head.take() {
@@ -323,15 +326,12 @@ impl Connection {
         self.aim(aim);
         let mut patience = BODY;
         loop {
-            // The request has been answered already, so there is nothing to refuse it with.
-            let event = self
-                .body_event(&mut patience)
-                .await
-                .map_err(|_| Failure::Lost)?;
-            match body.step(event).map_err(lost)? {
-                Step::More | Step::Data(_) => {}
-                Step::Aim(aim) => self.aim(aim),
-                Step::End => return Ok(()),
+            let event = self.body_event(&mut patience).await;
+            match event.and_then(|event| Ok(body.step(event)?)) {
+                Ok(Step::More | Step::Data(_)) => {}
+                Ok(Step::Aim(aim)) => self.aim(aim),
+                Ok(Step::End) => return Ok(()),
+                Err(failure) => return Err(failure.once_answered()),
             }
         }
     }
@@ -348,8 +348,7 @@ impl Connection {
         let length = Length::Known(text.len() as u64);
         let mut head = response::Head::new(status, "text/plain; charset=utf-8", length);
         fields(&mut head);
-        self.respond(request, keep_alive, head, text.as_bytes())
-            .await
+        self.respond(request, keep_alive, head, text.as_bytes()).await
     }
 
     /// Sends a head, and a body unless the request was HEAD.
@@ -403,8 +402,8 @@ impl Connection {
                 event
             }
         };
-        // The codec reports the end of input within a body as Truncated, before it ends.
-        let event = event.ok_or(Failure::Lost)?.map_err(lost)?;
+        // Between two lines of a chunked body the input ends without the codec minding.
+        let event = event.unwrap_or(Ok(Event::Truncated)).map_err(lost)?;
         if let Event::Chunk(bytes) = &event {
             let earned = Duration::from_secs(bytes.len() as u64) / MIN_RATE;
             *patience = BODY.min(*patience + earned);

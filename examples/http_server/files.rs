@@ -98,11 +98,7 @@ fn find_below(root: &Path, names: &[String], ends_with_slash: bool) -> Option<Fo
         return None;
     }
     let opened = File::open(&path).and_then(|file| {
-        Ok(Opened {
-            length: file.metadata()?.len(),
-            file,
-            content_type: content_type(&path),
-        })
+        Ok(Opened { length: file.metadata()?.len(), file, content_type: content_type(&path) })
     });
     match opened {
         Ok(opened) => Some(Found::File(opened)),

@@ -96,7 +96,9 @@ fn parse(bytes: &[u8]) -> Result<Request, Refusal> {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         Ok(_) => return Err(Refusal::new(400, "this is not a request")),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "too many fields")),
-        Err(httparse::Error::Version) => return Err(Refusal::new(505, "HTTP/1.1 is spoken here")),
+        Err(httparse::Error::Version) if is_other_version(bytes) => {
+            return Err(Refusal::new(505, "HTTP/1.1 is spoken here"));
+        }
         Err(_) => return Err(Refusal::new(400, "malformed request")),
     }
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version)
@@ -171,6 +173,18 @@ fn parse(bytes: &[u8]) -> Result<Request, Refusal> {
     })
 }
 
+/// Whether the first line ends with a version that exists, or may one day.
+fn is_other_version(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|&byte| byte == b'\r');
+    let line = lines.next().unwrap_or_default();
+    match line.rsplit(|&byte| byte == b' ').next() {
+        Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]) => {
+            *major != b'1' && major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
+    }
+}
+
 /// Reads a `Content-Length`: digits and nothing else, no sign, no list, no white space.
 fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
@@ -178,26 +192,19 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     }
     value
         .iter()
-        .try_fold(0u64, |sum, digit| {
-            sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        })
+        .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
         .ok_or(Refusal::new(413, "the body is too large"))
 }
 
 /// Whether `value` is made of what a host and a port are made of. It may be empty.
 fn is_host(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
+    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
 }
 
 /// The path of a request's target, given as `/path?query` or as `http://host/path?query`.
 fn parse_target(target: &str) -> Result<String, Refusal> {
     let malformed = Refusal::new(400, "malformed target");
-    if !target
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && byte != b'#')
-    {
+    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(malformed);
     }
     let origin = match target.get(..7) {

@@ -117,10 +117,7 @@ async fn run(addr: &str, dir: Option<&str>) -> io::Result<()> {
 
     drop(listener);
     let _ = stop.send(true);
-    let finished = timeout(GRACE, async {
-        while connections.join_next().await.is_some() {}
-    })
-    .await;
+    let finished = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
     if finished.is_err() {
         connections.shutdown().await;
     }
@@ -132,10 +129,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let (mut interrupt, mut terminate) = {
         use tokio::signal::unix::{SignalKind, signal};
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
     Ok(async move {
         #[cfg(unix)]

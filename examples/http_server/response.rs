@@ -32,9 +32,7 @@ pub(crate) struct Head {
 impl Head {
     /// Begins a head with the fields every response has.
     pub(crate) fn new(status: u16, content_type: &str, length: Length) -> Self {
-        let mut head = Head {
-            text: format!("HTTP/1.1 {status} {}\r\n", phrase(status)),
-        };
+        let mut head = Head { text: format!("HTTP/1.1 {status} {}\r\n", phrase(status)) };
         head.field("Date", httpdate::HttpDate::from(SystemTime::now()));
         head.field("Content-Type", content_type);
         head.field("X-Content-Type-Options", "nosniff");

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::Framed;
 
 use crate::body::{Aim, Body, Step};
-use crate::files::{Found, Opened, Site};
+use crate::files::{BLOCK, Found, Opened, Site};
 use crate::head::{Framing, Head, Method, Request};
 use crate::response::{self, Length, Refusal};
 
@@ -49,8 +49,6 @@ const LINGER_BYTES: u64 = 1 << 20;
 
 /// The bytes of output that are gathered before they are sent.
 const GATHER: usize = 64 * 1024;
-/// The bytes of a file that are read at a time.
-const BLOCK: usize = 64 * 1024;
 
 /// Why a connection ends before its peer closes it.
 #[derive(Debug)]
@@ -246,13 +244,14 @@ impl Connection {
         if request.method == Method::Head {
             return Ok(());
         }
+        self.send(&opened.start).await?;
         // No more than was promised, even if the file has grown; if it has shrunk, the connection
         // is cut, which is how the peer can tell.
-        let mut file = tokio::fs::File::from_std(opened.file).take(opened.length);
-        let mut left = opened.length;
+        let mut left = opened.length - opened.start.len() as u64;
+        let mut file = tokio::fs::File::from_std(opened.file).take(left);
         let mut block = BytesMut::new();
         while left > 0 {
-            block.reserve(left.min(BLOCK as u64) as usize);
+            block.reserve(left.min(BLOCK) as usize);
             let read = file.read_buf(&mut block).await.unwrap_or(0);
             if read == 0 {
                 return Err(Failure::Cut);

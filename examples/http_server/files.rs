@@ -7,12 +7,15 @@
 //! exchange a directory for a link: whoever can write below the root is trusted.)
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// What is shown for `/` if the root has no `index.html`.
 const WELCOME: &str = "<!doctype html>\n<title>It works</title>\n\
     <p>It works. There is no <code>index.html</code> here.\n";
+
+/// The bytes of a file that are read at a time.
+pub(crate) const BLOCK: u64 = 64 * 1024;
 
 /// The directory that is served.
 #[derive(Debug)]
@@ -34,11 +37,14 @@ pub(crate) enum Found {
     Unavailable,
 }
 
-/// A regular file below the root.
+/// A regular file below the root, and the beginning of it: most files are read with one trip to the
+/// threads that may block.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) file: File,
     pub(crate) length: u64,
+    /// At most [`BLOCK`] bytes, and no more than `length`.
+    pub(crate) start: Vec<u8>,
     pub(crate) content_type: String,
 }
 
@@ -97,8 +103,11 @@ fn find_below(root: &Path, names: &[String], ends_with_slash: bool) -> Option<Fo
     if !path.is_file() {
         return None;
     }
-    let opened = File::open(&path).and_then(|file| {
-        Ok(Opened { length: file.metadata()?.len(), file, content_type: content_type(&path) })
+    let opened = File::open(&path).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        let mut start = Vec::with_capacity(length.min(BLOCK) as usize);
+        (&mut file).take(length.min(BLOCK)).read_to_end(&mut start)?;
+        Ok(Opened { file, length, start, content_type: content_type(&path) })
     });
     match opened {
         Ok(opened) => Some(Found::File(opened)),

@@ -79,18 +79,18 @@ fn example() -> PathBuf {
     let profile = test.parent().and_then(Path::parent).unwrap();
     let example =
         profile.join("examples/http_server").with_extension(std::env::consts::EXE_EXTENSION);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = ["examples/http_server", "src"].map(|folder| root.join(folder));
+    // Cargo writes next to it what it was built from: `binary: source source ...`.
+    let built_from = fs::read_to_string(example.with_extension("d")).unwrap_or_default();
+    let sources = built_from.split_once(": ").map_or("", |(_, sources)| sources.trim_end());
+    let sources = sources.replace("\\ ", "\0"); // a blank within a name
     let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
     let newest = sources
-        .iter()
-        .flat_map(|folder| fs::read_dir(folder).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|name| name == "rs"))
-        .filter_map(|path| changed(&path))
+        .split(' ')
+        .map(|source| source.replace('\0', " "))
+        .filter_map(|source| changed(Path::new(&source)))
         .max();
     assert!(
-        changed(&example) >= newest,
+        newest.is_some() && changed(&example) >= newest,
         "the example is not built: run the whole `cargo test`, or `cargo build --examples` first"
     );
     example

@@ -164,6 +164,11 @@ impl TerminatorCodec {
         !self.ended && self.framer.is_mid_frame()
     }
 
+    /// The framer, for a driver that has taken the event before.
+    pub(crate) fn framer_mut(&mut self) -> &mut Framer {
+        &mut self.framer
+    }
+
     #[inline]
     fn step(&mut self, src: &mut BytesMut, eof: bool) -> Result<Option<Event<Bytes>>, CodecError> {
         if self.ended {

@@ -283,6 +283,11 @@ impl Framer {
         self.matched
     }
 
+    /// How many bytes of the current frame have been delivered.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Turns a step into an event, keeping the second of two for the next call.
     #[inline(always)]
     fn event<'b>(

@@ -2,20 +2,58 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "tokio")]
+mod channel;
+#[cfg(feature = "tokio")]
 mod codec;
+#[cfg(feature = "tokio")]
+mod drive;
 mod event;
 mod framer;
 #[cfg(feature = "tokio")]
 mod frames;
+#[cfg(feature = "tokio")]
+mod handle;
+#[cfg(feature = "tokio")]
+mod handler;
 mod limit;
+#[cfg(feature = "tokio")]
+mod payload;
+#[cfg(feature = "tokio")]
+mod pool;
+#[cfg(feature = "tokio")]
+pub mod producer;
+#[cfg(feature = "tokio")]
+mod queue;
 mod search;
+#[cfg(feature = "tokio")]
+mod sink;
 mod terminator;
+#[cfg(feature = "tokio")]
+mod timer;
 
 #[cfg(feature = "tokio")]
+pub use channel::{Channel, ChannelBuilder, ChannelError, UpgradeError};
+#[cfg(feature = "tokio")]
 pub use codec::{CodecError, TerminatorCodec};
+#[cfg(feature = "tokio")]
+pub use drive::drive;
 pub use event::Event;
 pub use framer::Framer;
 #[cfg(feature = "tokio")]
 pub use frames::{Batch, BatchCodec, Frame, FrameCodec};
+#[cfg(feature = "tokio")]
+pub use handle::{Handle, HandleError};
+#[cfg(feature = "tokio")]
+pub use handler::{Chunk, CloseReason, Control, Handler, Outgoing, PendingInput};
 pub use limit::{Limit, OverlongError};
+#[cfg(feature = "tokio")]
+pub use payload::Payload;
+#[cfg(feature = "tokio")]
+pub use producer::Producer;
+#[cfg(feature = "tokio")]
+pub use queue::{PushError, SinkError};
+#[cfg(feature = "tokio")]
+pub use sink::ProducerSink;
 pub use terminator::{Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Terminator};
+#[cfg(feature = "tokio")]
+pub use timer::{Timeout, Timeouts};

@@ -1,0 +1,151 @@
+//! What twice the input, and a terminator twice as long, cost: for terminators and inputs that are
+//! hard on a search, in reads of any size.
+
+use std::time::Duration;
+
+use asynchat::Terminator;
+use asynchat_benches::io::{READ, Window};
+use asynchat_benches::{Bench, Tally};
+use memchr::memmem;
+
+use crate::ours;
+
+const READS: [usize; 3] = [1, 7, READ];
+const BUDGET: Duration = Duration::from_millis(300);
+const FLOOR: f64 = 2.2;
+const GOAL: f64 = 2.05;
+
+/// A terminator of about a length, and what to look for it in.
+struct Case {
+    name: &'static str,
+    needle: fn(usize) -> Vec<u8>,
+    /// Repeated as long as need be. Made of the needle's length, and never holding a line's end.
+    input: fn(usize) -> Vec<u8>,
+    /// Whether the needle is but one of a set.
+    set: bool,
+}
+
+const CASES: [Case; 7] = [
+    Case {
+        name: "a..ab in a..",
+        needle: |m| [vec![b'a'; m - 1], vec![b'b']].concat(),
+        input: |_| vec![b'a'],
+        set: false,
+    },
+    Case {
+        name: "ba..a in (ba..)..",
+        needle: |m| [vec![b'b'], vec![b'a'; m - 1]].concat(),
+        input: |m| [vec![b'b'], vec![b'a'; m - 2]].concat(),
+        set: false,
+    },
+    Case {
+        name: "a..aba..a in a..",
+        needle: |m| [vec![b'a'; m / 2], vec![b'b'], vec![b'a'; m - m / 2 - 1]].concat(),
+        input: |_| vec![b'a'],
+        set: false,
+    },
+    Case {
+        name: "(ab)..ac in (ab)..",
+        needle: |m| [b"ab".repeat(m / 2 - 1), b"ac".to_vec()].concat(),
+        input: |_| b"ab".to_vec(),
+        set: false,
+    },
+    Case { name: "a..a in a..", needle: |m| vec![b'a'; m], input: |_| vec![b'a'], set: false },
+    Case {
+        name: "part of a Fibonacci word",
+        needle: fibonacci,
+        input: |m| fibonacci(2 * m + 1),
+        set: false,
+    },
+    Case {
+        name: "any of a..ab, LF in a..",
+        needle: |m| [vec![b'a'; m - 1], vec![b'b']].concat(),
+        input: |_| vec![b'a'],
+        set: true,
+    },
+];
+
+fn fibonacci(len: usize) -> Vec<u8> {
+    let (mut word, mut before) = (b"ab".to_vec(), b"a".to_vec());
+    while word.len() < len {
+        let next = [&*word, &*before].concat();
+        before = std::mem::replace(&mut word, next);
+    }
+    word.truncate(len);
+    word
+}
+
+/// One measurement: the needle, the input, and what comes of it.
+struct Work {
+    terminator: Terminator,
+    input: Vec<u8>,
+    checksum: u64,
+}
+
+impl Case {
+    fn work(&self, needle: usize, input: usize) -> Work {
+        let (part, needle) = ((self.input)(needle), (self.needle)(needle));
+        let input: Vec<u8> = part.into_iter().cycle().take(input).collect();
+        let (mut tally, mut start) = (Tally::default(), 0);
+        for end in memmem::find_iter(&input, &needle) {
+            tally.frame(&input[start..end]);
+            start = end + needle.len();
+        }
+        // What could be the beginning of a terminator is still withheld when the input stops.
+        let rest = &input[start..];
+        let mut withheld = 1..needle.len();
+        let withheld = withheld.rfind(|&k| rest.ends_with(&needle[..k]));
+        tally.chunk(&rest[..rest.len() - withheld.unwrap_or(0)]);
+        let terminator = if self.set {
+            Terminator::any_of([&*needle, b"\n"]).expect("neither is within the other")
+        } else {
+            Terminator::try_from(&*needle).expect("not empty")
+        };
+        Work { terminator, input, checksum: tally.sum() }
+    }
+}
+
+impl Work {
+    fn run(&self, read: usize, window: &mut Window) -> u64 {
+        ours::framer(self.terminator.clone(), &self.input, read, window)
+    }
+}
+
+fn double(bench: &mut Bench, name: &str, read: usize, works: impl FnOnce() -> [Work; 2]) {
+    let Some(row) = bench.row(name) else { return };
+    let [twice, once] = works();
+    let mut windows = [Window::new(2 * READ), Window::new(2 * READ)];
+    let [window, other] = &mut windows;
+    row.budget(BUDGET)
+        .work(twice.input.len(), twice.input.len())
+        .with("Framer, twice", || twice.run(read, window))
+        .expecting(twice.checksum)
+        .against("Framer, once", FLOOR, GOAL, || once.run(read, other))
+        .expecting(once.checksum)
+        .working(once.input.len(), once.input.len())
+        .run();
+}
+
+pub fn input(bench: &mut Bench) {
+    let size = bench.size(1 << 18, 1 << 14);
+    let needle = bench.size(4096, 256);
+    for case in &CASES {
+        for read in READS {
+            let name = format!("twice the input: {}, by {read}", case.name);
+            let works = || [case.work(needle, 2 * size), case.work(needle, size)];
+            double(bench, &name, read, works);
+        }
+    }
+}
+
+pub fn terminator(bench: &mut Bench) {
+    let size = bench.size(1 << 19, 1 << 15);
+    let needle = bench.size(4096, 256);
+    for case in &CASES {
+        for read in READS {
+            let name = format!("twice the terminator: {}, by {read}", case.name);
+            let works = || [case.work(2 * needle, size), case.work(needle, size)];
+            double(bench, &name, read, works);
+        }
+    }
+}

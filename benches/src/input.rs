@@ -1,0 +1,107 @@
+//! Inputs, the same in every run.
+
+/// A small random number generator (splitmix64).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The same seed makes the same numbers.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.number() % end as u64) as usize
+    }
+
+    /// A letter or a digit, or one of a few more printable characters.
+    pub fn letter(&mut self) -> u8 {
+        b'0' + (self.number() % 64) as u8
+    }
+
+    /// Adds `n` letters to `out`.
+    pub fn letters(&mut self, n: usize, out: &mut Vec<u8>) {
+        out.reserve(n);
+        for _ in 0..n {
+            let letter = self.letter();
+            out.push(letter);
+        }
+    }
+
+    /// Brings `items` into another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+/// At least `size` bytes of lines of 0 to 64 letters, each ended by `end`.
+pub fn lines(size: usize, end: &[u8]) -> Vec<u8> {
+    let mut random = Random::new(2);
+    let mut lines = Vec::with_capacity(size + 128);
+    while lines.len() < size {
+        let n = random.below(65);
+        random.letters(n, &mut lines);
+        lines.extend_from_slice(end);
+    }
+    lines
+}
+
+/// `n` pipelined RESP commands that set a key of 16 bytes to a value of 32.
+pub fn sets(n: usize) -> Vec<u8> {
+    let mut random = Random::new(3);
+    let mut sets = Vec::new();
+    for i in 0..n {
+        sets.extend_from_slice(b"*3\r\n$3\r\nSET\r\n$16\r\n");
+        sets.extend_from_slice(format!("key:{i:012}").as_bytes());
+        sets.extend_from_slice(b"\r\n$32\r\n");
+        random.letters(32, &mut sets);
+        sets.extend_from_slice(b"\r\n");
+    }
+    sets
+}
+
+/// `n` heads of HTTP requests, of about 400 bytes each.
+pub fn heads(n: usize) -> Vec<u8> {
+    let mut random = Random::new(4);
+    let mut heads = Vec::new();
+    for _ in 0..n {
+        heads.extend_from_slice(b"GET /");
+        let path = 10 + random.below(40);
+        random.letters(path, &mut heads);
+        heads.extend_from_slice(b" HTTP/1.1\r\n");
+        for _ in 0..5 + random.below(6) {
+            let name = 4 + random.below(14);
+            random.letters(name, &mut heads);
+            heads.extend_from_slice(b": ");
+            let value = 5 + random.below(50);
+            random.letters(value, &mut heads);
+            heads.extend_from_slice(b"\r\n");
+        }
+        heads.extend_from_slice(b"\r\n");
+    }
+    heads
+}
+
+/// A body of `size` bytes, after its length in four bytes, the highest first.
+///
+/// # Panics
+///
+/// Panics if `size` needs more than four bytes.
+pub fn body(size: usize) -> Vec<u8> {
+    let length = u32::try_from(size).expect("a size of at most four bytes");
+    let mut body = length.to_be_bytes().to_vec();
+    Random::new(5).letters(size, &mut body);
+    body
+}

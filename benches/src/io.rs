@@ -1,0 +1,156 @@
+//! Reading from memory as from a socket, alike for everybody.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use futures::Stream;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// How much one read brings, where nothing else is said.
+pub const READ: usize = 64 * 1024;
+
+/// Reads from a slice, at most so many bytes at a time.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    input: &'a [u8],
+    most: usize,
+    /// What follows the input, so many times.
+    again: (&'a [u8], usize),
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `input`, at most [`READ`] bytes at a time.
+    pub fn new(input: &'a [u8]) -> Reader<'a> {
+        Reader::dribbling(input, READ)
+    }
+
+    /// Reads `input`, at most `most` bytes at a time.
+    pub fn dribbling(input: &'a [u8], most: usize) -> Reader<'a> {
+        Reader { input, most, again: (&[], 0) }
+    }
+
+    /// Reads the same input several times: more than a cache holds, out of one.
+    pub fn repeating(input: &'a [u8], times: usize) -> Reader<'a> {
+        Reader { input: &[], most: READ, again: (input, times) }
+    }
+}
+
+impl AsyncRead for Reader<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let reader = self.get_mut();
+        if reader.input.is_empty() && reader.again.1 > 0 {
+            reader.again.1 -= 1;
+            reader.input = reader.again.0;
+        }
+        let n = reader.most.min(buf.remaining()).min(reader.input.len());
+        let (now, later) = reader.input.split_at(n);
+        buf.put_slice(now);
+        reader.input = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a caller without a runtime keeps its input in: reads go onto the end, what is done with
+/// leaves at the front, and what remains moves to the front when there is no more room behind it.
+#[derive(Clone, Debug)]
+pub struct Window {
+    data: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Window {
+    /// Room for so many bytes.
+    pub fn new(capacity: usize) -> Window {
+        Window { data: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
+    }
+
+    /// Copies a read in, as a socket would.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it doesn't fit beside what remains.
+    #[inline]
+    pub fn fill(&mut self, read: &[u8]) {
+        if self.data.len() - self.end < read.len() {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        self.data[self.end..self.end + read.len()].copy_from_slice(read);
+        self.end += read.len();
+    }
+
+    /// What came in and is not yet done with.
+    #[inline]
+    pub fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// The first `n` bytes are done with.
+    #[inline]
+    pub fn consume(&mut self, n: usize) {
+        self.start += n;
+        assert!(self.start <= self.end, "consumed more than there was");
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Nothing is there any more.
+    pub fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+}
+
+/// Takes every item from a stream that is never pending.
+///
+/// # Panics
+///
+/// Panics if it is pending after all.
+#[inline]
+pub fn drain<S: Stream>(stream: S, mut each: impl FnMut(S::Item)) {
+    let mut stream = pin!(stream);
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Some(item) = ready(stream.as_mut().poll_next(&mut cx)) {
+        each(item);
+    }
+}
+
+/// Takes every item from a stream that is never pending, and may tell the stream how to go on.
+///
+/// # Panics
+///
+/// Panics if it is pending after all.
+#[inline]
+pub fn drain_with<S: Stream + Unpin>(mut stream: S, mut each: impl FnMut(&mut S, S::Item)) {
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Some(item) = ready(Pin::new(&mut stream).poll_next(&mut cx)) {
+        each(&mut stream, item);
+    }
+}
+
+/// Runs a future that is never pending.
+///
+/// # Panics
+///
+/// Panics if it is pending after all.
+pub fn complete<F: Future>(future: F) -> F::Output {
+    ready(pin!(future).poll(&mut Context::from_waker(Waker::noop())))
+}
+
+#[inline]
+fn ready<T>(poll: Poll<T>) -> T {
+    match poll {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("reading from memory is pending"),
+    }
+}

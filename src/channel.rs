@@ -1,0 +1,992 @@
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::{error, fmt, future};
+
+use bytes::{Buf, Bytes};
+use futures_core::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use crate::Payload;
+use crate::event::Event;
+use crate::framer::{Framer, Step};
+use crate::handle::{Handle, HandleState, Receiver};
+use crate::handler::CloseReason;
+use crate::limit::{Limit, OverlongError};
+use crate::pool;
+use crate::producer::Producer;
+use crate::queue::{Output, PushError, SinkError};
+use crate::terminator::Terminator;
+use crate::timer::{Owed, Timeout, Timeouts, Timer};
+
+/// One connection: framing in, producers out, limits, deadlines and an orderly close.
+///
+/// It wraps any `AsyncRead + AsyncWrite`. There are two ways to use it. Pull events with
+/// [`next`](Self::next), or give it a [`Handler`](crate::Handler) and let it [`run`](Self::run).
+///
+/// ```
+/// use asynchat::{Channel, Event};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (client, server) = tokio::io::duplex(64);
+/// let mut client = Channel::new(client, b"\r\n");
+/// let mut server = Channel::new(server, b"\r\n");
+///
+/// client.push("PING\r\n")?;
+/// client.flush().await?;
+/// assert_eq!(server.next().await.expect("it is there")?, Event::Chunk("PING".into()));
+/// assert_eq!(server.next().await.expect("it is there")?, Event::Terminator);
+///
+/// server.push("+PONG\r\n")?;
+/// server.close_when_done();
+/// let (end, event) = tokio::join!(server.next(), client.next());
+/// assert!(end.is_none());
+/// assert_eq!(event.expect("it is there")?, Event::Chunk("+PONG".into()));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Defaults
+///
+/// They are meant for the open internet; [`Channel::builder`] changes them.
+///
+/// | what | default |
+/// |---|---|
+/// | frame length | 64 KiB of payload, then [`ChannelError::Overlong`] |
+/// | deadlines | those of [`Timeouts::default`] |
+/// | output queue | 256 KiB; above it nothing is read or dispatched until 64 KiB are left |
+/// | one read | 64 KiB at most |
+/// | a [`Handle`]'s pushes | 64 KiB waiting |
+///
+/// # Memory
+///
+/// A channel that waits for input has no read buffer, but for the few bytes of a terminator that is not
+/// complete, and when all output is written it has no write buffer.
+///
+/// # Switching
+///
+/// A channel looks at the input it has before it reads, so that a terminator set at any moment takes
+/// effect at the next call, though the peer sends nothing more.
+pub struct Channel<S> {
+    io: S,
+    /// What has been read and not yet taken. Its front up to the framer's position is done with.
+    input: Bytes,
+    framer: Framer,
+    /// What was pulled last was a chunk, and its terminator's event is owed.
+    ended: bool,
+    phase: Phase,
+    shared: Mutex<Shared>,
+    timer: Timer,
+    read_size: u32,
+}
+
+/// ```text
+///   Open -- end of input --> Eof
+///     |  `--- error ---.      |
+///     |                v      |
+///     |             Broken    |
+///     +-- close_when_done ----+-- written, shut down --> Lingering --> Closed
+///     any: -- abort, I/O error --> Closed
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Reads.
+    Open,
+    /// The peer has closed its half.
+    Eof,
+    /// The input is of no use any more: an error was reported.
+    Broken,
+    /// Shut down; input is read, to be dropped: so many bytes more.
+    Lingering(u32),
+    Closed,
+}
+
+/// What the channel's task and a callback that it waits for both use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) output: Output,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) wish: Wish,
+    /// There is one once somebody has asked for a handle.
+    receiver: Option<Receiver>,
+    handle_capacity: u32,
+}
+
+impl Shared {
+    pub(crate) fn new(output: Output, timeouts: Timeouts, handle_capacity: u32) -> Self {
+        Shared { output, timeouts, wish: Wish::Nothing, receiver: None, handle_capacity }
+    }
+
+    pub(crate) fn handle(&mut self) -> Handle {
+        let capacity = self.handle_capacity as usize;
+        let receiver = self.receiver.get_or_insert_with(|| Receiver::new(capacity));
+        if !self.output.is_open() {
+            receiver.closed();
+        }
+        receiver.handle()
+    }
+
+    /// Ends a dispatch if a callback asked for it.
+    pub(crate) fn take_wish<E>(&mut self) -> Result<(), CloseReason<E>> {
+        match mem::replace(&mut self.wish, Wish::Nothing) {
+            Wish::Nothing => Ok(()),
+            Wish::Abort => Err(CloseReason::Aborted),
+            Wish::Upgrade => Err(CloseReason::Upgrade),
+        }
+    }
+
+    /// Refuses what other tasks push from here on.
+    fn close_handles(&self) {
+        if let Some(receiver) = &self.receiver {
+            receiver.closed();
+        }
+    }
+}
+
+/// What a callback has asked for, beside a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Nothing,
+    Abort,
+    Upgrade,
+}
+
+impl<S> Channel<S> {
+    /// A channel with the defaults.
+    pub fn new(io: S, terminator: impl Into<Terminator>) -> Self {
+        Channel::builder(terminator).build(io)
+    }
+
+    /// Switches the terminator: see [`Framer::set_terminator`].
+    pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
+        self.framer.set_terminator(terminator);
+    }
+
+    /// The terminator in force. Of a count, what remains.
+    pub fn terminator(&self) -> &Terminator {
+        self.framer.terminator()
+    }
+
+    /// Sets the limit, for the current frame too.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.framer.set_limit(limit);
+    }
+
+    /// The limit in force.
+    pub fn limit(&self) -> Limit {
+        self.framer.limit()
+    }
+
+    /// Which member of a set ended the last frame: see [`Framer::matched`].
+    pub fn matched(&self) -> usize {
+        self.framer.matched()
+    }
+
+    /// Sets the deadlines, from now on.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.shared().timeouts = timeouts;
+    }
+
+    /// The deadlines in force.
+    pub fn timeouts(&self) -> Timeouts {
+        lock(&self.shared).timeouts
+    }
+
+    /// Queues bytes. They go out while the channel is polled: by [`next`](Self::next),
+    /// [`flush`](Self::flush) or [`close`](Self::close).
+    ///
+    /// # Errors
+    ///
+    /// After [`close_when_done`](Self::close_when_done), or when the channel has failed: the item is
+    /// handed back.
+    pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
+        self.shared().output.push(item)
+    }
+
+    /// Queues a producer, behind all that was pushed before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>
+    where
+        P: Producer + Send + 'static,
+    {
+        self.shared().output.push_with_producer(producer)
+    }
+
+    /// Takes no more input and no more pushes, and closes once all that was pushed is written. The next
+    /// call of [`next`](Self::next) or [`close`](Self::close) does the work.
+    pub fn close_when_done(&mut self) {
+        self.shared().output.close_when_done();
+    }
+
+    /// Drops what is queued for output, and input that is buffered or withheld. A scheduled close stays,
+    /// as do the terminator and what remains of a count.
+    pub fn discard_buffers(&mut self) {
+        self.shared().output.discard_buffers();
+        self.discard_input();
+    }
+
+    /// Drops everything and closes now: nothing that is queued is written.
+    pub fn abort(&mut self) {
+        let shared = self.shared();
+        shared.output.abort();
+        shared.wish = Wish::Abort;
+        self.discard_input();
+        self.phase = Phase::Closed;
+        self.shared().close_handles();
+    }
+
+    /// A handle for other tasks. The first one costs an allocation, further ones are clones.
+    pub fn handle(&mut self) -> Handle {
+        self.shared().handle()
+    }
+
+    /// Bytes waiting to be written, without those that producers still hold.
+    pub fn queued_bytes(&self) -> usize {
+        lock(&self.shared).output.queued_bytes()
+    }
+
+    /// The stream. Reading from it or writing to it past the channel is at the caller's own risk.
+    pub fn get_ref(&self) -> &S {
+        &self.io
+    }
+
+    /// The stream. Reading from it or writing to it past the channel is at the caller's own risk.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.io
+    }
+
+    /// Gives back the stream, with the input that has been read but not delivered. What is queued for
+    /// output is dropped: [`flush`](Self::flush) first.
+    pub fn into_parts(mut self) -> (S, Bytes) {
+        self.trim_input();
+        (self.io, self.input)
+    }
+
+    pub(crate) fn shared(&mut self) -> &mut Shared {
+        self.shared.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trim_input(&mut self) {
+        let consumed = self.framer.take_consumed();
+        self.input.advance(consumed.min(self.input.len()));
+    }
+
+    pub(crate) fn discard_input(&mut self) {
+        self.framer.discard();
+        pool::give_back(mem::take(&mut self.input));
+    }
+}
+
+impl Channel<()> {
+    /// A builder, for all that has a default.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Limit, Timeouts};
+    ///
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let channel = Channel::builder(b"\r\n")
+    ///     .limit(Limit::Skip(512))
+    ///     .timeouts(Timeouts::NONE)
+    ///     .build(server);
+    /// assert_eq!(channel.limit(), Limit::Skip(512));
+    /// ```
+    pub fn builder(terminator: impl Into<Terminator>) -> ChannelBuilder {
+        ChannelBuilder::new(terminator.into())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
+    /// The next event, or `None` at the end: of the input, or, after
+    /// [`close_when_done`](Self::close_when_done), of the output.
+    ///
+    /// While it waits it writes what is queued, flushing when the input is drained. At the end of the
+    /// input queued output is kept: [`close`](Self::close) writes it.
+    ///
+    /// A small chunk is copied, so that to keep it keeps nothing else; a larger one shares the read
+    /// buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`], once; then `None`. After [`ChannelError::Overlong`] and
+    /// [`ChannelError::Timeout`] an answer can still be pushed and the channel closed.
+    ///
+    /// # Cancellation safety
+    ///
+    /// It may be dropped at any time; no event is lost, nor is output written twice.
+    pub async fn next(&mut self) -> Option<Result<Event<Bytes>, ChannelError>> {
+        future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// Writes all that is queued, and flushes the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if the stream, a producer or the write-stall deadline fails.
+    ///
+    /// # Cancellation safety
+    ///
+    /// It may be dropped at any time; nothing is lost, nor written twice.
+    pub async fn flush(&mut self) -> Result<(), ChannelError> {
+        future::poll_fn(|cx| self.poll_output_only(cx)).await
+    }
+
+    /// Writes all that is queued, shuts the stream down, and waits a little for the peer to close too
+    /// ([`Timeouts::linger`]), so that a reset does not destroy what was sent last.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if what was queued could not be written.
+    ///
+    /// # Cancellation safety
+    ///
+    /// It may be dropped at any time; a later call goes on.
+    pub async fn close(&mut self) -> Result<(), ChannelError> {
+        self.close_when_done();
+        future::poll_fn(|cx| self.poll_close(cx)).await
+    }
+
+    /// Writes all that is queued and gives the stream back, for TLS or another protocol.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut server = Channel::new(server, b"\r\n");
+    /// client.write_all(b"STARTTLS\r\n").await?;
+    /// while server.next().await.expect("it is there")? != Event::Terminator {}
+    ///
+    /// server.push("220 go ahead\r\n")?;
+    /// let mut stream = server.upgrade().await?;
+    /// stream.write_all(b"(handshake)").await?;
+    /// drop(stream);
+    /// let mut all = String::new();
+    /// client.read_to_string(&mut all).await?;
+    /// assert_eq!(all, "220 go ahead\r\n(handshake)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If input is buffered or withheld, which would be injected into the other protocol, or if the
+    /// output could not be written. The channel is handed back as it was.
+    pub async fn upgrade(mut self) -> Result<S, UpgradeError<S>> {
+        self.trim_input();
+        if !self.input.is_empty() || self.ended {
+            return Err(UpgradeError { channel: Box::new(self), cause: None });
+        }
+        match self.flush().await {
+            Ok(()) => Ok(self.into_parts().0),
+            Err(error) => Err(UpgradeError { channel: Box::new(self), cause: Some(error) }),
+        }
+    }
+
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Event<Bytes>, ChannelError>>> {
+        if mem::take(&mut self.ended) {
+            return Poll::Ready(Some(Ok(Event::Terminator)));
+        }
+        let event = match ready!(self.poll_step(cx)) {
+            Ok(Some(Step::Data { start, end, ended })) => {
+                if start == end {
+                    Event::Terminator
+                } else {
+                    self.ended = ended;
+                    Event::Chunk(keep(&self.input, start, end))
+                }
+            }
+            Ok(Some(Step::Overlong)) => Event::Overlong,
+            Ok(Some(Step::Truncated)) => Event::Truncated,
+            Ok(Some(Step::Failed(_) | Step::Pending) | None) => return Poll::Ready(None),
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        Poll::Ready(Some(Ok(event)))
+    }
+
+    /// The next step, or `None` at the end. The positions are in `self.input`.
+    pub(crate) fn poll_step(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Step>, ChannelError>> {
+        loop {
+            if !self.shared().output.is_open() {
+                return self.poll_close(cx).map_ok(|()| None);
+            }
+            if self.shared().output.is_full() {
+                ready!(self.poll_room(cx))?;
+            }
+            if self.phase == Phase::Broken {
+                return Poll::Ready(Ok(None));
+            }
+            match self.framer.step(&self.input, self.phase == Phase::Eof) {
+                Step::Pending => {
+                    if self.phase == Phase::Eof {
+                        return Poll::Ready(Ok(None));
+                    }
+                    ready!(self.poll_input(cx))?;
+                }
+                Step::Failed(error) => {
+                    self.phase = Phase::Broken;
+                    return Poll::Ready(Err(ChannelError::Overlong(error)));
+                }
+                step => {
+                    if !matches!(step, Step::Data { ended: false, .. }) {
+                        self.timer.frame_ended();
+                    }
+                    return Poll::Ready(Ok(Some(step)));
+                }
+            }
+        }
+    }
+
+    /// Waits for more input, writing meanwhile.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        if self.poll_handle(cx) == HandleState::Aborted {
+            self.abort();
+            return Poll::Ready(Ok(()));
+        }
+        // The input is drained: now is the time to flush.
+        let _ = self.poll_output(cx)?;
+        let read = self.poll_read(cx);
+        match read {
+            Poll::Ready(result) => {
+                if let Err(error) = result {
+                    return Poll::Ready(Err(self.fail(ChannelError::Io(error))));
+                }
+                self.timer.has_read();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                let owed = match self.framer.terminator() {
+                    Terminator::Count(_) => Owed::Count(self.framer.length()),
+                    _ if self.framer.is_mid_frame() => Owed::Frame,
+                    _ => Owed::Nothing,
+                };
+                self.poll_deadline(cx, owed)
+            }
+        }
+    }
+
+    /// Reads once. The buffer is there only if something came.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.trim_input();
+        let mut buffer = pool::take(self.input.len() + self.read_size as usize);
+        buffer.extend_from_slice(&self.input);
+        match poll_read_buf(Pin::new(&mut self.io), cx, &mut buffer) {
+            Poll::Ready(Ok(read)) => {
+                if read == 0 {
+                    self.phase = Phase::Eof;
+                }
+                let old = mem::replace(&mut self.input, buffer.freeze());
+                pool::give_back(old);
+                Poll::Ready(Ok(()))
+            }
+            other => {
+                pool::give(buffer);
+                // A part of a terminator may be left, which need not keep a whole read buffer.
+                let rest = Bytes::copy_from_slice(&self.input);
+                pool::give_back(mem::replace(&mut self.input, rest));
+                other.map_ok(drop)
+            }
+        }
+    }
+
+    /// Takes what other tasks have pushed, if there is room.
+    fn poll_handle(&mut self, cx: &mut Context<'_>) -> HandleState {
+        take_pushed(self.shared(), cx)
+    }
+
+    /// Writes and flushes what is queued. Pending does not stand in the way of reading.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, ChannelError> {
+        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match poll_flush(&mut shared.output, &mut self.io, &mut self.timer, cx) {
+            Poll::Ready(Err(error)) => Err(self.fail(error.into())),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    fn poll_output_only(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        if self.poll_handle(cx) == HandleState::Aborted {
+            self.abort();
+        }
+        if self.phase == Phase::Closed {
+            return Poll::Ready(Err(ChannelError::Closed));
+        }
+        match self.poll_output(cx)? {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => self.poll_deadline(cx, Owed::Nothing),
+        }
+    }
+
+    /// Writes until the low-water mark.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        if self.poll_handle(cx) == HandleState::Aborted {
+            self.abort();
+            return Poll::Ready(Ok(()));
+        }
+        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut meter = Meter::new(&mut self.io);
+        let result = shared.output.poll_ready(cx, Pin::new(&mut meter));
+        meter.report(&mut self.timer, result.is_ready());
+        match result {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.fail(error.into()))),
+            Poll::Pending => self.poll_deadline(cx, Owed::Nothing),
+        }
+    }
+
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        if self.phase != Phase::Closed && self.poll_handle(cx) == HandleState::Aborted {
+            self.abort();
+        }
+        loop {
+            match self.phase {
+                Phase::Closed => return Poll::Ready(Ok(())),
+                Phase::Lingering(left) => match self.poll_linger(cx, left) {
+                    Poll::Pending => {
+                        let linger = Timeouts { idle: self.timeouts().linger, ..Timeouts::NONE };
+                        ready!(self.timer.poll(cx, &linger, Owed::Nothing));
+                        self.closed();
+                    }
+                    Poll::Ready(()) => {}
+                },
+                Phase::Open | Phase::Eof | Phase::Broken => {
+                    if self.poll_output(cx)?.is_pending() {
+                        return self.poll_deadline(cx, Owed::Nothing);
+                    }
+                    self.discard_input();
+                    self.timer.has_written();
+                    if self.phase == Phase::Eof || self.timeouts().linger.is_none() {
+                        self.closed();
+                    } else {
+                        self.phase = Phase::Lingering(LINGER_BYTES);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads and drops, so that the peer is not reset before it has read the last answer.
+    fn poll_linger(&mut self, cx: &mut Context<'_>, left: u32) -> Poll<()> {
+        let mut buffer = pool::take(self.read_size as usize);
+        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut buffer);
+        pool::give(buffer);
+        match ready!(read) {
+            Ok(read) if read > 0 && read < left as usize => {
+                self.phase = Phase::Lingering(left - read as u32);
+            }
+            _ => self.closed(),
+        }
+        Poll::Ready(())
+    }
+
+    fn closed(&mut self) {
+        self.phase = Phase::Closed;
+        self.shared().close_handles();
+    }
+
+    /// Pending until a deadline passes.
+    fn poll_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+        owed: Owed,
+    ) -> Poll<Result<(), ChannelError>> {
+        let timeouts = self.timeouts();
+        let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
+        let error = ChannelError::Timeout(timeout);
+        if timeout == Timeout::Frame {
+            self.phase = Phase::Broken;
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Err(self.fail(error)))
+    }
+
+    /// The stream is of no more use.
+    fn fail(&mut self, error: ChannelError) -> ChannelError {
+        self.abort();
+        error
+    }
+
+    /// Starts the shutdown of an aborted stream, without waiting for it.
+    pub(crate) async fn shut_down(&mut self) {
+        future::poll_fn(|cx| {
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// The parts that a callback and the work behind it need, side by side.
+    pub(crate) fn split(&mut self) -> Split<'_, S> {
+        Split {
+            io: &mut self.io,
+            input: &self.input,
+            framer: &mut self.framer,
+            shared: &self.shared,
+            timer: &mut self.timer,
+        }
+    }
+
+    /// Gives the read buffer back if the input has been looked at to its end.
+    pub(crate) fn release_input(&mut self) {
+        if self.framer.consumed() == self.input.len() {
+            self.trim_input();
+            pool::give_back(mem::take(&mut self.input));
+        }
+    }
+
+    /// Takes pushes, and dispatches.
+    pub(crate) fn is_open(&mut self) -> bool {
+        self.shared().output.is_open()
+    }
+}
+
+/// A channel, borrowed by its fields.
+pub(crate) struct Split<'a, S> {
+    pub(crate) io: &'a mut S,
+    pub(crate) input: &'a Bytes,
+    pub(crate) framer: &'a mut Framer,
+    pub(crate) shared: &'a Mutex<Shared>,
+    pub(crate) timer: &'a mut Timer,
+}
+
+/// Nothing in here panics half-way but a producer, after which the queue has failed in good order.
+pub(crate) fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Moves what other tasks have pushed to the output queue, if there is room.
+pub(crate) fn take_pushed(shared: &mut Shared, cx: &Context<'_>) -> HandleState {
+    let Some(receiver) = &shared.receiver else {
+        return HandleState::Open;
+    };
+    let output = &mut shared.output;
+    let (items, state) = receiver.poll_take(cx, output.is_open() && !output.is_full());
+    for item in items {
+        // It is open.
+        let _ = output.push(item);
+    }
+    if state == HandleState::Closing {
+        output.close_when_done();
+    }
+    state
+}
+
+/// Writes and flushes what is queued, and tells the timer how it went.
+pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
+    output: &mut Output,
+    io: &mut S,
+    timer: &mut Timer,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), SinkError>> {
+    if output.is_idle() && output.is_open() {
+        return Poll::Ready(Ok(()));
+    }
+    let mut meter = Meter::new(io);
+    let result = output.poll_flush(cx, Pin::new(&mut meter));
+    meter.report(timer, result.is_ready());
+    result
+}
+
+/// Bytes to be kept: a share of the input if there are many, else a copy that keeps nothing else.
+pub(crate) fn keep(input: &Bytes, start: usize, end: usize) -> Bytes {
+    if end - start < SHARE {
+        Bytes::copy_from_slice(&input[start..end])
+    } else {
+        input.slice(start..end)
+    }
+}
+
+/// A writer that notes whether bytes were taken or refused.
+struct Meter<'a, S> {
+    io: &'a mut S,
+    taken: bool,
+    refused: bool,
+}
+
+impl<'a, S: AsyncWrite + Unpin> Meter<'a, S> {
+    fn new(io: &'a mut S) -> Self {
+        Meter { io, taken: false, refused: false }
+    }
+
+    fn report(self, timer: &mut Timer, done: bool) {
+        if self.taken {
+            timer.has_written();
+        }
+        if self.refused {
+            timer.is_stalled();
+        } else if done {
+            timer.has_flushed();
+        }
+    }
+
+    fn note(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.taken |= matches!(result, Poll::Ready(Ok(1..)));
+        self.refused = result.is_pending();
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut *self.io).poll_write(cx, buf);
+        self.note(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut *self.io).poll_write_vectored(cx, bufs);
+        self.note(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut *self.io).poll_flush(cx);
+        self.refused |= result.is_pending();
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut *self.io).poll_shutdown(cx);
+        self.refused |= result.is_pending();
+        result
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Channel<S> {
+    type Item = Result<Event<Bytes>, ChannelError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_event(cx)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Channel<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel")
+            .field("io", &self.io)
+            .field("phase", &self.phase)
+            .field("terminator", self.framer.terminator())
+            .field("buffered", &(self.input.len() - self.framer.consumed().min(self.input.len())))
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All that has a default in a [`Channel`]; made by [`Channel::builder`]. One builder makes any number
+/// of channels.
+#[derive(Clone, Debug)]
+pub struct ChannelBuilder {
+    terminator: Terminator,
+    limit: Limit,
+    timeouts: Timeouts,
+    high_water_mark: usize,
+    low_water_mark: usize,
+    read_size: u32,
+    handle_capacity: u32,
+}
+
+impl ChannelBuilder {
+    fn new(terminator: Terminator) -> Self {
+        let output = Output::new();
+        ChannelBuilder {
+            terminator,
+            limit: Limit::Fail(DEFAULT_LIMIT),
+            timeouts: Timeouts::default(),
+            high_water_mark: output.high_water_mark(),
+            low_water_mark: output.low_water_mark(),
+            read_size: READ_SIZE,
+            handle_capacity: HANDLE_CAPACITY,
+        }
+    }
+
+    /// How long a frame may be, in bytes of payload: [`Limit::Fail`] of 64 KiB by default.
+    #[must_use]
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The deadlines: [`Timeouts::default`] by default.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// How many bytes may be queued for output before no more input is read and no event dispatched:
+    /// 256 KiB by default. The bound on memory is this and what one callback pushes.
+    #[must_use]
+    pub fn high_water_mark(mut self, bytes: usize) -> Self {
+        self.high_water_mark = bytes;
+        self
+    }
+
+    /// How many queued bytes must be left before input is read again: 64 KiB by default.
+    #[must_use]
+    pub fn low_water_mark(mut self, bytes: usize) -> Self {
+        self.low_water_mark = bytes;
+        self
+    }
+
+    /// How many bytes are read at once, at most: 64 KiB by default, at least 1. It was asynchat's
+    /// `ac_in_buffer_size`.
+    #[must_use]
+    pub fn read_size(mut self, bytes: usize) -> Self {
+        self.read_size = u32::try_from(bytes.max(1)).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// How many bytes pushed through a [`Handle`] may wait for the channel's task: 64 KiB by default.
+    #[must_use]
+    pub fn handle_capacity(mut self, bytes: usize) -> Self {
+        self.handle_capacity = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Makes a channel of a stream.
+    pub fn build<S>(&self, io: S) -> Channel<S> {
+        let mut output = Output::new();
+        output.set_high_water_mark(self.high_water_mark);
+        output.set_low_water_mark(self.low_water_mark);
+        Channel {
+            io,
+            input: Bytes::new(),
+            framer: Framer::new(self.terminator.clone()).with_limit(self.limit),
+            ended: false,
+            phase: Phase::Open,
+            shared: Mutex::new(Shared::new(output, self.timeouts, self.handle_capacity)),
+            timer: Timer::new(),
+            read_size: self.read_size,
+        }
+    }
+}
+
+/// Why a channel could not go on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The stream failed, reading or writing.
+    Io(io::Error),
+    /// A producer failed. What was queued is dropped.
+    Producer(io::Error),
+    /// A frame was longer than [`Limit::Fail`] allows.
+    Overlong(OverlongError),
+    /// A deadline has passed.
+    Timeout(Timeout),
+    /// The channel was closed or aborted before all was written.
+    Closed,
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChannelError::Io(error) => error.fmt(f),
+            ChannelError::Producer(error) => write!(f, "a producer failed: {error}"),
+            ChannelError::Overlong(error) => error.fmt(f),
+            ChannelError::Timeout(timeout) => timeout.fmt(f),
+            ChannelError::Closed => f.write_str("the channel is closed"),
+        }
+    }
+}
+
+impl error::Error for ChannelError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            ChannelError::Io(error) | ChannelError::Producer(error) => Some(error),
+            ChannelError::Overlong(error) => Some(error),
+            ChannelError::Timeout(timeout) => Some(timeout),
+            ChannelError::Closed => None,
+        }
+    }
+}
+
+impl From<SinkError> for ChannelError {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Write(error) => ChannelError::Io(error),
+            SinkError::Producer(error) => ChannelError::Producer(error),
+            SinkError::Closed => ChannelError::Closed,
+        }
+    }
+}
+
+impl From<ChannelError> for io::Error {
+    fn from(error: ChannelError) -> Self {
+        let kind = match error {
+            ChannelError::Io(error) => return error,
+            ChannelError::Producer(ref error) => error.kind(),
+            ChannelError::Overlong(_) => io::ErrorKind::InvalidData,
+            ChannelError::Timeout(_) => io::ErrorKind::TimedOut,
+            ChannelError::Closed => io::ErrorKind::BrokenPipe,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// A stream could not be handed over, with its channel as it was.
+pub struct UpgradeError<S> {
+    channel: Box<Channel<S>>,
+    cause: Option<ChannelError>,
+}
+
+impl<S> UpgradeError<S> {
+    /// The channel, to go on with.
+    pub fn into_channel(self) -> Channel<S> {
+        *self.channel
+    }
+}
+
+impl<S> fmt::Debug for UpgradeError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpgradeError").field("cause", &self.cause).finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Display for UpgradeError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.cause {
+            None => "input is buffered that the other protocol must not see",
+            Some(_) => "what was queued could not be written",
+        })
+    }
+}
+
+impl<S> error::Error for UpgradeError<S> {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as _)
+    }
+}
+
+/// In bytes of payload.
+const DEFAULT_LIMIT: u64 = 64 * 1024;
+/// In bytes: more only fills the cache.
+const READ_SIZE: u32 = 64 * 1024;
+pub(crate) const HANDLE_CAPACITY: u32 = 64 * 1024;
+/// What a peer may still send, in bytes, after the channel has closed its half.
+const LINGER_BYTES: u32 = 256 * 1024;
+/// From so many bytes on a chunk is shared rather than copied.
+const SHARE: usize = 512;

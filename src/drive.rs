@@ -1,0 +1,246 @@
+use std::future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::codec::FramedRead;
+
+use crate::channel::{ChannelError, HANDLE_CAPACITY, Shared, lock, take_pushed};
+use crate::codec::{CodecError, TerminatorCodec};
+use crate::event::Event;
+use crate::handle::HandleState;
+use crate::handler::{Callback, Chunk, CloseReason, Control, Handler, poll_background};
+use crate::queue::Output;
+use crate::sink::ProducerSink;
+use crate::timer::{Timeouts, Timer};
+
+/// Drives a handler from the two halves of a connection that a service already has: the events of a
+/// `FramedRead`, and a [`ProducerSink`] for what the handler pushes.
+///
+/// It is [`Channel::run`](crate::Channel::run) without a channel: no deadlines, and at the end the sink
+/// is flushed but closed only if the handler asked for it.
+///
+/// ```
+/// use asynchat::{Chunk, CloseReason, Control, Handler, ProducerSink, TerminatorCodec};
+/// use std::convert::Infallible;
+/// use tokio_util::codec::{BytesCodec, FramedRead, FramedWrite};
+///
+/// struct Shout;
+///
+/// impl Handler for Shout {
+///     type Error = Infallible;
+///
+///     fn collect_incoming_data(
+///         &mut self,
+///         data: Chunk<'_>,
+///         control: &mut Control<'_>,
+///     ) -> Result<(), Infallible> {
+///         let _ = control.push(data.to_ascii_uppercase());
+///         Ok(())
+///     }
+///
+///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+///         let _ = control.push("!\n");
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mut reader = FramedRead::new(&b"hello\nworld\n"[..], TerminatorCodec::new(b"\n"));
+/// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+/// let (_, reason) = asynchat::drive(&mut reader, &mut sink, Shout).await;
+/// assert!(matches!(reason, CloseReason::PeerClosed));
+/// assert_eq!(sink.get_ref().get_ref(), b"HELLO!\nWORLD!\n");
+/// # }
+/// ```
+///
+/// # Cancellation safety
+///
+/// If the future is dropped, the handler is dropped with it, and a callback that was waiting. Reader and
+/// sink can go on: no other input is lost, nor output.
+pub async fn drive<R, W, E, H>(
+    reader: &mut FramedRead<R, TerminatorCodec>,
+    sink: &mut ProducerSink<W, E>,
+    mut handler: H,
+) -> (H, CloseReason<H::Error>)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+    H: Handler,
+{
+    let (writer, output) = sink.parts();
+    let mut driver = Driver { reader, writer, lent: Lent::new(output), timer: Timer::new() };
+    let reason = match driver.dispatch(&mut handler).await {
+        Ok(reason) | Err(reason) => driver.wind_up(reason).await,
+    };
+    drop(driver);
+    handler.closed(&reason);
+    (handler, reason)
+}
+
+struct Driver<'a, R, W> {
+    reader: &'a mut FramedRead<R, TerminatorCodec>,
+    writer: &'a mut W,
+    lent: Lent<'a>,
+    timer: Timer,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
+    async fn dispatch<H: Handler>(
+        &mut self,
+        handler: &mut H,
+    ) -> Result<CloseReason<H::Error>, CloseReason<H::Error>> {
+        let mut truncated = false;
+        loop {
+            match future::poll_fn(|cx| self.poll_event(cx)).await? {
+                Some(Event::Chunk(bytes)) => self.collect(handler, &bytes)?,
+                Some(Event::Terminator) => self.call(handler, Callback::FoundTerminator).await?,
+                Some(Event::Overlong) => self.call(handler, Callback::Overlong).await?,
+                Some(Event::Truncated) => truncated = true,
+                None => {
+                    self.call(handler, Callback::Eof { truncated }).await?;
+                    self.take_wish()?;
+                    return Ok(if truncated {
+                        CloseReason::Truncated
+                    } else {
+                        CloseReason::PeerClosed
+                    });
+                }
+            }
+            self.take_wish()?;
+            if !lock(&self.lent.shared).output.is_open() {
+                return Ok(CloseReason::Done);
+            }
+        }
+    }
+
+    /// The next event, unless the output is too full for one.
+    fn poll_event<E>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Event<Bytes>>, CloseReason<E>>> {
+        let shared = self.lent.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match take_pushed(shared, cx) {
+            HandleState::Aborted => return Poll::Ready(Err(CloseReason::Aborted)),
+            HandleState::Closing if !shared.output.is_open() => {
+                return Poll::Ready(Err(CloseReason::Done));
+            }
+            _ => {}
+        }
+        let failed = |error: ChannelError| CloseReason::Error(error);
+        if shared.output.is_full() {
+            let writer = Pin::new(&mut *self.writer);
+            ready!(shared.output.poll_ready(cx, writer)).map_err(|error| failed(error.into()))?;
+        }
+        match Pin::new(&mut *self.reader).poll_next(cx) {
+            Poll::Ready(Some(Ok(event))) => Poll::Ready(Ok(Some(event))),
+            Poll::Ready(Some(Err(CodecError::Overlong(error)))) => {
+                Poll::Ready(Err(failed(ChannelError::Overlong(error))))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Err(failed(ChannelError::Io(error.into()))))
+            }
+            Poll::Ready(None) => Poll::Ready(Ok(None)),
+            Poll::Pending => {
+                // The input is drained: now is the time to flush.
+                let writer = Pin::new(&mut *self.writer);
+                match shared.output.poll_flush(cx, writer) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(failed(error.into()))),
+                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn collect<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        bytes: &Bytes,
+    ) -> Result<(), CloseReason<H::Error>> {
+        let buffered = self.reader.read_buffer().len();
+        let framer = self.reader.decoder_mut().framer_mut();
+        let mut control = Control::new(framer, &self.lent.shared, buffered);
+        let collected =
+            handler.collect_incoming_data(Chunk::new(bytes, 0, bytes.len()), &mut control);
+        let discard = control.discard;
+        self.discard_if(discard);
+        collected.map_err(CloseReason::Handler)
+    }
+
+    async fn call<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        callback: Callback,
+    ) -> Result<(), CloseReason<H::Error>> {
+        let buffered = self.reader.read_buffer().len();
+        let framer = self.reader.decoder_mut().framer_mut();
+        let shared = &self.lent.shared;
+        let (writer, timer) = (&mut *self.writer, &mut self.timer);
+        let mut control = Control::new(framer, shared, buffered);
+        let background =
+            |cx: &mut Context<'_>| poll_background(writer, timer, &mut lock(shared), cx);
+        callback.call(handler, &mut control, background).await?;
+        let discard = control.discard;
+        self.discard_if(discard);
+        Ok(())
+    }
+
+    fn discard_if(&mut self, discard: bool) {
+        if discard {
+            let mut buffer = mem::take(self.reader.read_buffer_mut());
+            self.reader.decoder_mut().discard(&mut buffer);
+            *self.reader.read_buffer_mut() = buffer;
+        }
+    }
+
+    fn take_wish<E>(&mut self) -> Result<(), CloseReason<E>> {
+        lock(&self.lent.shared).take_wish()
+    }
+
+    /// Writes what the handler has pushed, and closes if it asked for that.
+    async fn wind_up<E>(&mut self, reason: CloseReason<E>) -> CloseReason<E> {
+        if matches!(reason, CloseReason::Aborted) {
+            lock(&self.lent.shared).output.abort();
+        }
+        let written = future::poll_fn(|cx| {
+            lock(&self.lent.shared).output.poll_flush(cx, Pin::new(&mut *self.writer))
+        })
+        .await;
+        match (written, reason) {
+            (
+                Err(error),
+                CloseReason::PeerClosed
+                | CloseReason::Truncated
+                | CloseReason::Done
+                | CloseReason::Upgrade,
+            ) => CloseReason::Error(error.into()),
+            (_, reason) => reason,
+        }
+    }
+}
+
+/// A sink's queue, lent to where a waiting callback can reach it too, and given back when dropped.
+struct Lent<'a> {
+    owner: &'a mut Output,
+    shared: Mutex<Shared>,
+}
+
+impl<'a> Lent<'a> {
+    fn new(owner: &'a mut Output) -> Self {
+        let output = mem::replace(owner, Output::new());
+        let shared = Shared::new(output, Timeouts::NONE, HANDLE_CAPACITY);
+        Lent { owner, shared: Mutex::new(shared) }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        mem::swap(self.owner, &mut shared.output);
+    }
+}

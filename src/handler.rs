@@ -1,0 +1,569 @@
+use std::future::{self, Future};
+use std::ops::Deref;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::{error, fmt};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::Payload;
+use crate::channel::{
+    Channel, ChannelError, Shared, Split, Wish, keep, lock, poll_flush, take_pushed,
+};
+use crate::framer::{Framer, Step};
+use crate::handle::{Handle, HandleState};
+use crate::limit::Limit;
+use crate::producer::Producer;
+use crate::queue::PushError;
+use crate::terminator::Terminator;
+use crate::timer::{Owed, Timeout, Timeouts, Timer};
+
+/// What a protocol does with its frames: asynchat's callbacks, driven by [`Channel::run`].
+///
+/// Two methods make a protocol: one is given the bytes of a frame as they come, the other is told that
+/// the frame is complete and sets the terminator of the next. The rest have defaults. Methods that may
+/// wait are written `async fn`.
+///
+/// ```
+/// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
+/// use std::convert::Infallible;
+///
+/// /// Answers each line with its length, until the line QUIT.
+/// #[derive(Default)]
+/// struct Lengths {
+///     line: Vec<u8>,
+/// }
+///
+/// impl Handler for Lengths {
+///     type Error = Infallible;
+///
+///     fn collect_incoming_data(
+///         &mut self,
+///         data: Chunk<'_>,
+///         _: &mut Control<'_>,
+///     ) -> Result<(), Infallible> {
+///         self.line.extend_from_slice(&data);
+///         Ok(())
+///     }
+///
+///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+///         let line = std::mem::take(&mut self.line);
+///         let _ = control.push(format!("{}\r\n", line.len()));
+///         if line == b"QUIT" {
+///             control.close_when_done();
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let (mut client, server) = tokio::io::duplex(64);
+/// client.write_all(b"hello\r\n\r\nQUIT\r\nignored\r\n").await?;
+/// let serving = tokio::spawn(async move {
+///     Channel::new(server, b"\r\n").run(Lengths::default()).await.1
+/// });
+/// let mut answers = String::new();
+/// client.read_to_string(&mut answers).await?;
+/// assert_eq!(answers, "5\r\n0\r\n4\r\n");
+/// drop(client);
+/// assert!(matches!(serving.await?, CloseReason::Done));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Order
+///
+/// The methods are called one at a time, in the order of the input, and none after the connection has
+/// been closed: input behind a `QUIT` is not dispatched. While one waits, queued output still goes out,
+/// deadlines still run, and a [`Handle`] can still abort.
+pub trait Handler {
+    /// Why the protocol cannot go on. The connection is closed, and [`Channel::run`] returns it whole.
+    type Error;
+
+    /// Some bytes of the current frame.
+    ///
+    /// # Errors
+    ///
+    /// The handler's own: the connection is closed when what was pushed is written.
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Self::Error>;
+
+    /// The frame is complete: its terminator was found or its count spent.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn found_terminator(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// The frame is longer than its limit, and all that the limit allows has been collected.
+    ///
+    /// By default nothing is done: under [`Limit::Skip`] the rest is dropped and the next frame comes,
+    /// under [`Limit::Fail`] the connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn overlong(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = control;
+        async { Ok(()) }
+    }
+
+    /// The peer sends no more, in mid-frame if `truncated`. Output can still be pushed; when it is
+    /// written the connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn eof(
+        &mut self,
+        truncated: bool,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = (truncated, control);
+        async { Ok(()) }
+    }
+
+    /// The connection is closed. Nothing is called after this.
+    fn closed(&mut self, reason: &CloseReason<Self::Error>) {
+        let _ = reason;
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason<E> {
+    /// The peer closed at a frame boundary, and what was queued has been written.
+    PeerClosed,
+    /// The peer closed in mid-frame, and what was queued has been written.
+    Truncated,
+    /// The handler or a handle closed, and what was queued has been written.
+    Done,
+    /// The handler or a handle aborted.
+    Aborted,
+    /// The handler asked for an upgrade, and what was queued has been written:
+    /// [`Channel::upgrade`] gives the stream.
+    Upgrade,
+    /// The connection failed, or a limit or deadline was passed.
+    Error(ChannelError),
+    /// The handler failed.
+    Handler(E),
+}
+
+impl<E: fmt::Display> fmt::Display for CloseReason<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::PeerClosed => f.write_str("closed by the peer"),
+            CloseReason::Truncated => f.write_str("closed by the peer in mid-frame"),
+            CloseReason::Done => f.write_str("closed"),
+            CloseReason::Aborted => f.write_str("aborted"),
+            CloseReason::Upgrade => f.write_str("upgraded"),
+            CloseReason::Error(error) => error.fmt(f),
+            CloseReason::Handler(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Some bytes of a frame, lent to [`Handler::collect_incoming_data`]. It derefs to `[u8]`, is never
+/// empty, and holds no byte of a terminator.
+#[derive(Clone, Copy)]
+pub struct Chunk<'a> {
+    /// What was read.
+    input: &'a Bytes,
+    /// `start < end <= input.len()`
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Chunk<'a> {
+    pub(crate) fn new(input: &'a Bytes, start: usize, end: usize) -> Self {
+        Chunk { input, start, end }
+    }
+
+    /// The bytes, to be kept: without a copy if there are many. Of fewer than 512 a copy is made, so
+    /// that a small piece does not keep the whole read buffer.
+    pub fn to_bytes(&self) -> Bytes {
+        keep(self.input, self.start, self.end)
+    }
+}
+
+impl Deref for Chunk<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.input[self.start..self.end]
+    }
+}
+
+impl AsRef<[u8]> for Chunk<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Chunk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chunk(b\"{}\")", self.escape_ascii())
+    }
+}
+
+/// What a [`Handler`] can do with its connection.
+pub struct Control<'a> {
+    framer: &'a mut Framer,
+    shared: &'a Mutex<Shared>,
+    /// Input that was read and comes after what is being dispatched.
+    buffered: usize,
+    /// The input is to be dropped when the callback returns.
+    pub(crate) discard: bool,
+}
+
+impl<'a> Control<'a> {
+    /// `input` is the length of the input that `framer` cuts.
+    pub(crate) fn new(framer: &'a mut Framer, shared: &'a Mutex<Shared>, input: usize) -> Self {
+        let buffered = input.saturating_sub(framer.consumed());
+        Control { framer, shared, buffered, discard: false }
+    }
+
+    /// Switches the terminator: see [`Framer::set_terminator`].
+    #[inline]
+    pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
+        self.framer.set_terminator(terminator);
+    }
+
+    /// The terminator in force. Of a count, what remains; a count that is spent has become `None`.
+    pub fn terminator(&self) -> &Terminator {
+        self.framer.terminator()
+    }
+
+    /// Sets the limit, for the current frame too.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.framer.set_limit(limit);
+    }
+
+    /// The limit in force.
+    pub fn limit(&self) -> Limit {
+        self.framer.limit()
+    }
+
+    /// Which member of a set ended the last frame: see [`Framer::matched`].
+    pub fn matched(&self) -> usize {
+        self.framer.matched()
+    }
+
+    /// The deadlines in force.
+    pub fn timeouts(&self) -> Timeouts {
+        lock(self.shared).timeouts
+    }
+
+    /// Sets the deadlines, from now on.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        lock(self.shared).timeouts = timeouts;
+    }
+
+    /// Queues bytes.
+    ///
+    /// # Errors
+    ///
+    /// After the close: the item is handed back.
+    pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
+        lock(self.shared).output.push(item)
+    }
+
+    /// Queues a producer, behind all that was pushed before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>
+    where
+        P: Producer + Send + 'static,
+    {
+        lock(self.shared).output.push_with_producer(producer)
+    }
+
+    /// The output queue, to push several items at the price of one. It must not be held across an await.
+    pub fn output(&mut self) -> Outgoing<'_> {
+        Outgoing { shared: lock(self.shared) }
+    }
+
+    /// Bytes waiting to be written, without those that producers still hold.
+    pub fn queued_bytes(&self) -> usize {
+        lock(self.shared).output.queued_bytes()
+    }
+
+    /// Closes once all that was pushed is written. No further input is dispatched.
+    pub fn close_when_done(&mut self) {
+        lock(self.shared).output.close_when_done();
+    }
+
+    /// Drops what is queued for output, and, when the callback returns, input that is buffered or
+    /// withheld. A scheduled close stays, as do the terminator and what remains of a count.
+    pub fn discard_buffers(&mut self) {
+        lock(self.shared).output.discard_buffers();
+        self.discard = true;
+    }
+
+    /// Closes now: nothing that is queued is written. A callback that waits is dropped.
+    pub fn abort(&mut self) {
+        let mut shared = lock(self.shared);
+        shared.output.abort();
+        shared.wish = Wish::Abort;
+    }
+
+    /// Ends [`Channel::run`] with [`CloseReason::Upgrade`] once all that was pushed is written, for TLS
+    /// or another protocol: [`Channel::upgrade`] then gives the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`PendingInput`] if input is buffered behind this frame, which would be injected into the other
+    /// protocol. Nothing has changed then.
+    pub fn upgrade(&mut self) -> Result<(), PendingInput> {
+        if self.buffered > 0 {
+            return Err(PendingInput { bytes: self.buffered });
+        }
+        lock(self.shared).wish = Wish::Upgrade;
+        Ok(())
+    }
+
+    /// A handle for other tasks. The first one costs an allocation, further ones are clones.
+    pub fn handle(&mut self) -> Handle {
+        lock(self.shared).handle()
+    }
+}
+
+impl fmt::Debug for Control<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("terminator", self.framer.terminator())
+            .field("limit", &self.framer.limit())
+            .field("buffered", &self.buffered)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The output queue of a channel, borrowed by [`Control::output`].
+pub struct Outgoing<'a> {
+    shared: MutexGuard<'a, Shared>,
+}
+
+impl Outgoing<'_> {
+    /// Queues bytes.
+    ///
+    /// # Errors
+    ///
+    /// After the close: the item is handed back.
+    pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
+        self.shared.output.push(item)
+    }
+}
+
+impl fmt::Debug for Outgoing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Outgoing").field(&self.shared.output).finish()
+    }
+}
+
+/// An upgrade was refused because input is buffered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingInput {
+    bytes: usize,
+}
+
+impl PendingInput {
+    /// How many bytes the peer has sent behind the frame that asked for the upgrade.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl fmt::Display for PendingInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of input are buffered that the other protocol must not see", self.bytes)
+    }
+}
+
+impl error::Error for PendingInput {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
+    /// Drives a handler until the connection ends. Returns the handler, and how it ended.
+    ///
+    /// # Cancellation safety
+    ///
+    /// If the future is dropped, the handler is dropped with it, and a callback that was waiting. The
+    /// channel can go on: no other input is lost, nor output.
+    pub async fn run<H: Handler>(&mut self, mut handler: H) -> (H, CloseReason<H::Error>) {
+        let reason = match self.dispatch(&mut handler).await {
+            Ok(reason) | Err(reason) => self.wind_up(reason).await,
+        };
+        handler.closed(&reason);
+        (handler, reason)
+    }
+
+    /// Calls the handler with one event after the other. Both ways out are ends; an error comes early.
+    async fn dispatch<H: Handler>(
+        &mut self,
+        handler: &mut H,
+    ) -> Result<CloseReason<H::Error>, CloseReason<H::Error>> {
+        let mut truncated = false;
+        loop {
+            match future::poll_fn(|cx| self.poll_step(cx)).await.map_err(CloseReason::Error)? {
+                Some(Step::Data { start, end, ended }) => {
+                    if start < end {
+                        self.collect(handler, start, end).map_err(CloseReason::Handler)?;
+                    }
+                    if ended && self.is_open() {
+                        self.call(handler, Callback::FoundTerminator).await?;
+                    }
+                }
+                Some(Step::Overlong) => self.call(handler, Callback::Overlong).await?,
+                Some(Step::Truncated) => truncated = true,
+                Some(Step::Failed(_) | Step::Pending) => {}
+                None if self.is_open() => {
+                    self.call(handler, Callback::Eof { truncated }).await?;
+                    let peer_closed =
+                        if truncated { CloseReason::Truncated } else { CloseReason::PeerClosed };
+                    return Ok(if self.is_open() { peer_closed } else { CloseReason::Done });
+                }
+                None => return Ok(CloseReason::Done),
+            }
+            self.take_wish()?;
+        }
+    }
+
+    fn collect<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        start: usize,
+        end: usize,
+    ) -> Result<(), H::Error> {
+        let Split { input, framer, shared, .. } = self.split();
+        let mut control = Control::new(framer, shared, input.len());
+        handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
+        if control.discard {
+            self.discard_input();
+        }
+        Ok(())
+    }
+
+    async fn call<H: Handler>(
+        &mut self,
+        handler: &mut H,
+        callback: Callback,
+    ) -> Result<(), CloseReason<H::Error>> {
+        self.release_input();
+        let Split { io, input, framer, shared, timer } = self.split();
+        let mut control = Control::new(framer, shared, input.len());
+        let background = |cx: &mut Context<'_>| poll_background(io, timer, &mut lock(shared), cx);
+        callback.call(handler, &mut control, background).await?;
+        if control.discard {
+            self.discard_input();
+        }
+        Ok(())
+    }
+
+    /// Ends the dispatch if a callback asked for it.
+    fn take_wish<E>(&mut self) -> Result<(), CloseReason<E>> {
+        self.shared().take_wish()
+    }
+
+    /// Brings the connection to its end.
+    async fn wind_up<E>(&mut self, reason: CloseReason<E>) -> CloseReason<E> {
+        let done = match reason {
+            CloseReason::Upgrade => self.flush().await,
+            CloseReason::Done if self.take_wish::<E>().is_err() => return CloseReason::Aborted,
+            // The peer may well be there to read what was pushed last.
+            CloseReason::PeerClosed
+            | CloseReason::Truncated
+            | CloseReason::Done
+            | CloseReason::Handler(_)
+            | CloseReason::Error(
+                ChannelError::Overlong(_) | ChannelError::Timeout(Timeout::Frame),
+            ) => self.close().await,
+            CloseReason::Aborted | CloseReason::Error(_) => {
+                self.abort();
+                self.shut_down().await;
+                Ok(())
+            }
+        };
+        match (done, reason) {
+            (Err(error), CloseReason::PeerClosed | CloseReason::Truncated | CloseReason::Done) => {
+                CloseReason::Error(error)
+            }
+            (_, reason) => reason,
+        }
+    }
+}
+
+/// A callback that may wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Callback {
+    FoundTerminator,
+    Overlong,
+    Eof { truncated: bool },
+}
+
+impl Callback {
+    /// Calls a handler, and while it waits polls what goes on in the background, which may end it.
+    pub(crate) async fn call<H: Handler>(
+        self,
+        handler: &mut H,
+        control: &mut Control<'_>,
+        mut background: impl FnMut(&mut Context<'_>) -> Poll<Stop>,
+    ) -> Result<(), CloseReason<H::Error>> {
+        let mut called = pin!(async {
+            match self {
+                Callback::FoundTerminator => handler.found_terminator(control).await,
+                Callback::Overlong => handler.overlong(control).await,
+                Callback::Eof { truncated } => handler.eof(truncated, control).await,
+            }
+        });
+        future::poll_fn(|cx| match called.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result.map_err(CloseReason::Handler)),
+            Poll::Pending => background(cx).map(|stop| {
+                Err(match stop {
+                    Stop::Aborted => CloseReason::Aborted,
+                    Stop::Failed(error) => CloseReason::Error(error),
+                })
+            }),
+        })
+        .await
+    }
+}
+
+/// Why a callback was not waited for any longer.
+pub(crate) enum Stop {
+    Aborted,
+    Failed(ChannelError),
+}
+
+/// What goes on while a callback waits: pushes of other tasks, writing, deadlines.
+pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
+    io: &mut S,
+    timer: &mut Timer,
+    shared: &mut Shared,
+    cx: &mut Context<'_>,
+) -> Poll<Stop> {
+    if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
+        return Poll::Ready(Stop::Aborted);
+    }
+    if let Poll::Ready(Err(error)) = poll_flush(&mut shared.output, io, timer, cx) {
+        return Poll::Ready(Stop::Failed(error.into()));
+    }
+    let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
+    Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))
+}

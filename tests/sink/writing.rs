@@ -1,0 +1,252 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use asynchat::{Producer, ProducerSink, PushError, SinkError, producer};
+use bytes::Bytes;
+use tokio_util::codec::BytesCodec;
+
+use crate::support::{Did, More, Script, Step, Wakes, drive, pattern, poll_once, scripted, sink};
+
+#[test]
+fn partial_writes_of_every_size_lose_and_repeat_nothing() {
+    // Small and large, in every order that matters.
+    let sizes = [3, 1_500, 2, 9, 1_100, 1_200, 1, 40];
+    let items: Vec<_> = sizes.iter().map(|len| pattern(*len, *len)).collect();
+    let all = items.concat();
+    for vectored in [false, true] {
+        for size in 1..=all.len() {
+            let mut sink = sink(Script::new([]).then(Step::Take(size)).vectored(vectored));
+            for item in &items {
+                sink.push(item).unwrap();
+            }
+            drive!(sink.close()).0.unwrap();
+            let script = sink.get_ref().get_ref();
+            assert!(script.wire == all, "writes of {size}");
+            if vectored {
+                assert_eq!(script.writes(), all.len().div_ceil(size));
+            }
+            script.assert_closed_in_order();
+        }
+    }
+}
+
+#[test]
+fn pending_at_every_point_costs_one_poll_and_is_woken() {
+    let items = [pattern(0, 10), pattern(1, 3_000), pattern(2, 20)];
+    let all = items.concat();
+    let takes = [5, 1_000, 1_500, 500, 25];
+    for at in 0..=takes.len() {
+        for vectored in [false, true] {
+            let mut steps = takes.map(Step::Take).to_vec();
+            steps.insert(at, Step::Pending);
+            let mut sink = sink(Script::new(steps).vectored(vectored));
+            for item in &items {
+                sink.push(item).unwrap();
+            }
+            let (result, polls) = drive!(sink.flush());
+            result.unwrap();
+            assert!(polls <= 2);
+            let script = sink.get_ref().get_ref();
+            assert!(script.wire == all);
+            assert_eq!(script.polls, script.log.len() + polls - 1);
+        }
+    }
+}
+
+#[test]
+fn every_other_poll_pending_bounds_the_polls_per_byte() {
+    let mut sink = sink(Script::new((0..20_000).map(|n| [Step::Take(1), Step::Pending][n % 2])));
+    sink.push(pattern(0, 3_000)).unwrap();
+    sink.push(pattern(0, 500)).unwrap();
+    let (result, polls) = drive!(sink.flush());
+    result.unwrap();
+    let script = sink.get_ref().get_ref();
+    assert_eq!(script.wire.len(), 3_500);
+    // A write and a `Pending` for each byte, the flush, and one `Pending` before it.
+    assert!(polls <= 3_502, "{polls}");
+    assert!(script.polls <= 7_002, "{}", script.polls);
+}
+
+#[test]
+fn small_items_and_large_ones_go_out_in_one_vectored_write() {
+    let mut sink = sink(Script::new([]));
+    for _ in 0..10 {
+        sink.push("head ").unwrap();
+        sink.push(pattern(0, 4_096)).unwrap();
+    }
+    sink.push("tail").unwrap();
+    drive!(sink.flush()).0.unwrap();
+    let script = sink.get_ref().get_ref();
+    assert_eq!(script.log, [Did::Write(10 * 4_101 + 4), Did::Flush]);
+}
+
+#[test]
+fn large_items_are_not_copied() {
+    // A writer that records where the bytes lie.
+    struct Addresses(Vec<*const u8>);
+
+    impl tokio::io::AsyncWrite for Addresses {
+        fn poll_write(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            bytes: &[u8],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            self.0.push(bytes.as_ptr());
+            std::task::Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(
+            self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            self.poll_flush(cx)
+        }
+    }
+
+    let framed = tokio_util::codec::FramedWrite::new(Addresses(Vec::new()), BytesCodec::new());
+    let mut sink = ProducerSink::new(framed);
+    let items = [Bytes::from(pattern(0, 2_000)), Bytes::from(pattern(0, 90_000))];
+    sink.push(items[0].clone()).unwrap();
+    sink.push_with_producer(items[1].clone()).unwrap();
+    drive!(sink.flush()).0.unwrap();
+    assert_eq!(sink.get_ref().get_ref().0, items.each_ref().map(|item| item.as_ptr()));
+}
+
+#[test]
+fn ready_waits_from_the_high_to_the_low_water_mark() {
+    let mut sink = sink(Script::new([Step::Pending, Step::Take(500), Step::Pending]));
+    sink.set_high_water_mark(1_000);
+    sink.set_low_water_mark(400);
+    let wakes = Arc::new(Wakes::default());
+    sink.push(pattern(0, 999)).unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+    assert_eq!(sink.get_ref().get_ref().polls, 0);
+    sink.push("x").unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    // 500 are left: below the high mark, not yet down to the low one.
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    assert_eq!(sink.queued_bytes(), 500);
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+    assert_eq!(wakes.count(), 2);
+    assert!(sink.queued_bytes() <= 400);
+}
+
+#[test]
+fn water_marks_and_block_size_are_kept_sensible() {
+    let mut sink = sink(Script::new([]));
+    assert_eq!(sink.high_water_mark(), 256 * 1024);
+    assert_eq!(sink.low_water_mark(), 64 * 1024);
+    assert_eq!(sink.block_size(), 64 * 1024);
+    sink.set_high_water_mark(10);
+    assert_eq!(sink.low_water_mark(), 10);
+    sink.set_block_size(0);
+    assert_eq!(sink.block_size(), 1);
+    sink.set_high_water_mark(0);
+    sink.push_with_producer(producer::iter(["ab", "cd"])).unwrap();
+    sink.push("ef").unwrap();
+    drive!(sink.ready()).0.unwrap();
+    assert_eq!(sink.get_ref().get_ref().wire, b"abcdef");
+}
+
+#[test]
+fn a_stuck_reader_bounds_memory_and_abort_frees_it() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    let wakes = Arc::new(Wakes::default());
+    let item = Bytes::from(pattern(0, 10_000));
+    let mut pushed = 0;
+    while poll_once(&wakes, sink.ready()).is_ready() {
+        sink.push(item.clone()).unwrap();
+        pushed += 1;
+    }
+    let bound = sink.high_water_mark() + item.len();
+    assert!(pushed > 20 && sink.queued_bytes() <= bound);
+    for _ in 0..1_000 {
+        assert!(poll_once(&wakes, sink.ready()).is_pending());
+        assert!(poll_once(&wakes, sink.flush()).is_pending());
+    }
+    assert_eq!(sink.queued_bytes(), pushed * item.len());
+    assert_eq!(wakes.count(), 0);
+    sink.abort();
+    assert!(item.is_unique());
+}
+
+#[test]
+fn a_stuck_reader_asks_a_producer_for_one_block_only() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    let endless = std::iter::repeat_with(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        [0; 1_000]
+    });
+    sink.push_with_producer(producer::iter(endless)).unwrap();
+    let wakes = Arc::new(Wakes::default());
+    for _ in 0..1_000 {
+        assert!(poll_once(&wakes, sink.flush()).is_pending());
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 66);
+    assert_eq!(sink.queued_bytes(), 66_000);
+}
+
+#[test]
+fn a_flushed_sink_holds_no_buffer_and_leaves_the_writer_alone() {
+    let mut sink = sink(Script::new([]));
+    assert_eq!(sink.get_ref().write_buffer().capacity(), 0);
+    sink.push("x").unwrap();
+    drive!(sink.flush()).0.unwrap();
+    drive!(sink.flush()).0.unwrap();
+    assert_eq!(sink.get_ref().get_ref().log, [Did::Write(1), Did::Flush]);
+    assert_eq!(sink.into_inner().write_buffer().capacity(), 0);
+}
+
+#[test]
+fn len_and_queued_bytes_follow_the_queue() {
+    let mut sink = sink(Script::new([Step::Take(4), Step::Pending]));
+    assert!(sink.is_empty());
+    sink.push("ab").unwrap();
+    sink.push("cd").unwrap();
+    assert_eq!((sink.len(), sink.queued_bytes()), (1, 4));
+    sink.push([0; 5_000]).unwrap();
+    sink.push_with_producer(scripted([More::Pending, More::Item(vec![0; 9])])).unwrap();
+    sink.push("ef").unwrap();
+    assert_eq!((sink.len(), sink.queued_bytes()), (4, 5_006));
+    assert!(poll_once(&Arc::new(Wakes::default()), sink.flush()).is_pending());
+    assert_eq!((sink.len(), sink.queued_bytes()), (3, 5_002));
+    drive!(sink.flush()).0.unwrap();
+    assert_eq!((sink.len(), sink.queued_bytes()), (0, 0));
+    assert_eq!(sink.get_ref().get_ref().wire.len(), 5_015);
+}
+
+#[test]
+fn types_are_send_and_errors_are_errors() {
+    fn is_send<T: Send>() {}
+    fn is_send_sync_error<T: Send + Sync + std::error::Error>() {}
+    fn is_producer<T: Producer + Send + Sync + std::fmt::Debug>(_: T) {}
+    is_send::<ProducerSink<tokio::net::TcpStream, BytesCodec>>();
+    is_send_sync_error::<SinkError>();
+    is_send_sync_error::<PushError<Bytes>>();
+    is_producer(Bytes::new().take(1).chain(Bytes::new()));
+    is_producer(producer::iter([""]));
+    is_producer(producer::reader(tokio::io::empty()));
+    is_producer(producer::once(async { Ok("") }));
+    is_producer(producer::poll_fn(|_| std::task::Poll::Ready(None)));
+    is_producer(producer::stream(futures::stream::empty::<std::io::Result<Bytes>>()));
+    // The futures can be spawned.
+    fn spawnable<T: Send>(_: T) {}
+    let mut sink = ProducerSink::new(tokio_util::codec::FramedWrite::new(
+        tokio::io::sink(),
+        BytesCodec::new(),
+    ));
+    spawnable(async move {
+        sink.ready().await?;
+        sink.flush().await?;
+        sink.close().await
+    });
+}

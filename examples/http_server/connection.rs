@@ -412,10 +412,11 @@ impl Connection {
 
     /// Adds to the write buffer, sending what is there when it is full.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        match timeout(WRITE, self.framed.feed(bytes)).await {
-            Ok(sent) => sent.map_err(lost),
-            Err(_) => Err(Failure::Lost),
+        if self.framed.write_buffer().len() >= GATHER {
+            self.flush().await?;
         }
+        // There is room now, so this does not wait.
+        self.framed.feed(bytes).await.map_err(lost)
     }
 
     /// Sends what is in the write buffer.

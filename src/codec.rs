@@ -186,6 +186,8 @@ impl TerminatorCodec {
             // The terminator goes with its chunk: one split for both.
             let mut chunk = src.split_to(consumed);
             chunk.truncate(end);
+            // Before it there may be what was skipped.
+            chunk.advance(start);
             return Ok(Some(Event::Chunk(chunk.freeze())));
         }
         src.advance(consumed);

@@ -66,6 +66,7 @@ impl Terminator {
 }
 
 impl From<u64> for Terminator {
+    #[inline]
     fn from(count: u64) -> Self {
         Terminator::Count(count)
     }
@@ -79,6 +80,7 @@ impl From<Option<u64>> for Terminator {
 }
 
 impl<const N: usize> From<&[u8; N]> for Terminator {
+    #[inline]
     fn from(delimiter: &[u8; N]) -> Self {
         Terminator::Bytes(delimiter.into())
     }
@@ -120,6 +122,7 @@ impl Delimiter {
     /// # Errors
     ///
     /// [`EmptyDelimiter`] if there are none.
+    #[inline]
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, EmptyDelimiter> {
         let bytes = bytes.as_ref();
         if bytes.is_empty() {
@@ -141,6 +144,7 @@ impl Delimiter {
 }
 
 impl<const N: usize> From<&[u8; N]> for Delimiter {
+    #[inline]
     fn from(bytes: &[u8; N]) -> Self {
         const { assert!(N > 0, "a delimiter is never empty") };
         match Delimiter::new(bytes) {
@@ -266,9 +270,16 @@ impl Eq for DelimiterSet {}
 impl fmt::Debug for DelimiterSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DelimiterSet")?;
-        f.debug_set()
-            .entries(self.iter().map(|member| format!("{}", member.escape_ascii())))
-            .finish()
+        f.debug_set().entries(self.iter().map(Literal)).finish()
+    }
+}
+
+/// Bytes as they would be written in source.
+struct Literal<'a>(&'a [u8]);
+
+impl fmt::Debug for Literal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.0.escape_ascii())
     }
 }
 

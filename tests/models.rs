@@ -1,0 +1,371 @@
+//! Random scripts over random inputs in random cuts, held against two naive models.
+//!
+//! `PROPTEST_CASES` sets how many; a failure shrinks to a small script and input.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use asynchat::{DelimiterSet, Limit};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use support::drive::Lent;
+use support::model::{Follower, cut};
+use support::{Decoding, End, Script, Show, Spec, Turn, decoders, run};
+
+/// Delimiters over two letters, so that they overlap themselves and each other. At 22 bytes and 23 the
+/// way they are searched changes, as it does at 2 and 3.
+fn delimiter() -> impl Strategy<Value = Vec<u8>> {
+    let letters = |len| vec(select(&b"ab"[..]), len);
+    let periodic = (select(&[2, 3, 21, 22, 23, 24, 40][..]), 1..4usize, letters(1)).prop_map(
+        |(len, period, last)| {
+            let mut bytes: Vec<u8> =
+                b"aab"[3 - period..].iter().copied().cycle().take(len).collect();
+            bytes[len - 1] = last[0];
+            bytes
+        },
+    );
+    prop_oneof![
+        letters(1),
+        letters(2),
+        letters(3),
+        letters(5),
+        letters(22),
+        letters(23),
+        letters(40),
+        periodic,
+    ]
+}
+
+/// Whether each member can be found: none is another's inside, but as its suffix.
+fn possible(members: &[Vec<u8>]) -> bool {
+    members.iter().enumerate().all(|(i, member)| {
+        members.iter().enumerate().all(|(j, other)| {
+            let inside = (0..other.len())
+                .any(|at| other[at..].starts_with(member) && at + member.len() < other.len());
+            i == j || (!inside && member != other)
+        })
+    })
+}
+
+fn keep_possible(candidates: Vec<Vec<u8>>) -> Spec {
+    let mut members: Vec<Vec<u8>> = Vec::new();
+    for candidate in candidates {
+        members.push(candidate);
+        if !possible(&members) {
+            members.pop();
+        }
+    }
+    Spec::AnyOf(members)
+}
+
+fn set() -> impl Strategy<Value = Spec> {
+    let any = vec(prop_oneof![vec(select(&b"abc"[..]), 1..5), delimiter()], 1..6);
+    let shared =
+        (delimiter(), vec(vec(select(&b"abc"[..]), 0..4), 1..7)).prop_map(|(suffix, prefixes)| {
+            prefixes.into_iter().map(|prefix| [prefix, suffix.clone()].concat()).collect()
+        });
+    prop_oneof![any, shared].prop_map(keep_possible)
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    prop_oneof![
+        6 => delimiter().prop_map(Spec::Bytes),
+        4 => set(),
+        3 => (0..6u64).prop_map(Spec::Count),
+        1 => prop_oneof![10..60u64, Just(u64::MAX)].prop_map(Spec::Count),
+        1 => Just(Spec::None),
+    ]
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    prop_oneof![
+        3 => Just(Limit::Unlimited),
+        3 => (0..8u64).prop_map(Limit::Skip),
+        2 => (0..8u64).prop_map(Limit::Fail),
+        1 => (8..60u64).prop_map(Limit::Skip),
+        1 => select(&[Limit::Skip(u64::MAX), Limit::Fail(u64::MAX - 1)][..]),
+    ]
+}
+
+/// Some of the input: letters, or what looks like one of the delimiters.
+#[derive(Clone, Debug)]
+enum Piece {
+    Letters(Vec<u8>),
+    Delimiter(Index),
+    Beginning(Index, Index),
+    Ending(Index, Index),
+    Run(u8, usize),
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    let index = any::<Index>;
+    prop_oneof![
+        3 => vec(select(&b"aabbc"[..]), 0..6).prop_map(Piece::Letters),
+        4 => index().prop_map(Piece::Delimiter),
+        3 => (index(), index()).prop_map(|(which, len)| Piece::Beginning(which, len)),
+        1 => (index(), index()).prop_map(|(which, at)| Piece::Ending(which, at)),
+        1 => (select(&b"abc"[..]), 0..90usize).prop_map(|(letter, len)| Piece::Run(letter, len)),
+    ]
+}
+
+fn spell(pieces: &[Piece], delimiters: &[Vec<u8>]) -> Vec<u8> {
+    let empty = Vec::new();
+    let pick = |which: &Index| match delimiters {
+        [] => &empty,
+        _ => which.get(delimiters),
+    };
+    let mut input = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Letters(letters) => input.extend(letters),
+            Piece::Delimiter(which) => input.extend(pick(which)),
+            Piece::Beginning(which, len) => {
+                let delimiter = pick(which);
+                input.extend(&delimiter[..len.index(delimiter.len() + 1)]);
+            }
+            Piece::Ending(which, at) => {
+                let delimiter = pick(which);
+                input.extend(&delimiter[at.index(delimiter.len() + 1)..]);
+            }
+            Piece::Run(letter, len) => input.extend(std::iter::repeat_n(*letter, *len)),
+        }
+    }
+    input
+}
+
+fn delimiters<'a>(specs: impl IntoIterator<Item = &'a Spec>) -> Vec<Vec<u8>> {
+    specs.into_iter().flat_map(|spec| spec.delimiters().iter().cloned()).collect()
+}
+
+fn script() -> impl Strategy<Value = (Script, Vec<u8>)> {
+    // Few terminators, taken again and again: what is known of one must not be taken for another's.
+    let pool = vec(spec(), 1..4);
+    let turn =
+        (proptest::option::weighted(0.7, any::<Index>()), proptest::option::weighted(0.2, limit()));
+    (pool, limit(), vec(turn, 0..12), vec(piece(), 0..14)).prop_map(
+        |(pool, limit, turns, pieces)| {
+            let input = spell(&pieces, &delimiters(&pool));
+            let turns = turns
+                .into_iter()
+                .map(|(which, limit)| Turn {
+                    terminator: which.map(|w| w.get(&pool).clone()),
+                    limit,
+                })
+                .collect();
+            (Script { terminator: pool[0].clone(), limit, turns }, input)
+        },
+    )
+}
+
+/// What happens between two calls, and the calls.
+#[derive(Clone, Debug)]
+enum Op {
+    Feed(Vec<Piece>),
+    Call,
+    /// Calls until more is wanted.
+    Drain,
+    CallEof,
+    DrainEof,
+    Switch(Index),
+    Limit(Limit),
+    Discard,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => vec(piece(), 0..4).prop_map(Op::Feed),
+        6 => Just(Op::Call),
+        4 => Just(Op::Drain),
+        1 => Just(Op::CallEof),
+        1 => Just(Op::DrainEof),
+        6 => any::<Index>().prop_map(Op::Switch),
+        1 => limit().prop_map(Op::Limit),
+        1 => Just(Op::Discard),
+    ]
+}
+
+/// One call, checked: what it returns, and when it wants more, what is withheld.
+fn call(
+    decoder: &mut dyn Decoding,
+    follower: &mut Follower,
+    eof: bool,
+) -> Result<bool, TestCaseError> {
+    let returned = decoder.call(eof);
+    let matched = decoder.control().matched();
+    let before = follower.clone();
+    if let Err(message) = follower.observe(eof, &returned, matched) {
+        let name = decoder.name();
+        return Err(TestCaseError::fail(format!("{name}: {message}\nafter {before:?}")));
+    }
+    if returned == Ok(None) && !eof {
+        prop_assert!(
+            decoder.buffered() == follower.input,
+            "{}: withheld {}, to be withheld {}",
+            decoder.name(),
+            Show(decoder.buffered()),
+            Show(&follower.input)
+        );
+    }
+    agree(decoder, follower)?;
+    Ok(matches!(returned, Ok(Some(_))))
+}
+
+/// What can be asked is what the model says.
+fn agree(decoder: &mut dyn Decoding, follower: &Follower) -> Result<(), TestCaseError> {
+    let name = decoder.name();
+    let control = decoder.control();
+    prop_assert_eq!(control.terminator(), &follower.terminator.terminator(), "{}", name);
+    if let Some(mid_frame) = follower.mid_frame() {
+        prop_assert_eq!(control.is_mid_frame(), mid_frame, "{} {:?}", name, follower);
+    }
+    Ok(())
+}
+
+fn follow(
+    decoder: &mut dyn Decoding,
+    mut follower: Follower,
+    pool: &[Spec],
+    ops: &[Op],
+) -> Result<(), TestCaseError> {
+    let known = delimiters(pool);
+    agree(decoder, &follower)?;
+    for op in ops.iter().chain([&Op::Drain, &Op::DrainEof]) {
+        match op {
+            Op::Feed(pieces) => {
+                let bytes = spell(pieces, &known);
+                decoder.feed(&bytes);
+                follower.feed(&bytes);
+            }
+            Op::Call => drop(call(decoder, &mut follower, false)?),
+            Op::CallEof => drop(call(decoder, &mut follower, true)?),
+            Op::Drain => while call(decoder, &mut follower, false)? {},
+            Op::DrainEof => while call(decoder, &mut follower, true)? {},
+            Op::Switch(which) => {
+                let spec = which.get(pool);
+                decoder.control().set_terminator(spec.terminator());
+                follower.set_terminator(spec.clone());
+            }
+            Op::Limit(limit) => {
+                decoder.control().set_limit(*limit);
+                follower.limit = *limit;
+            }
+            Op::Discard => {
+                decoder.discard();
+                follower.discard();
+            }
+        }
+        agree(decoder, &follower)?;
+    }
+    Ok(())
+}
+
+fn split<'a>(input: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+    cuts.extend([0, input.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_cut_gives_what_cutting_the_whole_gives(
+        (script, input) in script(),
+        cuts in vec(any::<Index>(), 0..12),
+        end in select(&[End::Open, End::Eof][..]),
+    ) {
+        let (expected, withheld) = cut(&script, &input, end);
+        for reads in [vec![&input[..]], input.chunks(1).collect(), split(&input, &cuts)] {
+            // An empty input is still a call.
+            let reads = if reads.is_empty() { vec![&b""[..]] } else { reads };
+            for mut decoder in decoders(&script) {
+                let log = run(&mut *decoder, &script, &reads, end);
+                prop_assert!(
+                    log == expected,
+                    "{}: {:?}\n  gave {log:?}\nwanted {expected:?}",
+                    decoder.name(),
+                    reads.iter().map(|read| Show(read)).collect::<Vec<_>>(),
+                );
+                if !matches!(log.last(), Some(support::Log::Failed(_))) {
+                    prop_assert_eq!(decoder.buffered().len(), withheld, "{}", decoder.name());
+                }
+            }
+            #[cfg(feature = "tokio")]
+            if end == End::Eof || !input.is_empty() {
+                let log = support::drive::run_framed(&script, &reads, end);
+                prop_assert!(log == expected, "FramedRead\n  gave {log:?}\nwanted {expected:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn switches_between_any_two_calls_govern_the_next_byte(
+        pool in vec(spec(), 1..5),
+        limit in limit(),
+        ops in vec(op(), 0..40),
+    ) {
+        let script = Script { terminator: pool[0].clone(), limit, turns: Vec::new() };
+        for mut decoder in decoders(&script) {
+            follow(&mut *decoder, Follower::new(pool[0].clone(), limit), &pool, &ops)?;
+        }
+    }
+
+    #[test]
+    fn one_byte_reads_withhold_exactly_the_beginning_of_a_terminator(
+        (script, input) in script(),
+    ) {
+        for mut decoder in decoders(&script) {
+            let mut follower = Follower::new(script.terminator.clone(), script.limit);
+            for byte in &input {
+                decoder.feed(&[*byte]);
+                follower.feed(&[*byte]);
+                while call(&mut *decoder, &mut follower, false)? {}
+            }
+        }
+    }
+
+    #[test]
+    fn sets_are_refused_exactly_when_a_member_could_not_win(
+        members in vec(vec(select(&b"ab"[..]), 1..5), 1..5),
+    ) {
+        prop_assert_eq!(DelimiterSet::new(&members).is_ok(), possible(&members));
+    }
+
+    #[test]
+    fn a_buffer_changed_behind_the_framers_back_never_panics(
+        pool in vec(spec(), 1..4),
+        limit in limit(),
+        ops in vec((op(), any::<Index>(), 0..4u8), 0..30),
+    ) {
+        let known = delimiters(&pool);
+        let mut lent = Lent::new(pool[0].terminator(), limit, false);
+        for (op, keep, what) in ops {
+            match op {
+                Op::Feed(pieces) => lent.feed(&spell(&pieces, &known)),
+                Op::Switch(which) => lent.framer.set_terminator(which.get(&pool).terminator()),
+                Op::Limit(limit) => lent.framer.set_limit(limit),
+                Op::Discard => lent.framer.discard(),
+                op => {
+                    let eof = matches!(op, Op::CallEof | Op::DrainEof);
+                    let event = if eof {
+                        lent.framer.next_eof(&lent.buffer)
+                    } else {
+                        lent.framer.next(&lent.buffer)
+                    };
+                    let _ = event;
+                    if matches!(op, Op::Drain | Op::DrainEof) {
+                        let consumed = lent.framer.take_consumed().min(lent.buffer.len());
+                        lent.buffer.drain(..consumed);
+                    }
+                }
+            }
+            match what {
+                0 => lent.buffer.truncate(keep.index(lent.buffer.len() + 1)),
+                1 => drop(lent.buffer.drain(..keep.index(lent.buffer.len() + 1))),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What the tests of the reading side share: a way to write scripts down ([`Script`]), drivers that run
+//! them through each of the decoders ([`decoders`]), a verifier that cuts the input in every way
+//! ([`verify`]), and two naive models to compare with ([`model`]).
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+pub mod drive;
+pub mod model;
+
+use std::fmt;
+
+use asynchat::{Limit, Terminator};
+
+pub use drive::{Decoding, decoders, run};
+
+/// A terminator, written down so that the models can read it too.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Spec {
+    Bytes(Vec<u8>),
+    AnyOf(Vec<Vec<u8>>),
+    Count(u64),
+    None,
+}
+
+impl Spec {
+    pub fn terminator(&self) -> Terminator {
+        match self {
+            Spec::Bytes(bytes) => bytes.clone().try_into().unwrap(),
+            Spec::AnyOf(members) => Terminator::any_of(members).unwrap(),
+            Spec::Count(count) => Terminator::Count(*count),
+            Spec::None => Terminator::None,
+        }
+    }
+
+    /// The delimiters, none of a count.
+    pub fn delimiters(&self) -> &[Vec<u8>] {
+        match self {
+            Spec::Bytes(bytes) => std::slice::from_ref(bytes),
+            Spec::AnyOf(members) => members,
+            Spec::Count(_) | Spec::None => &[],
+        }
+    }
+}
+
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Spec::Bytes(bytes) => write!(f, "Bytes({})", Show(bytes)),
+            Spec::AnyOf(members) => {
+                let members: Vec<_> = members.iter().map(|member| Show(member)).collect();
+                write!(f, "AnyOf({members:?})")
+            }
+            Spec::Count(count) => write!(f, "Count({count})"),
+            Spec::None => f.write_str("None"),
+        }
+    }
+}
+
+pub fn bytes(delimiter: impl AsRef<[u8]>) -> Spec {
+    Spec::Bytes(delimiter.as_ref().to_vec())
+}
+
+pub fn any<M: AsRef<[u8]>>(members: impl IntoIterator<Item = M>) -> Spec {
+    Spec::AnyOf(members.into_iter().map(|member| member.as_ref().to_vec()).collect())
+}
+
+/// Bytes as text, for messages.
+pub struct Show<'a>(pub &'a [u8]);
+
+impl fmt::Display for Show<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() > 200 {
+            let (head, tail) = (&self.0[..80], &self.0[self.0.len() - 80..]);
+            let len = self.0.len();
+            return write!(f, "b\"{}...{}\"[{len}]", head.escape_ascii(), tail.escape_ascii());
+        }
+        write!(f, "b\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for Show<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What came out, with adjacent chunks joined.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Log {
+    Data(Vec<u8>),
+    /// With the member of a set that matched, 0 for other terminators.
+    Terminator(usize),
+    Overlong,
+    Truncated,
+    /// The typed error, with the limit it names. Nothing follows.
+    Failed(u64),
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Log::Data(bytes) => write!(f, "{}", Show(bytes)),
+            Log::Terminator(0) => f.write_str("T"),
+            Log::Terminator(member) => write!(f, "T{member}"),
+            Log::Overlong => f.write_str("Overlong"),
+            Log::Truncated => f.write_str("Truncated"),
+            Log::Failed(max) => write!(f, "Failed({max})"),
+        }
+    }
+}
+
+/// `b"..."` as an expectation.
+pub fn data(bytes: impl AsRef<[u8]>) -> Log {
+    Log::Data(bytes.as_ref().to_vec())
+}
+
+pub const T: Log = Log::Terminator(0);
+
+pub fn push(log: &mut Vec<Log>, entry: Log) {
+    match (log.last_mut(), entry) {
+        (Some(Log::Data(last)), Log::Data(more)) => last.extend(more),
+        (_, entry) => log.push(entry),
+    }
+}
+
+/// What an application does with the stream: what it begins with, and what it sets each time a frame
+/// ends by `Terminator` or `Overlong`.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub terminator: Spec,
+    pub limit: Limit,
+    pub turns: Vec<Turn>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Turn {
+    pub terminator: Option<Spec>,
+    pub limit: Option<Limit>,
+}
+
+impl Script {
+    pub fn new(terminator: Spec) -> Self {
+        Script { terminator, limit: Limit::Unlimited, turns: Vec::new() }
+    }
+
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// At the next end of a frame, switches.
+    pub fn then(mut self, terminator: Spec) -> Self {
+        self.turns.push(Turn { terminator: Some(terminator), limit: None });
+        self
+    }
+
+    /// At the next end of a frame, switches and sets the limit.
+    pub fn then_limited(mut self, terminator: Spec, limit: Limit) -> Self {
+        self.turns.push(Turn { terminator: Some(terminator), limit: Some(limit) });
+        self
+    }
+
+    /// At the next end of a frame, does nothing.
+    pub fn then_keep(mut self) -> Self {
+        self.turns.push(Turn::default());
+        self
+    }
+}
+
+/// Whether the input ends where the script does, or more may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Open,
+    Eof,
+}
+
+/// Runs a script through every decoder, with the input cut in every way, and with more input behind it,
+/// and compares with what is expected. The model is held against the expectation as well.
+#[track_caller]
+pub fn verify(script: &Script, input: &[u8], end: End, expected: &[Log]) {
+    let (model, _) = model::cut(script, input, end);
+    assert_eq!(model, expected, "the model, of {script:?} over {}", Show(input));
+    verify_model(script, input);
+}
+
+/// As [`verify`], of scripts whose outcome the model alone knows.
+#[track_caller]
+pub fn verify_model(script: &Script, input: &[u8]) {
+    for end in [End::Open, End::Eof] {
+        let (expected, _) = model::cut(script, input, end);
+        for reads in cuts(input, 2) {
+            compare(script, &reads, end, &expected);
+        }
+    }
+    let twice = [input, input].concat();
+    for tail in [&b"\0"[..], b"\n", &input[..input.len().min(3)], &twice] {
+        let input = [input, tail].concat();
+        for end in [End::Open, End::Eof] {
+            let (expected, _) = model::cut(script, &input, end);
+            for reads in cuts(&input, 1) {
+                compare(script, &reads, end, &expected);
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn compare(script: &Script, reads: &[&[u8]], end: End, expected: &[Log]) {
+    for mut decoder in decoders(script) {
+        let log = run(&mut *decoder, script, reads, end);
+        let name = decoder.name();
+        assert!(
+            log == expected,
+            "{name}: {script:?}\n   reads {:?} {end:?}\n  gave {log:?}\nwanted {expected:?}",
+            reads.iter().map(|read| Show(read)).collect::<Vec<_>>(),
+        );
+    }
+    // Without any input it does not decode, though a count of zero waits.
+    #[cfg(feature = "tokio")]
+    if end == End::Eof || reads.iter().any(|read| !read.is_empty()) {
+        let log = drive::run_framed(script, reads, end);
+        assert!(
+            log == expected,
+            "FramedRead: {script:?}\n   reads {:?} {end:?}\n  gave {log:?}\nwanted {expected:?}",
+            reads.iter().map(|read| Show(read)).collect::<Vec<_>>(),
+        );
+    }
+}
+
+/// Ways to cut an input: whole, byte by byte, and seeded random ones in which reads may be empty; with
+/// `pieces` of 2, in every place as well.
+pub fn cuts(input: &[u8], pieces: usize) -> Vec<Vec<&[u8]>> {
+    if input.is_empty() {
+        return vec![vec![input]];
+    }
+    let mut cuts = vec![vec![input], input.chunks(1).collect()];
+    if pieces == 2 {
+        cuts.extend((1..input.len()).map(|at| vec![&input[..at], &input[at..]]));
+    }
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ input.len() as u64);
+    cuts.extend((0..4 * pieces).map(|i| random.split(input, 2 + 3 * i)));
+    cuts
+}
+
+/// A small generator of numbers (xorshift), so that runs repeat.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound.max(1)
+    }
+
+    pub fn split<'a>(&mut self, input: &'a [u8], longest: usize) -> Vec<&'a [u8]> {
+        let mut rest = input;
+        let mut reads = Vec::new();
+        while !rest.is_empty() {
+            let (read, more) = rest.split_at(self.below(longest + 1).min(rest.len()));
+            reads.push(read);
+            rest = more;
+        }
+        reads
+    }
+}

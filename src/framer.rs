@@ -56,7 +56,9 @@ use crate::terminator::{Delimiter, DelimiterKind, Terminator};
 #[derive(Clone, Debug)]
 pub struct Framer {
     state: State,
-    /// The length of a delimiter of one or two bytes, whose hits need no second look; else 0.
+    /// What `state` is in a frame of this terminator: `Frame`, `Direct` or `Counted`.
+    in_frame: State,
+    /// The length of a delimiter of one or two bytes, whose hits need no second look.
     direct: u8,
     /// The stream offset of the first byte of the input.
     origin: u64,
@@ -72,8 +74,10 @@ pub struct Framer {
     /// The stream offset after the last byte that has been seen and withheld. What is between
     /// `position` and here is withheld, nothing if `position` has come further.
     seen: u64,
-    /// Which member of a set ended the last frame that a set ended.
+    /// Which member of a set ended the last frame.
     matched: usize,
+    /// The limit that the last overlong frame has passed.
+    passed: u64,
 }
 
 /// ```text
@@ -88,8 +92,10 @@ pub struct Framer {
 enum State {
     /// In a frame, or before one.
     Frame,
-    /// The same, where the terminator is direct.
+    /// The same, where hits of the delimiter need no second look.
     Direct,
+    /// The same, where the terminator is a count.
+    Counted,
     /// A chunk was delivered and the terminator behind it consumed.
     Ended,
     /// Dropping the rest of an overlong frame.
@@ -121,6 +127,7 @@ impl Framer {
     pub fn new(terminator: impl Into<Terminator>) -> Self {
         let mut framer = Framer {
             state: State::Frame,
+            in_frame: State::Frame,
             direct: 0,
             origin: 0,
             position: 0,
@@ -131,6 +138,7 @@ impl Framer {
             limit: Limit::Unlimited,
             seen: 0,
             matched: 0,
+            passed: 0,
         };
         framer.set_terminator(terminator);
         framer
@@ -151,17 +159,15 @@ impl Framer {
     #[inline(always)]
     pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
         if self.state == State::Ended {
-            self.state = self.in_frame();
+            self.state = self.in_frame;
             return Ok(Some(Event::Terminator));
         }
-        if self.state == State::Direct {
-            if let Some(Step::Data { start, end, .. }) = self.step_hit(input) {
-                if start == end {
-                    return Ok(Some(Event::Terminator));
-                }
-                self.state = State::Ended;
-                return Ok(Some(Event::Chunk(&input[start..end])));
+        if let Some(Step::Data { start, end, .. }) = self.step_known(input) {
+            if start == end {
+                return Ok(Some(Event::Terminator));
             }
+            self.state = State::Ended;
+            return Ok(Some(Event::Chunk(&input[start..end])));
         }
         self.next_on(input)
     }
@@ -195,7 +201,7 @@ impl Framer {
         input: &'b [u8],
     ) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
         if self.state == State::Ended {
-            self.state = self.in_frame();
+            self.state = self.in_frame;
             return Ok(Some(Event::Terminator));
         }
         let step = self.step(input, true);
@@ -236,27 +242,23 @@ impl Framer {
         self.switch(terminator.into());
     }
 
-    #[inline]
+    #[inline(always)]
     fn switch(&mut self, terminator: Terminator) {
-        self.direct = match &terminator {
+        self.in_frame = State::Frame;
+        match &terminator {
             Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
-                needle.len() as u8
+                self.in_frame = State::Direct;
+                self.direct = needle.len() as u8;
             }
-            _ => 0,
-        };
-        self.scanner.aim(&terminator);
-        if matches!(terminator, Terminator::None) {
-            self.length = 0;
+            Terminator::Count(_) => self.in_frame = State::Counted,
+            Terminator::None => self.length = 0,
+            Terminator::Bytes(_) | Terminator::AnyOf(_) => {}
         }
+        self.scanner.aim(&terminator);
         self.terminator = terminator;
         if self.state != State::Ended {
-            self.state = self.in_frame();
+            self.state = self.in_frame;
         }
-    }
-
-    #[inline]
-    fn in_frame(&self) -> State {
-        if self.direct > 0 { State::Direct } else { State::Frame }
     }
 
     /// The terminator in force. Of a count, what remains.
@@ -293,12 +295,14 @@ impl Framer {
             (Terminator::Count(_), _) => true,
             (Terminator::None, _) => false,
             (_, State::Skipping | State::Failed) => true,
-            (_, State::Frame | State::Direct) => self.length > 0 || self.position < self.seen,
+            (_, State::Frame | State::Direct | State::Counted) => {
+                self.length > 0 || self.position < self.seen
+            }
         }
     }
 
-    /// Which member of a set ([`Terminator::AnyOf`]) ended the last frame that a set ended, counted from
-    /// 0 in the order given.
+    /// Which member of a set ([`Terminator::AnyOf`]) ended the last frame, counted from 0 in the order
+    /// given; 0 for other terminators.
     ///
     /// ```
     /// use asynchat::{Event, Framer, Terminator};
@@ -353,26 +357,32 @@ impl Framer {
     /// steps keeps the second event itself.
     #[inline(always)]
     pub(crate) fn step(&mut self, input: &[u8], eof: bool) -> Step {
-        if self.state == State::Direct {
-            if let Some(step) = self.step_hit(input) {
-                return step;
-            }
+        match self.step_known(input) {
+            Some(step) => step,
+            None => self.step_on(input, eof),
         }
-        self.step_on(input, eof)
+    }
+
+    /// The step that most calls take: where the frame ends is known, and it ends in the input.
+    #[inline(always)]
+    fn step_known(&mut self, input: &[u8]) -> Option<Step> {
+        match self.state {
+            State::Direct => self.step_hit(input),
+            State::Counted => self.step_count(input),
+            _ => None,
+        }
     }
 
     #[inline(never)]
     fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
         if self.state == State::Direct && !eof {
-            return self.step_miss(input);
-        }
-        match self.step_count(input) {
-            Some(step) => step,
-            None => self.step_slow(input, eof),
+            self.step_miss(input)
+        } else {
+            self.step_slow(input, eof)
         }
     }
 
-    /// The step that most calls take: the next hit is known and the frame within its limit.
+    /// The step where the next hit is known and the frame within its limit.
     #[inline(always)]
     fn step_hit(&mut self, input: &[u8]) -> Option<Step> {
         let hit = self.scanner.next_hit(self.position)?;
@@ -385,6 +395,7 @@ impl Framer {
         self.scanner.take_hit();
         self.position = hit + u64::from(self.direct);
         self.length = 0;
+        self.matched = 0;
         Some(Step::Data { start, end, ended: true })
     }
 
@@ -392,7 +403,8 @@ impl Framer {
     #[inline]
     fn step_miss(&mut self, input: &[u8]) -> Step {
         let end = self.origin + input.len() as u64;
-        if self.position > end {
+        if self.position > end || self.scanner.next_hit(self.position).is_some() {
+            // Input was dropped, or the hit is behind the limit.
             return self.step_slow(input, false);
         }
         if self.scanner.refill(input, self.origin, self.position) {
@@ -425,11 +437,14 @@ impl Framer {
         };
         let start = (self.position - self.origin) as usize;
         let available = input.len().checked_sub(start)?;
-        if remaining > available as u64 || self.state != State::Frame {
+        if remaining > available as u64 {
             return None;
         }
         self.terminator = Terminator::None;
+        self.in_frame = State::Frame;
+        self.state = State::Frame;
         self.length = 0;
+        self.matched = 0;
         self.position += remaining;
         Some(Step::Data { start, end: start + remaining as usize, ended: true })
     }
@@ -438,10 +453,10 @@ impl Framer {
     #[inline(never)]
     fn step_slow(&mut self, input: &[u8], eof: bool) -> Step {
         match self.state {
-            State::Failed => return Step::Failed(OverlongError::new(self.max)),
+            State::Failed => return Step::Failed(OverlongError::new(self.passed)),
             State::Finished if eof => return Step::Pending,
-            State::Finished => self.state = self.in_frame(),
-            State::Frame | State::Direct | State::Ended | State::Skipping => {}
+            State::Finished => self.state = self.in_frame,
+            _ => {}
         }
         if self.position - self.origin > input.len() as u64 {
             // The caller has dropped input that it was not told to.
@@ -467,11 +482,8 @@ impl Framer {
                     Step::Pending
                 }
             }
-            Terminator::Count(_) => {
-                // As it was after the end of the input, or in a state that a switch has left.
-                self.state = State::Frame;
-                self.step_count(input).unwrap_or(Step::Pending)
-            }
+            // As it is after the end of the input.
+            Terminator::Count(_) => self.step_count(input).unwrap_or(Step::Pending),
             Terminator::Bytes(_) | Terminator::AnyOf(_) => self.step_delimited(input, start, eof),
         }
     }
@@ -488,7 +500,7 @@ impl Framer {
             if self.state == State::Skipping {
                 self.position = self.origin + next as u64;
                 if ended {
-                    self.state = self.in_frame();
+                    self.state = self.in_frame;
                     start = next;
                     continue;
                 }
@@ -524,6 +536,7 @@ impl Framer {
             return Step::Data { start, end: start + room as usize, ended: false };
         }
         self.length = 0;
+        self.passed = self.max;
         self.state = match self.limit {
             Limit::Fail(_) => State::Failed,
             Limit::Skip(_) | Limit::Unlimited => State::Skipping,

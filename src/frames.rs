@@ -141,6 +141,7 @@ impl Decoder for FrameCodec {
     type Item = Frame;
     type Error = CodecError;
 
+    #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
         self.decode_frame(src, false)
     }
@@ -295,7 +296,8 @@ impl BatchCodec {
             Cut::Failed(_) | Cut::Complete(_) => None,
             Cut::Pending => {
                 cutter.drop_skipped(src);
-                if !eof {
+                // A batch still shares the buffer: to make room now would be to allocate.
+                if !eof && batch.is_none() {
                     reserve(src);
                 }
                 None
@@ -309,6 +311,7 @@ impl Decoder for BatchCodec {
     type Item = Frame<Batch>;
     type Error = CodecError;
 
+    #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame<Batch>>, CodecError> {
         self.decode_batch(src, false)
     }

@@ -333,8 +333,18 @@ pub(crate) struct Needle {
 }
 
 impl Needle {
-    /// `None` if there are no bytes or too many.
+    /// `None` if there are too many bytes. They are not empty.
     #[inline]
+    pub(crate) fn literal<const N: usize>(literal: &[u8; N]) -> Option<Self> {
+        if N > MAX_SHORT {
+            return None;
+        }
+        let mut bytes = [0; MAX_SHORT];
+        bytes[..N].copy_from_slice(literal);
+        Some(Needle { len: N as u8, bytes })
+    }
+
+    /// `None` if there are no bytes or too many.
     pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
         let mut needle = Needle { len: bytes.len().try_into().ok()?, bytes: [0; MAX_SHORT] };
         needle.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);

@@ -122,7 +122,6 @@ impl Delimiter {
     /// # Errors
     ///
     /// [`EmptyDelimiter`] if there are none.
-    #[inline]
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, EmptyDelimiter> {
         let bytes = bytes.as_ref();
         if bytes.is_empty() {
@@ -147,10 +146,10 @@ impl<const N: usize> From<&[u8; N]> for Delimiter {
     #[inline]
     fn from(bytes: &[u8; N]) -> Self {
         const { assert!(N > 0, "a delimiter is never empty") };
-        match Delimiter::new(bytes) {
-            Ok(delimiter) => delimiter,
-            Err(EmptyDelimiter) => unreachable!("its length was checked at compile time"),
-        }
+        Delimiter(match Needle::literal(bytes) {
+            Some(needle) => DelimiterKind::Short(needle),
+            None => DelimiterKind::Long(Arc::new(Automaton::new(&[bytes]))),
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Terminator-driven framing for Tokio.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "tokio")]

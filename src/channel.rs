@@ -648,6 +648,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
+    /// Dispatches, and no frame has begun: of a counted one no byte has come.
+    pub(crate) fn is_between_frames(&mut self) -> bool {
+        let counted = matches!(self.framer.terminator(), Terminator::Count(_));
+        let begun = self.framer.is_mid_frame() && !(counted && self.framer.length() == 0);
+        self.is_open() && !begun
+    }
+
     /// Takes pushes, and dispatches.
     pub(crate) fn is_open(&mut self) -> bool {
         self.shared().output.is_open()

@@ -20,6 +20,7 @@ use crate::producer::Producer;
 use crate::queue::PushError;
 use crate::terminator::Terminator;
 use crate::timer::{Owed, Timeout, Timeouts, Timer};
+use crate::trace;
 
 /// What a protocol does with its frames: asynchat's callbacks, driven by [`Channel::run`].
 ///
@@ -497,6 +498,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         mut handler: H,
         signal: impl Future<Output = ()>,
     ) -> (H, CloseReason<H::Error>) {
+        trace::opened();
         let shutdown = AtomicBool::new(false);
         let dispatched = {
             let mut signal = pin!(signal);
@@ -512,6 +514,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let reason = match dispatched {
             Ok(reason) | Err(reason) => self.wind_up(reason).await,
         };
+        trace::closed(&reason);
         handler.closed(&reason);
         (handler, reason)
     }

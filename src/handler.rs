@@ -684,5 +684,6 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
         return Poll::Ready(Stop::Failed(error.into()));
     }
     let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
+    trace::timed_out(timeout);
     Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))
 }

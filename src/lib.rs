@@ -11,6 +11,8 @@ mod event;
 mod framer;
 #[cfg(feature = "tokio")]
 mod frames;
+#[cfg(all(feature = "tokio", any(doc, doctest)))]
+pub mod guide;
 #[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]

@@ -236,8 +236,8 @@ impl State {
     /// Who has not kept up is dropped, and the room told: it must cost the others neither time nor
     /// memory.
     fn tell(&mut self, room: &str, line: String, except: Option<u64>) {
-        let mut lines = VecDeque::from([line]);
-        while let Some(line) = lines.pop_front() {
+        let mut lines = VecDeque::from([(line, except)]);
+        while let Some((line, except)) = lines.pop_front() {
             let line = Bytes::from(line);
             let mut slow = Vec::new();
             for id in self.rooms.get(room).into_iter().flatten().filter(|id| Some(**id) != except) {
@@ -251,10 +251,12 @@ impl State {
                     }
                 }
             }
-            let dropped = slow.into_iter().filter_map(|id| self.forget(id));
-            lines.extend(
-                dropped.map(|(name, _)| format!("* {name} was too slow and has been dropped\r\n")),
-            );
+            for id in slow {
+                if let Some((name, _)) = self.forget(id) {
+                    let notice = format!("* {name} was too slow and has been dropped\r\n");
+                    lines.push_back((notice, None));
+                }
+            }
         }
     }
 }

@@ -260,11 +260,7 @@ async fn listen(
 fn of_a_thousand_members_the_one_that_never_reads_is_dropped_and_the_others_hear_all() {
     let name = "of_a_thousand_members_the_one_that_never_reads_is_dropped_and_the_others_hear_all";
     with_descriptors(4096, name, || {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(a_thousand_members());
     });
 }

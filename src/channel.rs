@@ -21,6 +21,7 @@ use crate::producer::Producer;
 use crate::queue::{Output, PushError, SinkError};
 use crate::terminator::Terminator;
 use crate::timer::{Owed, Timeout, Timeouts, Timer};
+use crate::trace;
 
 /// One connection: framing in, producers out, limits, deadlines and an orderly close.
 ///
@@ -445,6 +446,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if !matches!(step, Step::Data { ended: false, .. }) {
                         self.timer.frame_ended();
                     }
+                    if step == Step::Overlong {
+                        trace::overlong(self.framer.limit().max());
+                    }
                     return Poll::Ready(Ok(Some(step)));
                 }
             }
@@ -606,6 +610,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Poll<Result<(), ChannelError>> {
         let timeouts = self.timeouts();
         let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
+        trace::timed_out(timeout);
         let error = ChannelError::Timeout(timeout);
         if timeout == Timeout::Frame {
             self.phase = Phase::Broken;
@@ -646,6 +651,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             self.trim_input();
             pool::give_back(mem::take(&mut self.input));
         }
+    }
+
+    /// Dispatches, and no frame has begun: of a counted one no byte has come.
+    pub(crate) fn is_between_frames(&mut self) -> bool {
+        let counted = matches!(self.framer.terminator(), Terminator::Count(_));
+        let begun = self.framer.is_mid_frame() && !(counted && self.framer.length() == 0);
+        self.is_open() && !begun
     }
 
     /// Takes pushes, and dispatches.

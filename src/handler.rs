@@ -1,6 +1,7 @@
 use std::future::{self, Future};
 use std::ops::Deref;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::{error, fmt};
@@ -19,6 +20,7 @@ use crate::producer::Producer;
 use crate::queue::PushError;
 use crate::terminator::Terminator;
 use crate::timer::{Owed, Timeout, Timeouts, Timer};
+use crate::trace;
 
 /// What a protocol does with its frames: asynchat's callbacks, driven by [`Channel::run`].
 ///
@@ -134,6 +136,25 @@ pub trait Handler {
         control: &mut Control<'_>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send {
         let _ = (truncated, control);
+        async { Ok(()) }
+    }
+
+    /// The connection is wanted to end: the signal of [`Channel::run_until`] has come. This is called once,
+    /// between two frames, so one that has begun is complete and [`found_terminator`] has returned.
+    ///
+    /// By default the connection is closed when what was pushed is written. Do otherwise to say goodbye
+    /// (`421`, `BYE`), or, where a message has several frames, to finish the one at hand and then close.
+    ///
+    /// [`found_terminator`]: Self::found_terminator
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn shutdown(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        control.close_when_done();
         async { Ok(()) }
     }
 
@@ -406,10 +427,94 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// If the future is dropped, the handler is dropped with it, and a callback that was waiting. The
     /// channel can go on: no other input is lost, nor output.
-    pub async fn run<H: Handler>(&mut self, mut handler: H) -> (H, CloseReason<H::Error>) {
-        let reason = match self.dispatch(&mut handler).await {
+    pub fn run<H: Handler>(
+        &mut self,
+        handler: H,
+    ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
+        self.run_until(handler, future::pending())
+    }
+
+    /// As [`run`](Self::run), until a signal: then the connection comes to an orderly end.
+    ///
+    /// If it is idle, it is closed at once. If a callback is waiting or a frame has begun, that is
+    /// finished and answered first. The handler has the last word: see [`Handler::shutdown`]. Input that
+    /// comes behind is not dispatched. How long this may take is the caller's to limit, by dropping the
+    /// future, as a `Server` does.
+    ///
+    /// The signal is any future: the `cancelled` of a `CancellationToken`, a timer, a channel's `recv`.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// struct Polite;
+    ///
+    /// impl Handler for Polite {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         _: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         let _ = control.push("421 shutting down\r\n");
+    ///         control.close_when_done();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let (stop, stopped) = tokio::sync::oneshot::channel();
+    /// let serving = tokio::spawn(async move {
+    ///     let signal = async { drop(stopped.await) };
+    ///     Channel::new(server, b"\r\n").run_until(Polite, signal).await.1
+    /// });
+    /// stop.send(()).expect("it is served");
+    /// let mut answer = String::new();
+    /// client.read_to_string(&mut answer).await?;
+    /// assert_eq!(answer, "421 shutting down\r\n");
+    /// drop(client);
+    /// assert!(matches!(serving.await?, CloseReason::Done));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_until<H: Handler>(
+        &mut self,
+        mut handler: H,
+        signal: impl Future<Output = ()>,
+    ) -> (H, CloseReason<H::Error>) {
+        trace::opened();
+        let shutdown = AtomicBool::new(false);
+        let dispatched = {
+            let mut signal = pin!(signal);
+            let mut dispatch = pin!(self.dispatch(&mut handler, &shutdown));
+            future::poll_fn(|cx| {
+                if !shutdown.load(Relaxed) && signal.as_mut().poll(cx).is_ready() {
+                    shutdown.store(true, Relaxed);
+                }
+                dispatch.as_mut().poll(cx)
+            })
+            .await
+        };
+        let reason = match dispatched {
             Ok(reason) | Err(reason) => self.wind_up(reason).await,
         };
+        trace::closed(&reason);
         handler.closed(&reason);
         (handler, reason)
     }
@@ -418,10 +523,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     async fn dispatch<H: Handler>(
         &mut self,
         handler: &mut H,
+        shutdown: &AtomicBool,
     ) -> Result<CloseReason<H::Error>, CloseReason<H::Error>> {
         let mut truncated = false;
+        let mut told = false;
         loop {
-            match future::poll_fn(|cx| self.poll_step(cx)).await.map_err(CloseReason::Error)? {
+            let step = future::poll_fn(|cx| {
+                if shutdown.load(Relaxed) && !told && self.is_between_frames() {
+                    return Poll::Ready(Ok(Some(Step::Pending)));
+                }
+                self.poll_step(cx)
+            });
+            match step.await.map_err(CloseReason::Error)? {
                 Some(Step::Data { start, end, ended }) => {
                     if start < end {
                         self.collect(handler, start, end).map_err(CloseReason::Handler)?;
@@ -432,7 +545,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 }
                 Some(Step::Overlong) => self.call(handler, Callback::Overlong).await?,
                 Some(Step::Truncated) => truncated = true,
-                Some(Step::Failed(_) | Step::Pending) => {}
+                Some(Step::Pending) => {
+                    told = true;
+                    self.call(handler, Callback::Shutdown).await?;
+                }
+                Some(Step::Failed(_)) => {}
                 None if self.is_open() => {
                     self.call(handler, Callback::Eof { truncated }).await?;
                     let peer_closed =
@@ -515,6 +632,7 @@ pub(crate) enum Callback {
     FoundTerminator,
     Overlong,
     Eof { truncated: bool },
+    Shutdown,
 }
 
 impl Callback {
@@ -530,6 +648,7 @@ impl Callback {
                 Callback::FoundTerminator => handler.found_terminator(control).await,
                 Callback::Overlong => handler.overlong(control).await,
                 Callback::Eof { truncated } => handler.eof(truncated, control).await,
+                Callback::Shutdown => handler.shutdown(control).await,
             }
         });
         future::poll_fn(|cx| match called.as_mut().poll(cx) {
@@ -565,5 +684,6 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
         return Poll::Ready(Stop::Failed(error.into()));
     }
     let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
+    trace::timed_out(timeout);
     Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))
 }

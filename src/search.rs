@@ -202,7 +202,8 @@ impl Scanner {
             let rest = &input[at..];
             let starts = rest.len() - last_byte;
             let mask = if starts <= 8 {
-                (0..starts).fold(0, |mask, i| mask | u64::from(rest[i] == needle.first()) << i)
+                let right = |i| rest[i] == needle.first() && rest[i + last_byte] == needle.last();
+                (0..starts).fold(0, |mask, i| mask | u64::from(right(i)) << i)
             } else {
                 let mut padded = [0; BLOCK + MAX_SHORT];
                 padded[..rest.len()].copy_from_slice(rest);
@@ -324,6 +325,10 @@ impl Needle {
 
     fn first(&self) -> u8 {
         self.bytes[0]
+    }
+
+    fn last(&self) -> u8 {
+        self.as_bytes().last().copied().unwrap_or_default()
     }
 
     /// A bit for each of the first 64 places of the window at which the first and the last byte are

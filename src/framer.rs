@@ -334,8 +334,8 @@ impl Framer {
             return None;
         };
         let next = hit + needle.len() as u64;
-        let room = self.limit.max().saturating_sub(self.length);
-        if next > self.origin + input.len() as u64 || hit - self.position > room {
+        let length = self.length.saturating_add(hit - self.position);
+        if next > self.origin + input.len() as u64 || length > self.limit.max() {
             return None;
         }
         let start = (self.position - self.origin) as usize;

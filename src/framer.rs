@@ -60,8 +60,6 @@ pub struct Framer {
     state: State,
     /// Whether hits of the scanner need no second look: a delimiter of one or two bytes.
     direct: bool,
-    /// Whether the last call held back bytes at the end of the input.
-    withheld: bool,
     /// Which member of a set ended the last frame.
     matched: usize,
     /// Bytes of the current frame that have been delivered. `0 <= length <= limit.max()` while the
@@ -71,6 +69,9 @@ pub struct Framer {
     origin: u64,
     /// The stream offset of the first byte that is not done with. `origin <= position`.
     position: u64,
+    /// The stream offset after the last byte that has been seen and withheld. What is between
+    /// `position` and here is withheld, nothing if `position` has come further.
+    seen: u64,
     scanner: Scanner,
 }
 
@@ -119,11 +120,11 @@ impl Framer {
             limit: Limit::Unlimited,
             state: State::Frame,
             direct: false,
-            withheld: false,
             matched: 0,
             length: 0,
             origin: 0,
             position: 0,
+            seen: 0,
             scanner: Scanner::new(),
         };
         framer.set_terminator(terminator);
@@ -252,7 +253,7 @@ impl Framer {
     /// The terminator, what remains of a count and the length of the current frame stay.
     pub fn discard(&mut self) {
         self.origin = self.position;
-        self.withheld = false;
+        self.seen = self.position;
         self.scanner.reset();
     }
 
@@ -264,7 +265,7 @@ impl Framer {
             (Terminator::Count(_), _) => true,
             (Terminator::None, _) => false,
             (_, State::Skipping | State::Failed(_)) => true,
-            (_, State::Frame) => self.length > 0 || self.withheld,
+            (_, State::Frame) => self.length > 0 || self.position < self.seen,
         }
     }
 
@@ -343,7 +344,6 @@ impl Framer {
         self.scanner.take_hit();
         self.position = next;
         self.length = 0;
-        self.withheld = false;
         self.matched = 0;
         Some(Step::Data { start, end, ended: true })
     }
@@ -406,6 +406,7 @@ impl Framer {
                     start = next;
                     continue;
                 }
+                self.seen = self.origin + input.len() as u64;
                 return if eof { self.finish() } else { Step::Pending };
             }
             let max = self.limit.max();
@@ -414,11 +415,13 @@ impl Framer {
                 return self.step_overlong(start, max);
             }
             self.position = self.origin + next as u64;
-            self.withheld = !ended && end < input.len();
             if let Found::At { member, .. } = found {
                 self.length = 0;
                 self.matched = member;
-            } else if known > 0 {
+                return Step::Data { start, end, ended };
+            }
+            self.seen = self.origin + input.len() as u64;
+            if known > 0 {
                 self.length += known;
             } else {
                 return if eof && self.length > 0 { self.finish() } else { Step::Pending };
@@ -445,7 +448,6 @@ impl Framer {
 
     fn finish(&mut self) -> Step {
         self.length = 0;
-        self.withheld = false;
         self.state = State::Finished;
         Step::Truncated
     }

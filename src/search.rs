@@ -266,7 +266,10 @@ impl Scanner {
     fn walk(&mut self, automaton: &Automaton, input: &[u8], origin: u64, start: usize) -> Found {
         let end_of_input = origin + input.len() as u64;
         let (mut state, fresh) = match self.walked {
-            Some((state, to)) if to >= origin + start as u64 && to <= end_of_input => {
+            // What the state has seen of a member must not have been delivered since.
+            Some((state, to))
+                if to >= origin + (start + automaton.depth(state)) as u64 && to <= end_of_input =>
+            {
                 (state, (to - origin) as usize)
             }
             _ => (automaton.start(), start),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::{error, fmt, future};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
@@ -484,7 +484,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         self.trim_input();
         let mut buffer = pool::take(self.input.len() + self.read_size as usize);
         buffer.extend_from_slice(&self.input);
-        match poll_read_buf(Pin::new(&mut self.io), cx, &mut buffer) {
+        // A pooled buffer may have room for more.
+        let mut room = (&mut buffer).limit(self.read_size as usize);
+        match poll_read_buf(Pin::new(&mut self.io), cx, &mut room) {
             Poll::Ready(Ok(read)) => {
                 if read == 0 {
                     self.phase = Phase::Eof;

@@ -304,8 +304,7 @@ fn a_read_takes_no_more_than_the_read_size() {
 
     let (socket, peer) = pipe();
     peer.send("0123456789\n");
-    let mut channel =
-        Channel::builder(b"\n").read_size(4).timeouts(Timeouts::NONE).build(socket);
+    let mut channel = Channel::builder(b"\n").read_size(4).timeouts(Timeouts::NONE).build(socket);
     assert_eq!(ready(&mut channel), data("0123"));
     while poll_next(&mut channel).is_ready() {}
     assert_eq!(peer.wire().room, 4);

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream for a channel, and the other end of it.
 pub fn pipe() -> (Socket, Peer) {
-    let wire = Arc::new(Mutex::new(Wire { window: usize::MAX, chop: usize::MAX, ..Wire::default() }));
+    let wire =
+        Arc::new(Mutex::new(Wire { window: usize::MAX, chop: usize::MAX, ..Wire::default() }));
     (Socket { wire: wire.clone() }, Peer { wire })
 }
 
@@ -348,7 +349,11 @@ where
         self.call(Seen::Overlong, control).await
     }
 
-    async fn eof(&mut self, truncated: bool, control: &mut Control<'_>) -> Result<(), &'static str> {
+    async fn eof(
+        &mut self,
+        truncated: bool,
+        control: &mut Control<'_>,
+    ) -> Result<(), &'static str> {
         let seen = if truncated { Seen::Truncated } else { Seen::Eof };
         self.call(seen, control).await
     }

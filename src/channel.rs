@@ -229,7 +229,7 @@ impl<S> Channel<S> {
     /// as do the terminator and what remains of a count.
     pub fn discard_buffers(&mut self) {
         self.shared().output.discard_buffers();
-        self.discard_input();
+        self.discarded();
     }
 
     /// Drops everything and closes now: nothing that is queued is written.
@@ -276,6 +276,12 @@ impl<S> Channel<S> {
     fn trim_input(&mut self) {
         let consumed = self.framer.take_consumed();
         self.input.advance(consumed.min(self.input.len()));
+    }
+
+    /// The output has been discarded: the input is too, and nothing is refused any more.
+    pub(crate) fn discarded(&mut self) {
+        self.timer.has_flushed();
+        self.discard_input();
     }
 
     pub(crate) fn discard_input(&mut self) {
@@ -430,7 +436,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             if self.phase == Phase::Broken {
                 return Poll::Ready(Ok(None));
             }
-            match self.framer.step(&self.input, self.phase == Phase::Eof) {
+            let skipping = self.framer.is_skipping();
+            let step = self.framer.step(&self.input, self.phase == Phase::Eof);
+            if skipping && !self.framer.is_skipping() {
+                // The end of a skipped frame is no step of its own.
+                self.timer.frame_ended();
+            }
+            match step {
                 Step::Pending => {
                     if self.phase == Phase::Eof {
                         return Poll::Ready(Ok(None));
@@ -470,6 +482,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             Poll::Pending => {
                 let owed = match self.framer.terminator() {
+                    // A frame begins with its first byte.
+                    Terminator::Count(_) if self.framer.length() == 0 => Owed::Nothing,
                     Terminator::Count(_) => Owed::Count(self.framer.length()),
                     _ if self.framer.is_mid_frame() => Owed::Frame,
                     _ => Owed::Nothing,
@@ -695,6 +709,8 @@ pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), SinkError>> {
     if output.is_idle() && output.is_open() {
+        // What had been refused may have been discarded.
+        timer.has_flushed();
         return Poll::Ready(Ok(()));
     }
     let mut meter = Meter::new(io);

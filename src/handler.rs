@@ -455,7 +455,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let mut control = Control::new(framer, shared, input.len());
         handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
         if control.discard {
-            self.discard_input();
+            self.discarded();
         }
         Ok(())
     }
@@ -471,7 +471,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let background = |cx: &mut Context<'_>| poll_background(io, timer, &mut lock(shared), cx);
         callback.call(handler, &mut control, background).await?;
         if control.discard {
-            self.discard_input();
+            self.discarded();
         }
         Ok(())
     }

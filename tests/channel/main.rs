@@ -6,7 +6,6 @@ mod closing;
 mod deadlines;
 mod dispatch;
 mod handles;
-mod memory;
 mod pulling;
 #[path = "../support/channel.rs"]
 mod support;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use asynchat::{Chunk, CloseReason, Control, Event, Handler};
+use asynchat::{Chunk, CloseReason, Control, Event, Handler, Timeouts};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -34,7 +34,7 @@ pub struct Peer {
     wire: Arc<Mutex<Wire>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Wire {
     input: VecDeque<u8>,
     eof: bool,
@@ -61,26 +61,31 @@ pub struct Wire {
 }
 
 impl Peer {
-    pub fn wire(&self) -> MutexGuard<'_, Wire> {
+    /// What has been done so far.
+    pub fn wire(&self) -> Wire {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wire> {
         self.wire.lock().unwrap()
     }
 
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
-        let mut wire = self.wire();
+        let mut wire = self.lock();
         wire.input.extend(bytes.as_ref());
         wire.wake_reader();
     }
 
     /// Closes this half.
     pub fn close(&self) {
-        let mut wire = self.wire();
+        let mut wire = self.lock();
         wire.eof = true;
         wire.wake_reader();
     }
 
     /// Reads fail, when the input is used up, and writes at once.
     pub fn reset(&self) {
-        let mut wire = self.wire();
+        let mut wire = self.lock();
         wire.read_error = Some(io::ErrorKind::ConnectionReset);
         wire.write_error = Some(io::ErrorKind::BrokenPipe);
         wire.wake_reader();
@@ -89,31 +94,31 @@ impl Peer {
 
     /// Takes no more than these many bytes, from now on.
     pub fn take(&self, bytes: usize) {
-        let mut wire = self.wire();
+        let mut wire = self.lock();
         wire.window = bytes;
         wire.wake_writer();
     }
 
     /// Takes these many bytes more.
     pub fn take_more(&self, bytes: usize) {
-        let mut wire = self.wire();
+        let mut wire = self.lock();
         wire.window += bytes;
         wire.wake_writer();
     }
 
     /// A read gives at most so many bytes.
     pub fn chop(&self, bytes: usize) {
-        self.wire().chop = bytes;
+        self.lock().chop = bytes;
     }
 
     pub fn stick_flush(&self, stuck: bool) {
-        let mut wire = self.wire();
+        let mut wire = self.lock();
         wire.flush_stuck = stuck;
         wire.wake_writer();
     }
 
     pub fn stick_shutdown(&self, stuck: bool) {
-        let mut wire = self.wire();
+        let mut wire = self.lock();
         wire.shutdown_stuck = stuck;
         wire.wake_writer();
     }
@@ -121,16 +126,16 @@ impl Peer {
     /// All that has come.
     #[track_caller]
     pub fn output(&self) -> String {
-        String::from_utf8(self.wire().output.clone()).unwrap()
+        String::from_utf8(self.lock().output.clone()).unwrap()
     }
 
     /// What was sent and not read.
     pub fn unread(&self) -> usize {
-        self.wire().input.len()
+        self.lock().input.len()
     }
 
     pub fn is_shut_down(&self) -> bool {
-        self.wire().shutdowns > 0
+        self.lock().shutdowns > 0
     }
 }
 
@@ -389,4 +394,12 @@ pub async fn seconds(seconds: u64) {
 
 pub const fn secs(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
+}
+
+/// No deadlines, but that a test that would wait for ever fails: on the paused clock the day is over at
+/// once.
+pub fn patient() -> Timeouts {
+    let mut timeouts = Timeouts::NONE;
+    timeouts.idle = secs(24 * 3600);
+    timeouts
 }

@@ -76,8 +76,8 @@ pub struct Channel<S> {
     /// What has been read and not yet taken. Its front up to the framer's position is done with.
     input: Bytes,
     framer: Framer,
-    /// What was pulled last was a chunk, and its terminator's event is owed.
-    ended: bool,
+    /// What was delivered last was a chunk, and its terminator's event is owed.
+    pub(crate) ended: bool,
     phase: Phase,
     shared: Mutex<Shared>,
     timer: Timer,
@@ -401,7 +401,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Event<Bytes>, ChannelError>>> {
-        if mem::take(&mut self.ended) {
+        if self.ended && ready!(self.poll_owed(cx))? {
             return Poll::Ready(Some(Ok(Event::Terminator)));
         }
         let event = match ready!(self.poll_step(cx)) {
@@ -419,6 +419,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             Err(error) => return Poll::Ready(Some(Err(error))),
         };
         Poll::Ready(Some(Ok(event)))
+    }
+
+    /// Whether the terminator of the last chunk is still to be told, when there is room for what that
+    /// brings forth: not after a close.
+    pub(crate) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ChannelError>> {
+        while self.ended && self.is_open() && self.shared().output.is_full() {
+            ready!(self.poll_room(cx))?;
+        }
+        Poll::Ready(Ok(mem::take(&mut self.ended) && self.is_open()))
     }
 
     /// The next step, or `None` at the end. The positions are in `self.input`.

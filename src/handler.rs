@@ -421,13 +421,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Result<CloseReason<H::Error>, CloseReason<H::Error>> {
         let mut truncated = false;
         loop {
+            if self.ended {
+                if future::poll_fn(|cx| self.poll_owed(cx)).await.map_err(CloseReason::Error)? {
+                    self.call(handler, Callback::FoundTerminator).await?;
+                }
+                self.take_wish()?;
+                continue;
+            }
             match future::poll_fn(|cx| self.poll_step(cx)).await.map_err(CloseReason::Error)? {
                 Some(Step::Data { start, end, ended }) => {
                     if start < end {
                         self.collect(handler, start, end).map_err(CloseReason::Handler)?;
                     }
-                    if ended && self.is_open() {
-                        self.call(handler, Callback::FoundTerminator).await?;
+                    if ended {
+                        self.ended = true;
+                        continue;
                     }
                 }
                 Some(Step::Overlong) => self.call(handler, Callback::Overlong).await?,

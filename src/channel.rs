@@ -476,6 +476,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         if self.poll_handle(cx) == HandleState::Aborted {
             self.abort();
+        }
+        if !self.is_open() {
             return Poll::Ready(Ok(()));
         }
         // The input is drained: now is the time to flush.
@@ -560,6 +562,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         if self.poll_handle(cx) == HandleState::Aborted {
             self.abort();
+        }
+        if !self.is_open() {
             return Poll::Ready(Ok(()));
         }
         let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);

@@ -125,7 +125,7 @@ impl Shared {
         let capacity = self.handle_capacity as usize;
         let receiver = self.receiver.get_or_insert_with(|| Receiver::new(capacity));
         if !self.output.is_open() {
-            receiver.closed();
+            receiver.close();
         }
         receiver.handle()
     }
@@ -137,6 +137,16 @@ impl Shared {
             Wish::Abort => Err(CloseReason::Aborted),
             Wish::Upgrade => Err(CloseReason::Upgrade),
         }
+    }
+
+    /// Takes no more pushes, after those that other tasks were told are accepted.
+    pub(crate) fn close_when_done(&mut self) {
+        if let Some(receiver) = &self.receiver {
+            for item in receiver.close() {
+                let _ = self.output.push(item);
+            }
+        }
+        self.output.close_when_done();
     }
 
     /// Refuses what other tasks push from here on.
@@ -222,7 +232,7 @@ impl<S> Channel<S> {
     /// Takes no more input and no more pushes, and closes once all that was pushed is written. The next
     /// call of [`next`](Self::next) or [`close`](Self::close) does the work.
     pub fn close_when_done(&mut self) {
-        self.shared().output.close_when_done();
+        self.shared().close_when_done();
     }
 
     /// Drops what is queued for output, and input that is buffered or withheld. A scheduled close stays,
@@ -546,15 +556,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     fn poll_output_only(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        if self.poll_handle(cx) == HandleState::Aborted {
-            self.abort();
-        }
-        if self.phase == Phase::Closed {
-            return Poll::Ready(Err(ChannelError::Closed));
-        }
-        match self.poll_output(cx)? {
-            Poll::Ready(()) => Poll::Ready(Ok(())),
-            Poll::Pending => self.poll_deadline(cx, Owed::Nothing),
+        loop {
+            // What other tasks push then waits.
+            let full = self.shared().output.is_full();
+            if self.poll_handle(cx) == HandleState::Aborted {
+                self.abort();
+            }
+            if self.phase == Phase::Closed {
+                return Poll::Ready(Err(ChannelError::Closed));
+            }
+            match self.poll_output(cx)? {
+                Poll::Ready(()) if full => {}
+                Poll::Ready(()) => return Poll::Ready(Ok(())),
+                Poll::Pending => return self.poll_deadline(cx, Owed::Nothing),
+            }
         }
     }
 

@@ -308,7 +308,7 @@ impl<'a> Control<'a> {
 
     /// Closes once all that was pushed is written. No further input is dispatched.
     pub fn close_when_done(&mut self) {
-        lock(self.shared).output.close_when_done();
+        lock(self.shared).close_when_done();
     }
 
     /// Drops what is queued for output, and, when the callback returns, input that is buffered or
@@ -566,11 +566,17 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
     shared: &mut Shared,
     cx: &mut Context<'_>,
 ) -> Poll<Stop> {
-    if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
-        return Poll::Ready(Stop::Aborted);
-    }
-    if let Poll::Ready(Err(error)) = poll_flush(&mut shared.output, io, timer, cx) {
-        return Poll::Ready(Stop::Failed(error.into()));
+    loop {
+        // What other tasks push then waits.
+        let full = shared.output.is_full();
+        if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
+            return Poll::Ready(Stop::Aborted);
+        }
+        match poll_flush(&mut shared.output, io, timer, cx) {
+            Poll::Ready(Ok(())) if full => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Stop::Failed(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => break,
+        }
     }
     let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
     Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))

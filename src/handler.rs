@@ -443,11 +443,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Some(Step::Failed(_) | Step::Pending) => {}
                 None if self.is_open() => {
                     self.call(handler, Callback::Eof { truncated }).await?;
+                    self.take_wish()?;
                     let peer_closed =
                         if truncated { CloseReason::Truncated } else { CloseReason::PeerClosed };
                     return Ok(if self.is_open() { peer_closed } else { CloseReason::Done });
                 }
-                None => return Ok(CloseReason::Done),
+                None => {
+                    // A handle may have aborted.
+                    self.take_wish()?;
+                    return Ok(CloseReason::Done);
+                }
             }
             self.take_wish()?;
         }
@@ -493,7 +498,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     async fn wind_up<E>(&mut self, reason: CloseReason<E>) -> CloseReason<E> {
         let done = match reason {
             CloseReason::Upgrade => self.flush().await,
-            CloseReason::Done if self.take_wish::<E>().is_err() => return CloseReason::Aborted,
             // The peer may well be there to read what was pushed last.
             CloseReason::PeerClosed
             | CloseReason::Truncated
@@ -508,11 +512,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Ok(())
             }
         };
-        match (done, reason) {
-            (Err(error), CloseReason::PeerClosed | CloseReason::Truncated | CloseReason::Done) => {
-                CloseReason::Error(error)
-            }
-            (_, reason) => reason,
+        // A handle may have aborted while that went on.
+        let aborted = self.take_wish::<E>().is_err();
+        match reason {
+            CloseReason::PeerClosed
+            | CloseReason::Truncated
+            | CloseReason::Done
+            | CloseReason::Upgrade => match done {
+                Ok(()) | Err(ChannelError::Closed) if aborted => CloseReason::Aborted,
+                Ok(()) => reason,
+                Err(error) => CloseReason::Error(error),
+            },
+            _ => reason,
         }
     }
 }

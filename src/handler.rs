@@ -329,7 +329,7 @@ impl<'a> Control<'a> {
 
     /// Closes once all that was pushed is written. No further input is dispatched.
     pub fn close_when_done(&mut self) {
-        lock(self.shared).output.close_when_done();
+        lock(self.shared).close_when_done();
     }
 
     /// Drops what is queued for output, and, when the callback returns, input that is buffered or
@@ -528,6 +528,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let mut truncated = false;
         let mut told = false;
         loop {
+            if self.ended {
+                if future::poll_fn(|cx| self.poll_owed(cx)).await.map_err(CloseReason::Error)? {
+                    self.call(handler, Callback::FoundTerminator).await?;
+                }
+                self.take_wish()?;
+                continue;
+            }
             let step = future::poll_fn(|cx| {
                 if shutdown.load(Relaxed) && !told && self.is_between_frames() {
                     return Poll::Ready(Ok(Some(Step::Pending)));
@@ -539,8 +546,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if start < end {
                         self.collect(handler, start, end).map_err(CloseReason::Handler)?;
                     }
-                    if ended && self.is_open() {
-                        self.call(handler, Callback::FoundTerminator).await?;
+                    if ended {
+                        self.ended = true;
+                        continue;
                     }
                 }
                 Some(Step::Overlong) => self.call(handler, Callback::Overlong).await?,
@@ -552,11 +560,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Some(Step::Failed(_)) => {}
                 None if self.is_open() => {
                     self.call(handler, Callback::Eof { truncated }).await?;
+                    self.take_wish()?;
                     let peer_closed =
                         if truncated { CloseReason::Truncated } else { CloseReason::PeerClosed };
                     return Ok(if self.is_open() { peer_closed } else { CloseReason::Done });
                 }
-                None => return Ok(CloseReason::Done),
+                None => {
+                    // A handle may have aborted.
+                    self.take_wish()?;
+                    return Ok(CloseReason::Done);
+                }
             }
             self.take_wish()?;
         }
@@ -572,7 +585,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let mut control = Control::new(framer, shared, input.len());
         handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
         if control.discard {
-            self.discard_input();
+            self.discarded();
         }
         Ok(())
     }
@@ -588,7 +601,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let background = |cx: &mut Context<'_>| poll_background(io, timer, &mut lock(shared), cx);
         callback.call(handler, &mut control, background).await?;
         if control.discard {
-            self.discard_input();
+            self.discarded();
         }
         Ok(())
     }
@@ -602,7 +615,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     async fn wind_up<E>(&mut self, reason: CloseReason<E>) -> CloseReason<E> {
         let done = match reason {
             CloseReason::Upgrade => self.flush().await,
-            CloseReason::Done if self.take_wish::<E>().is_err() => return CloseReason::Aborted,
             // The peer may well be there to read what was pushed last.
             CloseReason::PeerClosed
             | CloseReason::Truncated
@@ -617,11 +629,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Ok(())
             }
         };
-        match (done, reason) {
-            (Err(error), CloseReason::PeerClosed | CloseReason::Truncated | CloseReason::Done) => {
-                CloseReason::Error(error)
-            }
-            (_, reason) => reason,
+        // A handle may have aborted while that went on.
+        let aborted = self.take_wish::<E>().is_err();
+        match reason {
+            CloseReason::PeerClosed
+            | CloseReason::Truncated
+            | CloseReason::Done
+            | CloseReason::Upgrade => match done {
+                Ok(()) | Err(ChannelError::Closed) if aborted => CloseReason::Aborted,
+                Ok(()) => reason,
+                Err(error) => CloseReason::Error(error),
+            },
+            _ => reason,
         }
     }
 }
@@ -677,11 +696,17 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
     shared: &mut Shared,
     cx: &mut Context<'_>,
 ) -> Poll<Stop> {
-    if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
-        return Poll::Ready(Stop::Aborted);
-    }
-    if let Poll::Ready(Err(error)) = poll_flush(&mut shared.output, io, timer, cx) {
-        return Poll::Ready(Stop::Failed(error.into()));
+    loop {
+        // What other tasks push then waits.
+        let full = shared.output.is_full();
+        if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
+            return Poll::Ready(Stop::Aborted);
+        }
+        match poll_flush(&mut shared.output, io, timer, cx) {
+            Poll::Ready(Ok(())) if full => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Stop::Failed(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => break,
+        }
     }
     let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
     trace::timed_out(timeout);

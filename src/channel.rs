@@ -669,8 +669,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         error
     }
 
-    /// Starts the shutdown of an aborted stream, without waiting for it.
+    /// Starts the shutdown of an aborted stream, without waiting for it, unless it was shut down before.
     pub(crate) async fn shut_down(&mut self) {
+        if self.shared().output.is_closed() {
+            return;
+        }
         future::poll_fn(|cx| {
             let _ = Pin::new(&mut self.io).poll_shutdown(cx);
             Poll::Ready(())

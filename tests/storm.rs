@@ -323,6 +323,14 @@ async fn yields(count: usize) {
     }
 }
 
+/// For ever, if there is no number of yields.
+async fn impatience(count: Option<usize>) {
+    match count {
+        Some(count) => yields(count).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Sends the input and takes the output, in random pieces at random times, and pushes digits through a
 /// handle. Returns those that were accepted.
 async fn peer(seed: u64, input: String, peer: Peer, handle: Handle) -> String {
@@ -404,11 +412,11 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
     let mut frame = 0;
     let mut ending = "closed by the peer";
     loop {
-        let patience = if random.one_in(2) { random.below(4) } else { usize::MAX };
+        let patience = random.one_in(2).then(|| random.below(4));
         let event = tokio::select! {
             biased;
             event = channel.next() => event,
-            () = yields(patience) => continue,
+            () = impatience(patience) => continue,
         };
         match event {
             Some(Ok(event)) => {

@@ -371,7 +371,11 @@ async fn peer(seed: u64, input: String, peer: Peer, handle: Handle) -> String {
 }
 
 /// Runs a handler. Returns what it saw and how it ended.
-async fn handled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>, &'static str) {
+async fn handled(
+    plan: &'static Plan,
+    mut channel: Channel<Socket>,
+    far: Peer,
+) -> (Vec<Seen>, &'static str) {
     let mut frame = 0;
     let handle = channel.handle();
     let handler = Scripted::new(move |seen, control| {
@@ -383,9 +387,12 @@ async fn handled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen
         act!(control, handle, &actions);
         match actions.end {
             Some(End::Fail) => Then::Fail("failed"),
-            // A handle is heeded when the callback waits, or when it is over and input is awaited:
-            // here, at once.
-            Some(End::Handle) => wait(yields(1)),
+            Some(End::Handle) => {
+                // A handle is heeded once there is room for what was pushed through it before, while the
+                // callback waits or when it is over and input is awaited: here, in the callback.
+                far.take(usize::MAX);
+                wait(yields(100))
+            }
             _ => wait(yields(actions.yields)),
         }
     });
@@ -471,8 +478,11 @@ async fn run(seed: u64) {
         let mut channel = plan.channel(socket);
         let handle = channel.handle();
         let peering = tokio::spawn(peer(seed, plan.input.clone(), far.clone(), handle.clone()));
-        let (log, ending) =
-            if pull { pulled(plan, channel).await } else { handled(plan, channel).await };
+        let (log, ending) = if pull {
+            pulled(plan, channel).await
+        } else {
+            handled(plan, channel, far.clone()).await
+        };
         assert!(handle.is_closed());
         let accepted = peering.await.unwrap();
         let output = far.output();

@@ -435,7 +435,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Whether the terminator of the last chunk is still to be told, when there is room for what that
     /// brings forth: not after a close.
     pub(crate) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ChannelError>> {
-        while self.ended && self.is_open() && self.shared().output.is_full() {
+        if self.ended && self.is_open() && self.shared().output.is_full() {
             ready!(self.poll_room(cx))?;
         }
         Poll::Ready(Ok(mem::take(&mut self.ended) && self.is_open()))

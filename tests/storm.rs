@@ -323,6 +323,14 @@ async fn yields(count: usize) {
     }
 }
 
+/// For ever, if there is no number of yields.
+async fn impatience(count: Option<usize>) {
+    match count {
+        Some(count) => yields(count).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Sends the input and takes the output, in random pieces at random times, and pushes digits through a
 /// handle. Returns those that were accepted.
 async fn peer(seed: u64, input: String, peer: Peer, handle: Handle) -> String {
@@ -363,7 +371,11 @@ async fn peer(seed: u64, input: String, peer: Peer, handle: Handle) -> String {
 }
 
 /// Runs a handler. Returns what it saw and how it ended.
-async fn handled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>, &'static str) {
+async fn handled(
+    plan: &'static Plan,
+    mut channel: Channel<Socket>,
+    far: Peer,
+) -> (Vec<Seen>, &'static str) {
     let mut frame = 0;
     let handle = channel.handle();
     let handler = Scripted::new(move |seen, control| {
@@ -375,9 +387,12 @@ async fn handled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen
         act!(control, handle, &actions);
         match actions.end {
             Some(End::Fail) => Then::Fail("failed"),
-            // A handle is heeded when the callback waits, or when it is over and input is awaited:
-            // here, at once.
-            Some(End::Handle) => wait(yields(1)),
+            Some(End::Handle) => {
+                // A handle is heeded once there is room for what was pushed through it before, while the
+                // callback waits or when it is over and input is awaited: here, in the callback.
+                far.take(usize::MAX);
+                wait(yields(100))
+            }
             _ => wait(yields(actions.yields)),
         }
     });
@@ -404,11 +419,11 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
     let mut frame = 0;
     let mut ending = "closed by the peer";
     loop {
-        let patience = if random.one_in(2) { random.below(4) } else { usize::MAX };
+        let patience = random.one_in(2).then(|| random.below(4));
         let event = tokio::select! {
             biased;
             event = channel.next() => event,
-            () = yields(patience) => continue,
+            () = impatience(patience) => continue,
         };
         match event {
             Some(Ok(event)) => {
@@ -463,8 +478,11 @@ async fn run(seed: u64) {
         let mut channel = plan.channel(socket);
         let handle = channel.handle();
         let peering = tokio::spawn(peer(seed, plan.input.clone(), far.clone(), handle.clone()));
-        let (log, ending) =
-            if pull { pulled(plan, channel).await } else { handled(plan, channel).await };
+        let (log, ending) = if pull {
+            pulled(plan, channel).await
+        } else {
+            handled(plan, channel, far.clone()).await
+        };
         assert!(handle.is_closed());
         let accepted = peering.await.unwrap();
         let output = far.output();

@@ -113,10 +113,18 @@ struct Echo {
     chunked: bool,
 }
 
-/// What a response has behind its head.
-enum Content {
-    Bytes(Bytes),
-    Producer(Pin<Box<dyn Producer + Send>>),
+/// What a response has behind its head: bytes that are there, and what is yet to be produced. The
+/// former fill the queue, so that a peer that pipelines requests does not have many files open.
+#[derive(Default)]
+struct Content {
+    start: Bytes,
+    rest: Option<Pin<Box<dyn Producer + Send>>>,
+}
+
+impl From<Bytes> for Content {
+    fn from(start: Bytes) -> Self {
+        Content { start, rest: None }
+    }
 }
 
 /// An error ends the connection, once what was pushed before is written.
@@ -231,21 +239,19 @@ impl Session {
             Found::File(opened) => {
                 let length = Length::Known(opened.length);
                 let head = response::Head::new(200, &opened.content_type, length);
-                let start = Bytes::from(opened.start);
+                let mut content = Content::from(Bytes::from(opened.start));
                 // No more than was promised, and no less, even if the file changes.
-                let content = match opened.length - start.len() as u64 {
-                    0 => Content::Bytes(start),
-                    rest => {
-                        let rest = Exact::new(tokio::fs::File::from_std(opened.file), rest);
-                        Content::Producer(Box::pin(start.chain(rest)))
-                    }
-                };
+                let left = opened.length - content.start.len() as u64;
+                if left > 0 {
+                    let file = tokio::fs::File::from_std(opened.file);
+                    content.rest = Some(Box::pin(Exact::new(file, left)));
+                }
                 (head, content)
             }
             Found::Page(page) => {
                 let length = Length::Known(page.len() as u64);
                 let head = response::Head::new(200, "text/html; charset=utf-8", length);
-                (head, Content::Bytes(Bytes::from_static(page.as_bytes())))
+                (head, Bytes::from_static(page.as_bytes()).into())
             }
             Found::Moved(location) => {
                 let (mut head, text) = text(301, "it is a directory\n");
@@ -265,12 +271,13 @@ impl Session {
             Some(count) => count.parse().ok().filter(|count| *count <= MAX_TICKS),
         };
         let ticks = ticks(count.ok_or(Refusal::new(400, "n must be 100 at most"))?);
-        let (length, content): (_, Pin<Box<dyn Producer + Send>>) = match request.is_1_1 {
+        let (length, ticks): (_, Pin<Box<dyn Producer + Send>>) = match request.is_1_1 {
             true => (Length::Chunked, Box::pin(Chunked::new(ticks))),
             false => (Length::Connection, Box::pin(ticks)),
         };
         let head = response::Head::new(200, TEXT, length);
-        self.respond(request, head, Content::Producer(content), control)
+        let content = Content { start: Bytes::new(), rest: Some(ticks) };
+        self.respond(request, head, content, control)
     }
 
     /// Sends the body of the request back as it comes: with its length if that was stated, in chunks
@@ -285,7 +292,7 @@ impl Session {
         // Not the type the request stated: a page echoed as a page would run its scripts here.
         let mut head = response::Head::new(200, "application/octet-stream", length);
         let Some(aim) = aim else {
-            return self.respond(request, head, Content::Bytes(Bytes::new()), control);
+            return self.respond(request, head, Content::default(), control);
         };
         if request.expects_continue {
             let _ = control.push("HTTP/1.1 100 Continue\r\n\r\n");
@@ -319,10 +326,10 @@ impl Session {
         head.connection(request, keep_alive);
         let _ = control.push(head.finish());
         if request.method != Method::Head {
-            let _ = match content {
-                Content::Bytes(bytes) => control.push(bytes).map_err(drop),
-                Content::Producer(producer) => control.push_with_producer(producer).map_err(drop),
-            };
+            let _ = control.push(content.start);
+            if let Some(rest) = content.rest {
+                let _ = control.push_with_producer(rest);
+            }
         }
         if !keep_alive {
             control.close_when_done();
@@ -418,7 +425,7 @@ impl Echo {
 /// A short answer in words.
 fn text(status: u16, text: &'static str) -> (response::Head, Content) {
     let head = response::Head::new(status, TEXT, Length::Known(text.len() as u64));
-    (head, Content::Bytes(Bytes::from_static(text.as_bytes())))
+    (head, Bytes::from_static(text.as_bytes()).into())
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -331,8 +331,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// # Errors
     ///
-    /// [`ChannelError`], once; then `None`. After [`ChannelError::Overlong`] and
-    /// [`ChannelError::Timeout`] an answer can still be pushed and the channel closed.
+    /// [`ChannelError`], once; then `None`. After [`ChannelError::Overlong`], and after
+    /// [`ChannelError::Timeout`] where it is the peer's turn ([`Timeout::Frame`], and [`Timeout::Idle`]
+    /// with nothing queued), an answer can still be pushed and the channel closed.
     ///
     /// # Cancellation safety
     ///
@@ -656,7 +657,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
         trace::timed_out(timeout);
         let error = ChannelError::Timeout(timeout);
-        if timeout == Timeout::Frame {
+        // It is the peer's turn, and it may well be there to be told.
+        let quiet = self.phase == Phase::Open && self.shared().output.is_idle();
+        if timeout == Timeout::Frame || (timeout == Timeout::Idle && quiet) {
             self.phase = Phase::Broken;
             return Poll::Ready(Err(error));
         }
@@ -705,6 +708,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let counted = matches!(self.framer.terminator(), Terminator::Count(_));
         let begun = self.framer.is_mid_frame() && !(counted && self.framer.length() == 0);
         self.is_open() && !begun
+    }
+
+    /// Something is queued for output.
+    pub(crate) fn is_busy(&mut self) -> bool {
+        !self.shared().output.is_idle()
     }
 
     /// Takes pushes, and dispatches.

@@ -1057,5 +1057,7 @@ const READ_SIZE: u32 = 64 * 1024;
 pub(crate) const HANDLE_CAPACITY: u32 = 64 * 1024;
 /// What a peer may still send, in bytes, after the channel has closed its half.
 const LINGER_BYTES: u32 = 256 * 1024;
-/// From so many bytes on a chunk is shared rather than copied.
-const SHARE: usize = 512;
+/// From so many bytes on a chunk is shared rather than copied. Whoever keeps it keeps the read buffer, of
+/// which it must be a good part: a peer that sends little at a time must not make a queue of little
+/// pieces hold many times what it counts.
+const SHARE: usize = 16 * 1024;

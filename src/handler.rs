@@ -232,7 +232,7 @@ impl<'a> Chunk<'a> {
         Chunk { input, start, end }
     }
 
-    /// The bytes, to be kept: without a copy if there are many. Of fewer than 512 a copy is made, so
+    /// The bytes, to be kept: without a copy if there are many. Of fewer than 16 KiB a copy is made, so
     /// that a small piece does not keep the whole read buffer.
     pub fn to_bytes(&self) -> Bytes {
         keep(self.input, self.start, self.end)

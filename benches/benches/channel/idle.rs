@@ -49,12 +49,14 @@ impl Handler for Answer {
 }
 
 /// The channel is moved into the task once, and not held as an argument besides.
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its argument twice")]
 fn handler(mut channel: Channel<TcpStream>) -> impl Future<Output = ()> {
     async move {
         channel.run(Answer).await;
     }
 }
 
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its argument twice")]
 fn pull(mut channel: Channel<TcpStream>) -> impl Future<Output = ()> {
     async move {
         while let Some(event) = channel.next().await {

@@ -546,11 +546,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let mut told = false;
         loop {
             if self.ended {
-                if future::poll_fn(|cx| self.poll_owed(cx)).await.map_err(CloseReason::Error)? {
-                    self.call(handler, Callback::FoundTerminator).await?;
+                if self.has_room()
+                    || future::poll_fn(|cx| self.poll_owed(cx)).await.map_err(CloseReason::Error)?
+                {
+                    self.ended = false;
+                    self.found_terminator(handler).await?;
                 }
                 self.take_wish()?;
                 continue;
+            }
+            // Most frames are there already, and take this way.
+            if told || !shutdown.load(Relaxed) {
+                if let Some(Step::Data { start, end, ended }) = self.step_at_once() {
+                    if start < end {
+                        self.collect(handler, start, end).map_err(CloseReason::Handler)?;
+                    }
+                    self.ended = ended;
+                    if !ended {
+                        self.take_wish()?;
+                    }
+                    continue;
+                }
             }
             let step = future::poll_fn(|cx| {
                 if shutdown.load(Relaxed) && !told && self.is_between_frames() {
@@ -601,6 +617,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
+    #[inline]
     fn collect<H: Handler>(
         &mut self,
         handler: &mut H,
@@ -623,6 +640,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
         let Split { input, framer, shared, .. } = self.split();
         handler.timed_out(timeout, &mut Control::new(framer, shared, input.len()))
+    }
+
+    /// As [`call`](Self::call), without the choice: this is the callback that comes for each frame.
+    async fn found_terminator<H: Handler>(
+        &mut self,
+        handler: &mut H,
+    ) -> Result<(), CloseReason<H::Error>> {
+        self.release_input();
+        let Split { io, input, framer, shared, timer } = self.split();
+        let mut control = Control::new(framer, shared, input.len());
+        {
+            let mut called = pin!(handler.found_terminator(&mut control));
+            future::poll_fn(|cx| match called.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(result.map_err(CloseReason::Handler)),
+                Poll::Pending => {
+                    poll_background(io, timer, &mut lock(shared), cx).map(|stop| Err(stop.into()))
+                }
+            })
+            .await?;
+        }
+        if control.discard {
+            self.discarded();
+        }
+        Ok(())
     }
 
     async fn call<H: Handler>(
@@ -711,12 +752,7 @@ impl Callback {
         });
         future::poll_fn(|cx| match called.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(result.map_err(CloseReason::Handler)),
-            Poll::Pending => background(cx).map(|stop| {
-                Err(match stop {
-                    Stop::Aborted => CloseReason::Aborted,
-                    Stop::Failed(error) => CloseReason::Error(error),
-                })
-            }),
+            Poll::Pending => background(cx).map(|stop| Err(stop.into())),
         })
         .await
     }
@@ -726,6 +762,15 @@ impl Callback {
 pub(crate) enum Stop {
     Aborted,
     Failed(ChannelError),
+}
+
+impl<E> From<Stop> for CloseReason<E> {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Aborted => CloseReason::Aborted,
+            Stop::Failed(error) => CloseReason::Error(error),
+        }
+    }
 }
 
 /// What goes on while a callback waits: pushes of other tasks, writing, deadlines.

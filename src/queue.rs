@@ -207,6 +207,7 @@ impl Output {
     }
 
     /// Is above the high-water mark, or was and is not yet down to the low one.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         match self.state {
             State::Open => self.weight() >= self.high_water_mark(),
@@ -269,6 +270,7 @@ impl Output {
     }
 
     /// What the marks are compared with: bytes, and a fixed cost for each producer.
+    #[inline]
     fn weight(&self) -> usize {
         self.busy.as_ref().map_or(0, |busy| busy.weight())
     }

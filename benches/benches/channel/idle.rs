@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use asynchat::{Channel, ChannelBuilder, Chunk, Control, Event, Framer, Handler, Timeouts};
+use asynchat::{Channel, Chunk, Control, Event, Framer, Handler, Timeouts};
 use asynchat_benches::Bench;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,15 +48,21 @@ impl Handler for Answer {
     }
 }
 
-async fn handler(builder: ChannelBuilder, stream: TcpStream) {
-    builder.build(stream).run(Answer).await;
+/// The channel is moved into the task once, and not held as an argument besides.
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its argument twice")]
+fn handler(mut channel: Channel<TcpStream>) -> impl Future<Output = ()> {
+    async move {
+        channel.run(Answer).await;
+    }
 }
 
-async fn pull(builder: ChannelBuilder, stream: TcpStream) {
-    let mut channel = builder.build(stream);
-    while let Some(event) = channel.next().await {
-        if event.expect("well-formed") == Event::Terminator {
-            let _ = channel.push(ANSWER);
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its argument twice")]
+fn pull(mut channel: Channel<TcpStream>) -> impl Future<Output = ()> {
+    async move {
+        while let Some(event) = channel.next().await {
+            if event.expect("well-formed") == Event::Terminator {
+                let _ = channel.push(ANSWER);
+            }
         }
     }
 }
@@ -106,10 +112,10 @@ pub fn serve(kind: &str) {
             match kind {
                 "bare" => tokio::spawn(bare(stream)),
                 "buffered" => tokio::spawn(buffered(stream)),
-                "handler" => tokio::spawn(handler(plain.clone(), stream)),
-                "handler, defaults" => tokio::spawn(handler(defaults.clone(), stream)),
-                "pull" => tokio::spawn(pull(plain.clone(), stream)),
-                "pull, defaults" => tokio::spawn(pull(defaults.clone(), stream)),
+                "handler" => tokio::spawn(handler(plain.build(stream))),
+                "handler, defaults" => tokio::spawn(handler(defaults.build(stream))),
+                "pull" => tokio::spawn(pull(plain.build(stream))),
+                "pull, defaults" => tokio::spawn(pull(defaults.build(stream))),
                 other => panic!("{other}?"),
             };
         }
@@ -193,12 +199,10 @@ fn sizes() {
     let mut channel = Channel::new(ours, b"\n");
     let run = size_of_val(&channel.run(Answer));
     let next = size_of_val(&channel.next());
-    println!(
-        "bytes: Channel<TcpStream> {}, of which Framer {} and TcpStream {}; futures: run {run}, next {next}",
-        size_of::<Channel<TcpStream>>(),
-        size_of::<Framer>(),
-        size_of::<TcpStream>(),
-    );
+    let (framer, stream) = (size_of::<Framer>(), size_of::<TcpStream>());
+    let whole = size_of::<Channel<TcpStream>>();
+    println!("bytes: Channel<TcpStream> {whole}, of which Framer {framer} and TcpStream {stream};");
+    println!("       the futures of run {run}, of next {next}");
 }
 
 pub fn idle(bench: &mut Bench) {

@@ -7,6 +7,7 @@ use asynchat::{
     Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, Framer, Limit, Terminator,
 };
 use support::drive::Lent;
+use support::model::Follower;
 use support::{Decoding, End, Log, Script, T, any, bytes, data, decoders, verify, verify_model};
 
 use Log::{Failed, Overlong, Truncated};
@@ -360,6 +361,64 @@ fn a_switch_to_something_buffered_finds_it() {
             let script = Script::new(bytes(far)).then(Count(count)).then(bytes(far));
             let input = format!("a{far}{}xy{far}{far}z{far}", far.repeat(3));
             verify_model(&script, input.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn what_one_terminator_withheld_is_no_beginning_of_another() {
+    let specs = [
+        bytes("\r\n"),
+        bytes("abcabd"),
+        bytes("0123456789abcdefghijklmn"),
+        bytes("bcabcabcabcabcabcabcabcabcabx"),
+        any(["abcabd", "~"]),
+        any(["bcabx", "cd", "~~"]),
+        any(["0123456789abcdefghijklmn", "bca"]),
+        any(["\n", "\r\n"]),
+    ];
+    for first in &specs {
+        for second in &specs {
+            for (old, len) in
+                first.delimiters().iter().flat_map(|d| (1..d.len()).map(move |n| (d, n)))
+            {
+                for new in second.delimiters() {
+                    each(&script(first.clone()), |decoder| {
+                        let mut follower = Follower::new(first.clone(), Limit::Unlimited);
+                        let (head, tail) = old.split_at(len);
+                        let go_on = |decoder: &mut dyn Decoding,
+                                     follower: &mut Follower,
+                                     read: &[u8]| {
+                            decoder.feed(read);
+                            follower.feed(read);
+                            loop {
+                                let returned = decoder.call(false);
+                                let matched = decoder.control().matched();
+                                if let Err(wrong) = follower.observe(false, &returned, matched) {
+                                    panic!(
+                                        "{}: {first:?} to {second:?} at {len}: {wrong}",
+                                        decoder.name()
+                                    );
+                                }
+                                if returned == Ok(None) {
+                                    break;
+                                }
+                            }
+                            assert_eq!(decoder.buffered(), follower.input);
+                        };
+                        go_on(decoder, &mut follower, head);
+                        decoder.control().set_terminator(second.terminator());
+                        follower.set_terminator(second.clone());
+                        // Without a look in between, and with one.
+                        if len % 2 == 0 {
+                            go_on(decoder, &mut follower, b"");
+                        }
+                        go_on(decoder, &mut follower, tail);
+                        go_on(decoder, &mut follower, &new[len.min(new.len())..]);
+                        go_on(decoder, &mut follower, new);
+                    });
+                }
+            }
         }
     }
 }

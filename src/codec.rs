@@ -209,6 +209,7 @@ impl Decoder for TerminatorCodec {
     type Item = Event<Bytes>;
     type Error = CodecError;
 
+    #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Event<Bytes>>, CodecError> {
         self.step(src, false)
     }

@@ -55,24 +55,25 @@ use crate::terminator::{Delimiter, DelimiterKind, Terminator};
 /// the terminator has. Incomplete input is not an error: `next` returns `Ok(None)` and wants more.
 #[derive(Clone, Debug)]
 pub struct Framer {
-    terminator: Terminator,
-    limit: Limit,
     state: State,
-    /// Whether hits of the scanner need no second look: a delimiter of one or two bytes.
-    direct: bool,
-    /// Which member of a set ended the last frame.
-    matched: usize,
-    /// Bytes of the current frame that have been delivered. `0 <= length <= limit.max()` while the
-    /// limit is in force.
-    length: u64,
+    /// The length of a delimiter of one or two bytes, whose hits need no second look; else 0.
+    direct: u8,
     /// The stream offset of the first byte of the input.
     origin: u64,
     /// The stream offset of the first byte that is not done with. `origin <= position`.
     position: u64,
+    /// Bytes of the current frame that have been delivered.
+    length: u64,
+    /// `limit.max()`. `length <= max` while a limit is in force that was not lowered in mid-frame.
+    max: u64,
+    scanner: Scanner,
+    terminator: Terminator,
+    limit: Limit,
     /// The stream offset after the last byte that has been seen and withheld. What is between
     /// `position` and here is withheld, nothing if `position` has come further.
     seen: u64,
-    scanner: Scanner,
+    /// Which member of a set ended the last frame.
+    matched: usize,
 }
 
 /// ```text
@@ -85,13 +86,16 @@ pub struct Framer {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// In a frame, or before one.
     Frame,
+    /// The same, where the terminator is direct.
+    Direct,
     /// A chunk was delivered and the terminator behind it consumed.
     Ended,
     /// Dropping the rest of an overlong frame.
     Skipping,
     /// An overlong frame under `Limit::Fail`.
-    Failed(OverlongError),
+    Failed,
     /// `Truncated` has been said.
     Finished,
 }
@@ -116,16 +120,17 @@ impl Framer {
     /// Makes a framer without a limit, since it keeps nothing.
     pub fn new(terminator: impl Into<Terminator>) -> Self {
         let mut framer = Framer {
-            terminator: Terminator::None,
-            limit: Limit::Unlimited,
             state: State::Frame,
-            direct: false,
-            matched: 0,
-            length: 0,
+            direct: 0,
             origin: 0,
             position: 0,
-            seen: 0,
+            length: 0,
+            max: u64::MAX,
             scanner: Scanner::new(),
+            terminator: Terminator::None,
+            limit: Limit::Unlimited,
+            seen: 0,
+            matched: 0,
         };
         framer.set_terminator(terminator);
         framer
@@ -143,13 +148,27 @@ impl Framer {
     /// # Errors
     ///
     /// [`OverlongError`] after `Event::Overlong`, under [`Limit::Fail`], until the terminator is set.
-    #[inline]
+    #[inline(always)]
     pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
         if self.state == State::Ended {
-            self.state = State::Frame;
+            self.state = self.in_frame();
             return Ok(Some(Event::Terminator));
         }
-        let step = self.step(input, false);
+        if self.state == State::Direct {
+            if let Some(Step::Data { start, end, .. }) = self.step_hit(input) {
+                if start == end {
+                    return Ok(Some(Event::Terminator));
+                }
+                self.state = State::Ended;
+                return Ok(Some(Event::Chunk(&input[start..end])));
+            }
+        }
+        self.next_on(input)
+    }
+
+    #[inline(never)]
+    fn next_on<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
+        let step = self.step_on(input, false);
         self.event(input, step)
     }
 
@@ -176,7 +195,7 @@ impl Framer {
         input: &'b [u8],
     ) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
         if self.state == State::Ended {
-            self.state = State::Frame;
+            self.state = self.in_frame();
             return Ok(Some(Event::Terminator));
         }
         let step = self.step(input, true);
@@ -217,19 +236,27 @@ impl Framer {
         self.switch(terminator.into());
     }
 
+    #[inline]
     fn switch(&mut self, terminator: Terminator) {
+        self.direct = match &terminator {
+            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
+                needle.len() as u8
+            }
+            _ => 0,
+        };
         self.scanner.aim(&terminator);
         if matches!(terminator, Terminator::None) {
             self.length = 0;
         }
-        self.direct = matches!(
-            &terminator,
-            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2
-        );
         self.terminator = terminator;
         if self.state != State::Ended {
-            self.state = State::Frame;
+            self.state = self.in_frame();
         }
+    }
+
+    #[inline]
+    fn in_frame(&self) -> State {
+        if self.direct > 0 { State::Direct } else { State::Frame }
     }
 
     /// The terminator in force. Of a count, what remains.
@@ -240,6 +267,7 @@ impl Framer {
     /// Sets the limit, for the current frame too.
     pub fn set_limit(&mut self, limit: Limit) {
         self.limit = limit;
+        self.max = limit.max();
     }
 
     /// The limit in force.
@@ -264,8 +292,8 @@ impl Framer {
             (_, State::Ended | State::Finished) => false,
             (Terminator::Count(_), _) => true,
             (Terminator::None, _) => false,
-            (_, State::Skipping | State::Failed(_)) => true,
-            (_, State::Frame) => self.length > 0 || self.position < self.seen,
+            (_, State::Skipping | State::Failed) => true,
+            (_, State::Frame | State::Direct) => self.length > 0 || self.position < self.seen,
         }
     }
 
@@ -282,6 +310,13 @@ impl Framer {
     /// ```
     pub fn matched(&self) -> usize {
         self.matched
+    }
+
+    /// Whether the current frame may be longer than it is: after a step that delivered a part of it, no
+    /// other step follows without more input.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.length < self.max
     }
 
     /// How many bytes of the current frame have been delivered.
@@ -318,7 +353,20 @@ impl Framer {
     /// steps keeps the second event itself.
     #[inline(always)]
     pub(crate) fn step(&mut self, input: &[u8], eof: bool) -> Step {
-        match self.step_direct(input) {
+        if self.state == State::Direct {
+            if let Some(step) = self.step_hit(input) {
+                return step;
+            }
+        }
+        self.step_on(input, eof)
+    }
+
+    #[inline(never)]
+    fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
+        if self.state == State::Direct && !eof {
+            return self.step_miss(input);
+        }
+        match self.step_count(input) {
             Some(step) => step,
             None => self.step_slow(input, eof),
         }
@@ -326,36 +374,77 @@ impl Framer {
 
     /// The step that most calls take: the next hit is known and the frame within its limit.
     #[inline(always)]
-    fn step_direct(&mut self, input: &[u8]) -> Option<Step> {
-        if !self.direct || self.state != State::Frame {
-            return None;
-        }
+    fn step_hit(&mut self, input: &[u8]) -> Option<Step> {
         let hit = self.scanner.next_hit(self.position)?;
-        let Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) = &self.terminator else {
-            return None;
-        };
-        let next = hit + needle.len() as u64;
-        let length = self.length.saturating_add(hit - self.position);
-        if next > self.origin + input.len() as u64 || length > self.limit.max() {
-            return None;
-        }
         let start = (self.position - self.origin) as usize;
         let end = (hit - self.origin) as usize;
+        let length = self.length.saturating_add(hit - self.position);
+        if end + usize::from(self.direct) > input.len() || length > self.max {
+            return None;
+        }
         self.scanner.take_hit();
-        self.position = next;
+        self.position = hit + u64::from(self.direct);
         self.length = 0;
         self.matched = 0;
         Some(Step::Data { start, end, ended: true })
     }
 
-    /// Any step, and those at the end of the input.
+    /// The step where a direct terminator has no known hits: look for more, or deliver what is there.
+    #[inline]
+    fn step_miss(&mut self, input: &[u8]) -> Step {
+        let end = self.origin + input.len() as u64;
+        if self.position > end || self.scanner.next_hit(self.position).is_some() {
+            // Input was dropped, or the hit is behind the limit.
+            return self.step_slow(input, false);
+        }
+        if self.scanner.refill(input, self.origin, self.position) {
+            let step = self.step_hit(input);
+            return step.unwrap_or_else(|| self.step_slow(input, false));
+        }
+        let withheld = self.position < end
+            && self.direct == 2
+            && input.last() == Some(&self.scanner.first_byte());
+        let start = (self.position - self.origin) as usize;
+        let next = end - u64::from(withheld);
+        let length = self.length.saturating_add(next - self.position);
+        if length > self.max {
+            return self.step_slow(input, false);
+        }
+        self.seen = end;
+        if next == self.position {
+            return Step::Pending;
+        }
+        self.position = next;
+        self.length = length;
+        Step::Data { start, end: (next - self.origin) as usize, ended: false }
+    }
+
+    /// The step where all of a count is there.
+    #[inline(always)]
+    fn step_count(&mut self, input: &[u8]) -> Option<Step> {
+        let Terminator::Count(remaining) = self.terminator else {
+            return None;
+        };
+        let start = (self.position - self.origin) as usize;
+        let available = input.len().checked_sub(start)?;
+        if remaining > available as u64 || self.state != State::Frame {
+            return None;
+        }
+        self.terminator = Terminator::None;
+        self.length = 0;
+        self.matched = 0;
+        self.position += remaining;
+        Some(Step::Data { start, end: start + remaining as usize, ended: true })
+    }
+
+    /// Any step.
     #[inline(never)]
     fn step_slow(&mut self, input: &[u8], eof: bool) -> Step {
         match self.state {
-            State::Failed(error) => return Step::Failed(error),
+            State::Failed => return Step::Failed(OverlongError::new(self.max)),
             State::Finished if eof => return Step::Pending,
-            State::Finished => self.state = State::Frame,
-            State::Frame | State::Ended | State::Skipping => {}
+            State::Finished => self.state = self.in_frame(),
+            State::Frame | State::Direct | State::Ended | State::Skipping => {}
         }
         if self.position - self.origin > input.len() as u64 {
             // The caller has dropped input that it was not told to.
@@ -369,22 +458,22 @@ impl Framer {
                 Step::Data { start, end: input.len(), ended: false }
             }
             Terminator::None => Step::Pending,
-            Terminator::Count(remaining) => {
-                let taken = available.min(usize::try_from(*remaining).unwrap_or(usize::MAX));
-                let end = start + taken;
-                *remaining -= taken as u64;
-                let ended = *remaining == 0;
-                self.position += taken as u64;
-                if ended {
-                    self.terminator = Terminator::None;
-                    self.length = 0;
-                    self.matched = 0;
-                } else if taken > 0 {
-                    self.length += taken as u64;
+            Terminator::Count(remaining) if *remaining > available as u64 => {
+                if available > 0 {
+                    *remaining -= available as u64;
+                    self.position += available as u64;
+                    self.length += available as u64;
+                    Step::Data { start, end: input.len(), ended: false }
+                } else if eof {
+                    self.finish()
                 } else {
-                    return if eof { self.finish() } else { Step::Pending };
+                    Step::Pending
                 }
-                Step::Data { start, end, ended }
+            }
+            Terminator::Count(_) => {
+                // As it was after the end of the input, or in a state that a switch has left.
+                self.state = State::Frame;
+                self.step_count(input).unwrap_or(Step::Pending)
             }
             Terminator::Bytes(_) | Terminator::AnyOf(_) => self.step_delimited(input, start, eof),
         }
@@ -402,17 +491,16 @@ impl Framer {
             if self.state == State::Skipping {
                 self.position = self.origin + next as u64;
                 if ended {
-                    self.state = State::Frame;
+                    self.state = self.in_frame();
                     start = next;
                     continue;
                 }
                 self.seen = self.origin + input.len() as u64;
                 return if eof { self.finish() } else { Step::Pending };
             }
-            let max = self.limit.max();
             let known = (end - start) as u64;
-            if self.length.saturating_add(known) > max {
-                return self.step_overlong(start, max);
+            if self.length.saturating_add(known) > self.max {
+                return self.step_overlong(start);
             }
             self.position = self.origin + next as u64;
             if let Found::At { member, .. } = found {
@@ -430,9 +518,9 @@ impl Framer {
         }
     }
 
-    /// A frame is longer than `max`: deliver what the limit has room for, then say so.
-    fn step_overlong(&mut self, start: usize, max: u64) -> Step {
-        let room = max.saturating_sub(self.length);
+    /// A frame is longer than its limit: deliver what that has room for, then say so.
+    fn step_overlong(&mut self, start: usize) -> Step {
+        let room = self.max.saturating_sub(self.length);
         if room > 0 {
             self.position += room;
             self.length += room;
@@ -440,7 +528,7 @@ impl Framer {
         }
         self.length = 0;
         self.state = match self.limit {
-            Limit::Fail(max) => State::Failed(OverlongError::new(max)),
+            Limit::Fail(_) => State::Failed,
             Limit::Skip(_) | Limit::Unlimited => State::Skipping,
         };
         Step::Overlong

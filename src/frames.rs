@@ -1,6 +1,6 @@
 use std::ops::Range;
 use std::str::Utf8Error;
-use std::{fmt, str};
+use std::{fmt, mem, str};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -110,6 +110,7 @@ impl FrameCodec {
         BatchCodec { codec: self, expected: 0, held: None }
     }
 
+    #[inline]
     fn decode_frame(&mut self, src: &mut BytesMut, eof: bool) -> Result<Option<Frame>, CodecError> {
         match self.cutter.cut(src, eof) {
             Cut::Complete(payload) => {
@@ -140,6 +141,7 @@ impl Decoder for FrameCodec {
     type Item = Frame;
     type Error = CodecError;
 
+    #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
         self.decode_frame(src, false)
     }
@@ -294,7 +296,8 @@ impl BatchCodec {
             Cut::Failed(_) | Cut::Complete(_) => None,
             Cut::Pending => {
                 cutter.drop_skipped(src);
-                if !eof {
+                // A batch still shares the buffer: to make room now would be to allocate.
+                if !eof && batch.is_none() {
                     reserve(src);
                 }
                 None
@@ -308,6 +311,7 @@ impl Decoder for BatchCodec {
     type Item = Frame<Batch>;
     type Error = CodecError;
 
+    #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame<Batch>>, CodecError> {
         self.decode_batch(src, false)
     }
@@ -370,8 +374,8 @@ impl fmt::Debug for Batch {
 #[derive(Clone, Debug)]
 struct Cutter {
     framer: Framer,
-    /// The payload found so far of an unfinished frame, within the buffer.
-    open: Option<Range<usize>>,
+    /// The payload found so far of an unfinished frame, within the buffer. Empty if there is none.
+    open: Range<usize>,
 }
 
 /// A frame's end, with its payload's place in the buffer.
@@ -386,7 +390,7 @@ enum Cut {
 impl Cutter {
     fn new(terminator: Terminator) -> Self {
         let framer = Framer::new(terminator).with_limit(Limit::Skip(DEFAULT_LIMIT));
-        Cutter { framer, open: None }
+        Cutter { framer, open: 0..0 }
     }
 
     #[inline]
@@ -394,19 +398,21 @@ impl Cutter {
         if self.framer.consumed() > src.len() {
             // Somebody has shortened the buffer: what was found is not there any more.
             self.framer.discard();
-            self.open = None;
+            self.open = 0..0;
         }
         loop {
             match self.framer.step(src, eof) {
                 Step::Data { start, end, ended } => {
-                    let start = match self.open.take() {
-                        Some(open) if open.end == start => open.start,
-                        _ => start,
-                    };
-                    if ended {
-                        return Cut::Complete(start..end);
+                    if start != self.open.end {
+                        self.open.start = start;
                     }
-                    self.open = Some(start..end);
+                    self.open.end = end;
+                    if ended {
+                        return Cut::Complete(mem::replace(&mut self.open, 0..0));
+                    }
+                    if !eof && self.framer.has_room() {
+                        return Cut::Pending;
+                    }
                 }
                 Step::Overlong => return Cut::Overlong(self.take_open()),
                 Step::Truncated => return Cut::Truncated(self.take_open()),
@@ -419,7 +425,10 @@ impl Cutter {
     /// What there is of a frame that ends without a terminator.
     fn take_open(&mut self) -> Range<usize> {
         let here = self.framer.consumed();
-        self.open.take().unwrap_or(here..here)
+        match mem::replace(&mut self.open, 0..0) {
+            open if open.is_empty() => here..here,
+            open => open,
+        }
     }
 
     /// How much of the buffer has been cut.
@@ -431,8 +440,8 @@ impl Cutter {
     #[inline]
     fn split(&mut self, src: &mut BytesMut, payload: Range<usize>, consumed: usize) -> Bytes {
         self.framer.consume(consumed);
-        if let Some(open) = &mut self.open {
-            *open = open.start - consumed..open.end - consumed;
+        if !self.open.is_empty() {
+            self.open = self.open.start - consumed..self.open.end - consumed;
         }
         let consumed = consumed.min(src.len());
         if payload.is_empty() {
@@ -441,13 +450,15 @@ impl Cutter {
         }
         let mut front = src.split_to(consumed);
         front.truncate(payload.end);
-        front.advance(payload.start.min(front.len()));
+        if payload.start > 0 {
+            front.advance(payload.start.min(front.len()));
+        }
         front.freeze()
     }
 
     /// Takes what has been skipped off the buffer.
     fn drop_skipped(&mut self, src: &mut BytesMut) {
-        if self.open.is_none() {
+        if self.open.is_empty() {
             src.advance(self.framer.take_consumed().min(src.len()));
         }
     }

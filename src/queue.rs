@@ -81,8 +81,7 @@ impl Output {
             return Err(PushError(item));
         }
         if !item.as_ref().is_empty() {
-            let block = self.block as usize;
-            self.busy().push(item, block);
+            self.busy().push(item);
         }
         Ok(())
     }
@@ -95,9 +94,7 @@ impl Output {
         if !self.is_open() {
             return Err(PushError(producer));
         }
-        self.busy()
-            .waiting
-            .push_back(Waiting { producer: Box::pin(producer), behind: Pieces::default() });
+        self.busy().waiting.push_back(Waiting { producer: Box::pin(producer), behind: None });
         Ok(())
     }
 
@@ -109,11 +106,10 @@ impl Output {
         if !self.is_open() {
             return Err(io::Error::from(SinkError::Closed).into());
         }
-        let block = self.block as usize;
         let mut busy = self.busy.take().unwrap_or_default();
         // This stands if the encoder panics.
         let state = mem::replace(&mut self.state, State::Failed);
-        let result = busy.push_encoded(encode, block);
+        let result = busy.push_encoded(encode);
         self.busy = Some(busy);
         self.state = state;
         result
@@ -412,7 +408,14 @@ struct Busy {
 
 struct Waiting {
     producer: Pin<Box<dyn Producer + Send>>,
-    behind: Pieces,
+    // Boxed, as there is often none.
+    behind: Option<Box<Pieces>>,
+}
+
+impl Waiting {
+    fn behind(&self) -> usize {
+        self.behind.as_ref().map_or(0, |pieces| pieces.len())
+    }
 }
 
 /// Why no more was got from the producers.
@@ -426,17 +429,16 @@ enum Stop {
 }
 
 impl Busy {
-    fn push<T: Payload>(&mut self, item: T, block: usize) {
-        self.at_end(|pieces| pieces.push(item, block));
+    fn push<T: Payload>(&mut self, item: T) {
+        self.at_end(|pieces| pieces.push(item));
     }
 
     fn push_encoded<E>(
         &mut self,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-        block: usize,
     ) -> Result<(), E> {
         self.at_end(|pieces| {
-            pieces.make_room(0, block);
+            pieces.make_room(0);
             let before = pieces.gathered.len();
             let result = encode(&mut pieces.gathered);
             if result.is_err() {
@@ -451,9 +453,9 @@ impl Busy {
         let Some(last) = self.waiting.back_mut() else {
             return append(&mut self.ready);
         };
-        self.behind -= last.behind.len();
-        let result = append(&mut last.behind);
-        self.behind += last.behind.len();
+        self.behind -= last.behind();
+        let result = append(last.behind.get_or_insert_default());
+        self.behind += last.behind();
         result
     }
 
@@ -508,12 +510,13 @@ impl Busy {
             *pulls -= 1;
             match first.producer.as_mut().poll_more(cx) {
                 Poll::Pending => return Ok(Stop::Pending),
-                Poll::Ready(Some(Ok(item))) => self.ready.push(item, block),
+                Poll::Ready(Some(Ok(item))) => self.ready.push(item),
                 Poll::Ready(Some(Err(error))) => return Err(SinkError::Producer(error)),
                 Poll::Ready(None) => {
-                    if let Some(ended) = self.waiting.pop_front() {
-                        self.behind -= ended.behind.len();
-                        self.ready.append(ended.behind, block);
+                    let ended = self.waiting.pop_front();
+                    if let Some(pieces) = ended.and_then(|ended| ended.behind) {
+                        self.behind -= pieces.len();
+                        self.ready.append(*pieces);
                     }
                 }
             }
@@ -530,7 +533,11 @@ impl Busy {
     }
 
     fn len(&self) -> usize {
-        let behind: usize = self.waiting.iter().map(|w| 1 + w.behind.count()).sum();
+        let behind: usize = self
+            .waiting
+            .iter()
+            .map(|waiting| 1 + waiting.behind.as_ref().map_or(0, |pieces| pieces.count()))
+            .sum();
         self.ready.count() + behind
     }
 }
@@ -546,10 +553,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn push<T: Payload>(&mut self, item: T, block: usize) {
+    fn push<T: Payload>(&mut self, item: T) {
         let bytes = item.as_ref();
         if bytes.len() < LARGE {
-            self.make_room(bytes.len(), block);
+            self.make_room(bytes.len());
             self.gathered.extend_from_slice(bytes);
         } else {
             self.seal();
@@ -558,7 +565,7 @@ impl Pieces {
     }
 
     /// Appends `other`, which is left as it is as far as possible.
-    fn append(&mut self, mut other: Pieces, block: usize) {
+    fn append(&mut self, mut other: Pieces) {
         if self.is_empty() {
             *self = other;
             return;
@@ -568,16 +575,17 @@ impl Pieces {
             self.sealed_bytes += other.sealed_bytes;
             self.sealed.append(&mut other.sealed);
         }
-        self.push(other.gathered, block);
+        self.push(other.gathered);
     }
 
     /// Makes sure that `len` more bytes can be gathered.
-    fn make_room(&mut self, len: usize, block: usize) {
-        if self.gathered.len() >= block {
+    fn make_room(&mut self, len: usize) {
+        if self.gathered.len() >= MAX_GATHER {
             self.seal();
+            self.gathered = BytesMut::with_capacity(MAX_GATHER);
         }
         if self.gathered.capacity() - self.gathered.len() < len {
-            self.gathered.reserve(len.max(FIRST_GATHER.min(block)));
+            self.gathered.reserve(len.max(FIRST_GATHER));
         }
     }
 
@@ -682,6 +690,8 @@ pub(crate) const BLOCK_SIZE: u32 = 64 * 1024;
 const LARGE: usize = 1024;
 /// What the first small item reserves.
 const FIRST_GATHER: usize = 1024;
+/// From this size on a run of small items is a piece of its own, and another is begun.
+const MAX_GATHER: usize = 256 * 1024;
 /// The weight of a queued producer beside the marks.
 const PRODUCER_WEIGHT: usize = 256;
 /// Pieces offered in one vectored write.

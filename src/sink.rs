@@ -233,14 +233,12 @@ impl<T, E> ProducerSink<T, E> {
         self.output.set_low_water_mark(bytes);
     }
 
-    /// The number of bytes that are gathered into one piece, and got from producers ahead of a write:
-    /// 64 KiB unless set.
+    /// The number of bytes that are got from producers ahead of a write: 64 KiB unless set.
     pub fn block_size(&self) -> usize {
         self.output.block_size()
     }
 
-    /// Sets the number of bytes that are gathered into one piece, and got from producers ahead of a
-    /// write; at least 1, up to 4 GiB.
+    /// Sets the number of bytes that are got from producers ahead of a write; at least 1, up to 4 GiB.
     pub fn set_block_size(&mut self, bytes: usize) {
         self.output.set_block_size(bytes);
     }

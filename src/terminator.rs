@@ -66,6 +66,7 @@ impl Terminator {
 }
 
 impl From<u64> for Terminator {
+    #[inline]
     fn from(count: u64) -> Self {
         Terminator::Count(count)
     }
@@ -79,6 +80,7 @@ impl From<Option<u64>> for Terminator {
 }
 
 impl<const N: usize> From<&[u8; N]> for Terminator {
+    #[inline]
     fn from(delimiter: &[u8; N]) -> Self {
         Terminator::Bytes(delimiter.into())
     }
@@ -141,12 +143,13 @@ impl Delimiter {
 }
 
 impl<const N: usize> From<&[u8; N]> for Delimiter {
+    #[inline]
     fn from(bytes: &[u8; N]) -> Self {
         const { assert!(N > 0, "a delimiter is never empty") };
-        match Delimiter::new(bytes) {
-            Ok(delimiter) => delimiter,
-            Err(EmptyDelimiter) => unreachable!("its length was checked at compile time"),
-        }
+        Delimiter(match Needle::literal(bytes) {
+            Some(needle) => DelimiterKind::Short(needle),
+            None => DelimiterKind::Long(Arc::new(Automaton::new(&[bytes]))),
+        })
     }
 }
 

@@ -94,14 +94,21 @@ pub fn heads(n: usize) -> Vec<u8> {
     heads
 }
 
-/// A body of `size` bytes, after its length in four bytes, the highest first.
+/// Bodies of `size` bytes and up to a page more, each after its length in four bytes, the highest
+/// first. The sizes differ so that the bodies lie differently in their pages: where a copy's source and
+/// destination lie alike, it is several times slower, and that is nobody's merit.
 ///
 /// # Panics
 ///
-/// Panics if `size` needs more than four bytes.
-pub fn body(size: usize) -> Vec<u8> {
-    let length = u32::try_from(size).expect("a size of at most four bytes");
-    let mut body = length.to_be_bytes().to_vec();
-    Random::new(5).letters(size, &mut body);
-    body
+/// Panics if a size needs more than four bytes.
+pub fn bodies(count: usize, size: usize) -> Vec<Vec<u8>> {
+    let mut random = Random::new(5);
+    let body = |_| {
+        let size = size + random.below(4096);
+        let length = u32::try_from(size).expect("a size of at most four bytes");
+        let mut body = length.to_be_bytes().to_vec();
+        random.letters(size, &mut body);
+        body
+    };
+    (0..count).map(body).collect()
 }

@@ -139,6 +139,16 @@ fn ready_waits_from_the_high_to_the_low_water_mark() {
 }
 
 #[test]
+fn ready_does_not_wait_for_more_than_the_low_water_mark() {
+    let mut sink = sink(Script::new([Step::Take(600)]).then(Step::Stuck));
+    sink.set_high_water_mark(1_000);
+    sink.set_low_water_mark(400);
+    sink.push(pattern(0, 1_000)).unwrap();
+    assert!(poll_once(&Arc::new(Wakes::default()), sink.ready()).is_ready());
+    assert_eq!(sink.queued_bytes(), 400);
+}
+
+#[test]
 fn water_marks_and_block_size_are_kept_sensible() {
     let mut sink = sink(Script::new([]));
     assert_eq!(sink.high_water_mark(), 256 * 1024);

@@ -92,20 +92,22 @@ fn length_delimited_codec(reader: Reader<'_>) -> u64 {
 }
 
 pub fn counted(bench: &mut Bench) {
-    let count = bench.size(16, 2);
+    let times = bench.size(4, 1);
     for (name, lent) in [("1 MiB bodies, owned events", false), ("1 MiB bodies, lent", true)] {
         let Some(row) = bench.row(name) else { continue };
-        let input = input::body(BODY);
-        let total = count * input.len();
+        let bodies = input::bodies(4, BODY);
+        let input = bodies.concat();
+        let count = times * bodies.len();
+        let total = times * input.len();
         let mut tally = Tally::default();
-        for _ in 0..count {
-            tally.frame(&input[4..]);
+        for body in std::iter::repeat_n(&bodies, times).flatten() {
+            tally.frame(&body[4..]);
         }
         let mut window = Window::new(2 * READ);
-        let reader = Reader::repeating(&input, count);
+        let reader = Reader::repeating(&input, times);
         let row = row.work(count, total).expect(tally.sum());
         if lent {
-            row.with("Framer", || framer(&input, count, &mut window))
+            row.with("Framer", || framer(&input, times, &mut window))
         } else {
             row.with("TerminatorCodec", || terminator_codec(reader.clone()))
         }

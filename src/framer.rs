@@ -1,7 +1,7 @@
 use crate::event::Event;
 use crate::limit::{Limit, OverlongError};
-use crate::search::{Found, Scanner};
-use crate::terminator::{Delimiter, DelimiterKind, Terminator};
+use crate::search::{Direct, Found, Scanner};
+use crate::terminator::Terminator;
 
 /// The framing itself, without any I/O: bytes in, lent events out.
 ///
@@ -56,8 +56,11 @@ use crate::terminator::{Delimiter, DelimiterKind, Terminator};
 #[derive(Clone, Debug)]
 pub struct Framer {
     state: State,
-    /// The length of a delimiter of one or two bytes, whose hits need no second look; else 0.
-    direct: u8,
+    /// What `state` is in a frame of this terminator: `Frame`, `Direct`, `Widening` or
+    /// `Counted`.
+    in_frame: State,
+    /// Where `in_frame` is `Direct` or `Widening`, how to take its hits.
+    direct: Direct,
     /// The stream offset of the first byte of the input.
     origin: u64,
     /// The stream offset of the first byte that is not done with. `origin <= position`.
@@ -74,6 +77,8 @@ pub struct Framer {
     seen: u64,
     /// Which member of a set ended the last frame.
     matched: usize,
+    /// The limit that the last overlong frame has passed.
+    passed: u64,
 }
 
 /// ```text
@@ -88,8 +93,12 @@ pub struct Framer {
 enum State {
     /// In a frame, or before one.
     Frame,
-    /// The same, where the terminator is direct.
+    /// The same, where hits of the delimiter need no second look.
     Direct,
+    /// The same, where the byte before a hit may belong to the terminator.
+    Widening,
+    /// The same, where the terminator is a count.
+    Counted,
     /// A chunk was delivered and the terminator behind it consumed.
     Ended,
     /// Dropping the rest of an overlong frame.
@@ -121,7 +130,8 @@ impl Framer {
     pub fn new(terminator: impl Into<Terminator>) -> Self {
         let mut framer = Framer {
             state: State::Frame,
-            direct: 0,
+            in_frame: State::Frame,
+            direct: Direct::default(),
             origin: 0,
             position: 0,
             length: 0,
@@ -131,6 +141,7 @@ impl Framer {
             limit: Limit::Unlimited,
             seen: 0,
             matched: 0,
+            passed: 0,
         };
         framer.set_terminator(terminator);
         framer
@@ -151,17 +162,15 @@ impl Framer {
     #[inline(always)]
     pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
         if self.state == State::Ended {
-            self.state = self.in_frame();
+            self.state = self.in_frame;
             return Ok(Some(Event::Terminator));
         }
-        if self.state == State::Direct {
-            if let Some(Step::Data { start, end, .. }) = self.step_hit(input) {
-                if start == end {
-                    return Ok(Some(Event::Terminator));
-                }
-                self.state = State::Ended;
-                return Ok(Some(Event::Chunk(&input[start..end])));
+        if let Some(Step::Data { start, end, .. }) = self.step_known(input) {
+            if start == end {
+                return Ok(Some(Event::Terminator));
             }
+            self.state = State::Ended;
+            return Ok(Some(Event::Chunk(&input[start..end])));
         }
         self.next_on(input)
     }
@@ -195,7 +204,7 @@ impl Framer {
         input: &'b [u8],
     ) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
         if self.state == State::Ended {
-            self.state = self.in_frame();
+            self.state = self.in_frame;
             return Ok(Some(Event::Terminator));
         }
         let step = self.step(input, true);
@@ -236,27 +245,24 @@ impl Framer {
         self.switch(terminator.into());
     }
 
-    #[inline]
+    #[inline(always)]
     fn switch(&mut self, terminator: Terminator) {
-        self.direct = match &terminator {
-            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
-                needle.len() as u8
+        self.in_frame = State::Frame;
+        match &terminator {
+            Terminator::Count(_) => self.in_frame = State::Counted,
+            Terminator::None => self.length = 0,
+            Terminator::Bytes(_) | Terminator::AnyOf(_) => {
+                if let Some(direct) = Direct::new(&terminator) {
+                    self.in_frame = if direct.widens { State::Widening } else { State::Direct };
+                    self.direct = direct;
+                }
             }
-            _ => 0,
-        };
-        self.scanner.aim(&terminator);
-        if matches!(terminator, Terminator::None) {
-            self.length = 0;
         }
+        self.scanner.aim(&terminator);
         self.terminator = terminator;
         if self.state != State::Ended {
-            self.state = self.in_frame();
+            self.state = self.in_frame;
         }
-    }
-
-    #[inline]
-    fn in_frame(&self) -> State {
-        if self.direct > 0 { State::Direct } else { State::Frame }
     }
 
     /// The terminator in force. Of a count, what remains.
@@ -293,7 +299,9 @@ impl Framer {
             (Terminator::Count(_), _) => true,
             (Terminator::None, _) => false,
             (_, State::Skipping | State::Failed) => true,
-            (_, State::Frame | State::Direct) => self.length > 0 || self.position < self.seen,
+            (_, State::Frame | State::Direct | State::Widening | State::Counted) => {
+                self.length > 0 || self.position < self.seen
+            }
         }
     }
 
@@ -353,57 +361,69 @@ impl Framer {
     /// steps keeps the second event itself.
     #[inline(always)]
     pub(crate) fn step(&mut self, input: &[u8], eof: bool) -> Step {
-        if self.state == State::Direct {
-            if let Some(step) = self.step_hit(input) {
-                return step;
-            }
+        match self.step_known(input) {
+            Some(step) => step,
+            None => self.step_on(input, eof),
         }
-        self.step_on(input, eof)
+    }
+
+    /// The step that most calls take: where the frame ends is known, and it ends in the input.
+    #[inline(always)]
+    pub(crate) fn step_known(&mut self, input: &[u8]) -> Option<Step> {
+        match self.state {
+            State::Direct => self.step_hit::<false>(input),
+            State::Widening => self.step_hit::<true>(input),
+            State::Counted => self.step_count(input),
+            _ => None,
+        }
     }
 
     #[inline(never)]
     fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
-        if self.state == State::Direct && !eof {
-            return self.step_miss(input);
-        }
-        match self.step_count(input) {
-            Some(step) => step,
-            None => self.step_slow(input, eof),
+        match self.state {
+            State::Direct if !eof => self.step_miss::<false>(input),
+            State::Widening if !eof => self.step_miss::<true>(input),
+            _ => self.step_slow(input, eof),
         }
     }
 
-    /// The step that most calls take: the next hit is known and the frame within its limit.
+    /// The step where the next hit is known and the frame within its limit.
     #[inline(always)]
-    fn step_hit(&mut self, input: &[u8]) -> Option<Step> {
+    fn step_hit<const WIDENS: bool>(&mut self, input: &[u8]) -> Option<Step> {
         let hit = self.scanner.next_hit(self.position)?;
+        let direct = self.direct;
         let start = (self.position - self.origin) as usize;
-        let end = (hit - self.origin) as usize;
-        let length = self.length.saturating_add(hit - self.position);
-        if end + usize::from(self.direct) > input.len() || length > self.max {
+        let mut end = (hit - self.origin) as usize;
+        if end + usize::from(direct.len) > input.len() {
+            return None;
+        }
+        let widened = WIDENS && end > start && Some(input[end - 1]) == direct.partial;
+        end -= usize::from(widened);
+        if self.length.saturating_add((end - start) as u64) > self.max {
             return None;
         }
         self.scanner.take_hit();
-        self.position = hit + u64::from(self.direct);
+        self.position = hit + u64::from(direct.len);
         self.length = 0;
-        self.matched = 0;
+        self.matched = if WIDENS { direct.members[usize::from(widened)].into() } else { 0 };
         Some(Step::Data { start, end, ended: true })
     }
 
     /// The step where a direct terminator has no known hits: look for more, or deliver what is there.
     #[inline]
-    fn step_miss(&mut self, input: &[u8]) -> Step {
+    fn step_miss<const WIDENS: bool>(&mut self, input: &[u8]) -> Step {
         let end = self.origin + input.len() as u64;
         if self.position > end || self.scanner.next_hit(self.position).is_some() {
             // Input was dropped, or the hit is behind the limit.
             return self.step_slow(input, false);
         }
         if self.scanner.refill(input, self.origin, self.position) {
-            let step = self.step_hit(input);
+            let step = self.step_hit::<WIDENS>(input);
             return step.unwrap_or_else(|| self.step_slow(input, false));
         }
         let withheld = self.position < end
-            && self.direct == 2
-            && input.last() == Some(&self.scanner.first_byte());
+            && self.direct.partial.is_some()
+            && input.last().copied() == self.direct.partial;
         let start = (self.position - self.origin) as usize;
         let next = end - u64::from(withheld);
         let length = self.length.saturating_add(next - self.position);
@@ -427,10 +447,12 @@ impl Framer {
         };
         let start = (self.position - self.origin) as usize;
         let available = input.len().checked_sub(start)?;
-        if remaining > available as u64 || self.state != State::Frame {
+        if remaining > available as u64 {
             return None;
         }
         self.terminator = Terminator::None;
+        self.in_frame = State::Frame;
+        self.state = State::Frame;
         self.length = 0;
         self.matched = 0;
         self.position += remaining;
@@ -441,10 +463,10 @@ impl Framer {
     #[inline(never)]
     fn step_slow(&mut self, input: &[u8], eof: bool) -> Step {
         match self.state {
-            State::Failed => return Step::Failed(OverlongError::new(self.max)),
+            State::Failed => return Step::Failed(OverlongError::new(self.passed)),
             State::Finished if eof => return Step::Pending,
-            State::Finished => self.state = self.in_frame(),
-            State::Frame | State::Direct | State::Ended | State::Skipping => {}
+            State::Finished => self.state = self.in_frame,
+            _ => {}
         }
         if self.position - self.origin > input.len() as u64 {
             // The caller has dropped input that it was not told to.
@@ -470,11 +492,8 @@ impl Framer {
                     Step::Pending
                 }
             }
-            Terminator::Count(_) => {
-                // As it was after the end of the input, or in a state that a switch has left.
-                self.state = State::Frame;
-                self.step_count(input).unwrap_or(Step::Pending)
-            }
+            // As it is after the end of the input.
+            Terminator::Count(_) => self.step_count(input).unwrap_or(Step::Pending),
             Terminator::Bytes(_) | Terminator::AnyOf(_) => self.step_delimited(input, start, eof),
         }
     }
@@ -491,7 +510,7 @@ impl Framer {
             if self.state == State::Skipping {
                 self.position = self.origin + next as u64;
                 if ended {
-                    self.state = self.in_frame();
+                    self.state = self.in_frame;
                     start = next;
                     continue;
                 }
@@ -527,6 +546,7 @@ impl Framer {
             return Step::Data { start, end: start + room as usize, ended: false };
         }
         self.length = 0;
+        self.passed = self.max;
         self.state = match self.limit {
             Limit::Fail(_) => State::Failed,
             Limit::Skip(_) | Limit::Unlimited => State::Skipping,

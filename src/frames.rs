@@ -1,6 +1,6 @@
 use std::ops::Range;
 use std::str::Utf8Error;
-use std::{fmt, mem, str};
+use std::{fmt, iter, mem, str};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -271,6 +271,7 @@ impl BatchCodec {
                         frames.reserve(self.expected);
                     }
                     frames.push(payload);
+                    frames.extend(iter::from_fn(|| cutter.cut_known(src)));
                     complete = cutter.consumed();
                 }
                 end => break end,
@@ -419,6 +420,15 @@ impl Cutter {
                 Step::Failed(error) => return Cut::Failed(error),
                 Step::Pending => return Cut::Pending,
             }
+        }
+    }
+
+    /// The next frame, if it is known to be complete and none is open.
+    #[inline(always)]
+    fn cut_known(&mut self, src: &[u8]) -> Option<Range<usize>> {
+        match self.framer.step_known(src)? {
+            Step::Data { start, end, .. } => Some(start..end),
+            _ => None,
         }
     }
 

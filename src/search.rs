@@ -110,12 +110,6 @@ impl Scanner {
         None
     }
 
-    /// The first byte of the needle.
-    #[inline]
-    pub(crate) fn first_byte(&self) -> u8 {
-        self.needle.first()
-    }
-
     /// Takes the hit that `next_hit` has returned off the list.
     #[inline(always)]
     pub(crate) fn take_hit(&mut self) {
@@ -445,6 +439,20 @@ impl SharedSuffix {
         (shared && members.len() <= MAX_SHARED).then_some(SharedSuffix { needle, members })
     }
 
+    fn direct(&self) -> Option<Direct> {
+        match &self.members[..] {
+            [(with, wide), (without, narrow)] if wide.len() == 2 && narrow.len() == 1 => {
+                Some(Direct {
+                    len: 1,
+                    partial: Some(wide.first()),
+                    widens: true,
+                    members: [*without as u8, *with as u8],
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// The longest member that ends where the suffix found at `hit` does.
     fn widen(&self, input: &[u8], start: usize, hit: usize) -> Found {
         let end = hit + self.needle.len();
@@ -462,6 +470,37 @@ impl SharedSuffix {
         let partials =
             self.members.iter().map(|(_, member)| longest_partial(member.as_bytes(), input));
         partials.max().unwrap_or(0)
+    }
+}
+
+/// A terminator whose hits need no second look, but perhaps one at the byte before: a delimiter of one
+/// or two bytes, or the set of a byte and two bytes that end with it, like LF and CRLF.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Direct {
+    /// The length of the needle.
+    pub(crate) len: u8,
+    /// The byte that is withheld at the end of the input.
+    pub(crate) partial: Option<u8>,
+    /// Whether that byte, if it is before a hit, belongs to the terminator.
+    pub(crate) widens: bool,
+    /// Which member of a set a hit is, and a widened one.
+    pub(crate) members: [u8; 2],
+}
+
+impl Direct {
+    #[inline]
+    pub(crate) fn new(terminator: &Terminator) -> Option<Self> {
+        match terminator {
+            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
+                Some(Direct {
+                    len: needle.len,
+                    partial: (needle.len == 2).then_some(needle.first()),
+                    ..Direct::default()
+                })
+            }
+            Terminator::AnyOf(set) => set.0.suffix.as_ref()?.direct(),
+            _ => None,
+        }
     }
 }
 

@@ -1,0 +1,143 @@
+//! An HTTP/1.1 server whose framing is nothing but terminators: `\r\n\r\n` for a head, a count for a
+//! body, lines and counts for one that comes in chunks.
+//!
+//! ```text
+//! cargo run --release --example http_server [ADDR] [DIR]
+//! ```
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET`, `HEAD` | a file below `DIR`, or `index.html` of a directory |
+//! | `POST /echo` | the body, while it is still arriving |
+//!
+//! Requests may be pipelined. Heads, bodies, waiting times and connections have limits, stated where
+//! they are enforced, and a request that could be read in two ways is refused ([`head`] says which).
+//! Not here: TLS, ranges, conditional requests, compression, and listing directories.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `main.rs` | listening, how many connections, stopping |
+//! | `connection.rs` | one connection: reading, answering, deadlines |
+//! | `head.rs` | the bytes of a head → a request (no I/O) |
+//! | `body.rs` | events → the bytes of a body (no I/O) |
+//! | `files.rs` | a path → a file that may be seen |
+//! | `response.rs` | heads of responses |
+
+mod body;
+mod connection;
+mod files;
+mod head;
+mod response;
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::files::Site;
+
+const USAGE: &str = "usage: http_server [ADDR] [DIR]";
+const DEFAULT_ADDR: &str = "127.0.0.1:8080";
+/// A few files that come with this example.
+const DEFAULT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_server/site");
+
+/// Connections at a time; further ones wait until the operating system's queue is full.
+const CONNECTIONS: usize = 1024;
+/// The pause after an accept that failed, for want of file descriptors say.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long requests that have begun may take to be answered once the server is to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (addr, dir) = match args.as_slice() {
+        [] => (DEFAULT_ADDR, None),
+        [flag] if flag.starts_with('-') => {
+            println!("{USAGE}\nthe defaults are {DEFAULT_ADDR} and {DEFAULT_DIR}");
+            return ExitCode::SUCCESS;
+        }
+        [addr] => (addr.as_str(), None),
+        [addr, dir] => (addr.as_str(), Some(dir.as_str())),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(addr, dir).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("http_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(addr: &str, dir: Option<&str>) -> io::Result<()> {
+    let site = match dir {
+        Some(dir) => Site::new(Path::new(dir))
+            .map_err(|error| io::Error::new(error.kind(), format!("{dir}: {error}")))?,
+        // A program that was copied to another machine has left its files behind.
+        None => Site::new(Path::new(DEFAULT_DIR)).unwrap_or_else(|_| Site::empty()),
+    };
+    let site = Arc::new(site);
+    let listener = TcpListener::bind(addr)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))?;
+    let mut signal = std::pin::pin!(stop_signal()?);
+    // Whoever started the server may have closed the other end of this.
+    let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
+
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut signal => break,
+            // One that has ended makes room for another.
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection::serve(stream, site.clone(), stopped.clone()));
+                }
+                // The peer gave up before it was its turn.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    eprintln!("http_server: accept: {error}");
+                    sleep(BACK_OFF).await;
+                }
+            },
+        }
+    }
+
+    drop(listener);
+    let _ = stop.send(true);
+    let finished = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    if finished.is_err() {
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+/// Listens for SIGINT and SIGTERM from now on; the future ends at the first of them.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let (mut interrupt, mut terminate) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

@@ -1,0 +1,1105 @@
+//! The HTTP server of `examples/`, as a process, against clients that spell out every byte.
+//!
+//! Nothing here depends on time: each test waits for bytes, or for the end of the connection. The
+//! timeout on reads only turns a hang into a failure.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+const HANG: Duration = Duration::from_secs(60);
+
+const INDEX: &str = "<!doctype html><title>index</title>";
+const SECRET: &str = "not for the world";
+
+// ---------------------------------------------------------------------------------------------
+// The server
+
+struct Server {
+    process: Child,
+    addr: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        Self::start_by(Command::new(example()))
+    }
+
+    /// Starts the server with a program that runs it, such as a shell.
+    #[track_caller]
+    fn start_by(mut command: Command) -> Self {
+        let mut process = command
+            .arg("127.0.0.1:0")
+            .arg(site())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = process.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let addr = line.strip_prefix("listening on ").unwrap().trim_end();
+        assert!(!addr.ends_with(":0"), "{addr}");
+        Server { addr: addr.to_owned(), process }
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(&self.addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        Client { input: BufReader::new(stream) }
+    }
+
+    #[cfg(unix)]
+    fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The example's binary. `cargo test` builds it together with the tests, but `cargo test --test` does
+/// not, and an old one must not be tested in place of what is written now.
+fn example() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let example =
+        profile.join("examples/http_server").with_extension(std::env::consts::EXE_EXTENSION);
+    // Cargo writes next to it what it was built from: `binary: source source ...`.
+    let built_from = fs::read_to_string(example.with_extension("d")).unwrap_or_default();
+    let sources = built_from.split_once(": ").map_or("", |(_, sources)| sources.trim_end());
+    let sources = sources.replace("\\ ", "\0"); // a blank within a name
+    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let newest = sources
+        .split(' ')
+        .map(|source| source.replace('\0', " "))
+        .filter_map(|source| changed(Path::new(&source)))
+        .max();
+    assert!(
+        newest.is_some() && changed(&example) >= newest,
+        "the example is not built: run the whole `cargo test`, or `cargo build --examples` first"
+    );
+    example
+}
+
+/// A directory with something to see, and something next to it that must not be seen.
+fn site() -> PathBuf {
+    use std::sync::OnceLock;
+    static SITE: OnceLock<PathBuf> = OnceLock::new();
+    SITE.get_or_init(|| {
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("http_server-{}", std::process::id()));
+        let root = base.join("site");
+        fs::create_dir_all(root.join("folder")).unwrap();
+        fs::create_dir_all(root.join("empty")).unwrap();
+        fs::create_dir_all(root.join(".git")).unwrap();
+        fs::write(base.join("secret.txt"), SECRET).unwrap();
+        fs::create_dir_all(base.join("site-secret")).unwrap();
+        fs::write(base.join("site-secret/index.html"), SECRET).unwrap();
+        fs::write(root.join("index.html"), INDEX).unwrap();
+        fs::write(root.join("folder/index.html"), "in the folder").unwrap();
+        fs::write(root.join(".git/config"), SECRET).unwrap();
+        fs::write(root.join(".env"), SECRET).unwrap();
+        fs::write(root.join("a b+ü.txt"), "blank").unwrap();
+        fs::write(root.join("style.css"), "a{}").unwrap();
+        fs::write(root.join("script.js"), "1").unwrap();
+        fs::write(root.join("picture.png"), [0x89, b'P', 0, 255]).unwrap();
+        fs::write(root.join("unknown.zzz"), "?").unwrap();
+        fs::write(root.join("nothing.txt"), "").unwrap();
+        fs::write(root.join("large.bin"), large()).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::symlink;
+            symlink("../secret.txt", root.join("link.txt")).unwrap();
+            symlink("..", root.join("up")).unwrap();
+            symlink("/", root.join("slash")).unwrap();
+            symlink("style.css", root.join("inside.css")).unwrap();
+            symlink("loop", root.join("loop")).unwrap();
+            assert!(Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
+        }
+        root
+    })
+    .clone()
+}
+
+/// More than fits into any buffer on the way, and different everywhere.
+fn large() -> Vec<u8> {
+    (0..500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+// ---------------------------------------------------------------------------------------------
+// The client
+
+struct Client {
+    input: BufReader<TcpStream>,
+}
+
+#[derive(Debug)]
+struct Response {
+    status: u16,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Response {
+    /// The value of a field that must not be there twice.
+    #[track_caller]
+    fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} twice in {self:?}");
+        value
+    }
+
+    #[track_caller]
+    fn assert(self, status: u16, body: impl AsRef<[u8]>) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.body, body.as_ref());
+        self
+    }
+}
+
+impl Client {
+    fn stream(&self) -> &TcpStream {
+        self.input.get_ref()
+    }
+
+    #[track_caller]
+    fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends each byte by itself, until the server has had enough of it.
+    fn send_bytewise(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.stream().write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn finish_sending(&mut self) {
+        self.stream().shutdown(Shutdown::Write).unwrap();
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.input.read_line(&mut line).unwrap();
+        match line.strip_suffix("\r\n") {
+            Some(line) => line.to_owned(),
+            None => panic!("the connection ended after {line:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.input.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Reads a head and checks what must hold for each.
+    #[track_caller]
+    fn head(&mut self) -> Response {
+        let line = self.line();
+        let status = line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split(' ').next());
+        let status = status.and_then(|status| status.parse().ok());
+        let mut response = Response {
+            status: status.unwrap_or_else(|| panic!("a status line: {line:?}")),
+            fields: Vec::new(),
+            body: Vec::new(),
+        };
+        loop {
+            let line = self.line();
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(": ").unwrap();
+            response.fields.push((name.to_owned(), value.to_owned()));
+        }
+        if response.status >= 200 {
+            let date = response.field("Date").unwrap();
+            httpdate::parse_http_date(date).unwrap();
+            let framed = response.field("Content-Length").is_some()
+                != response.field("Transfer-Encoding").is_some();
+            assert!(framed, "{response:?}");
+        }
+        response
+    }
+
+    /// One chunk of a response, which is empty at the end.
+    #[track_caller]
+    fn chunk(&mut self) -> Vec<u8> {
+        let size = usize::from_str_radix(&self.line(), 16).unwrap();
+        let chunk = self.bytes(size);
+        assert_eq!(self.line(), "");
+        chunk
+    }
+
+    #[track_caller]
+    fn response(&mut self) -> Response {
+        let mut response = self.head();
+        response.body = match response.field("Content-Length") {
+            Some(length) => {
+                let length = length.parse().unwrap();
+                self.bytes(length)
+            }
+            None => {
+                let chunks = std::iter::from_fn(|| Some(self.chunk()).filter(|c| !c.is_empty()));
+                chunks.flatten().collect()
+            }
+        };
+        response
+    }
+
+    /// The server has said all it had to say, and said so.
+    #[track_caller]
+    fn assert_end(&mut self) {
+        let mut rest = Vec::new();
+        match self.input.read_to_end(&mut rest) {
+            // If the server was still being sent to when it had lingered enough.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            result => {
+                result.unwrap();
+            }
+        }
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+    }
+
+    /// The connection is refused: one answer that says so, and no other.
+    #[track_caller]
+    fn assert_refused(&mut self, status: u16) {
+        let response = self.response();
+        assert_eq!(response.status, status, "{response:?}");
+        assert_eq!(response.field("Connection"), Some("close"));
+        self.assert_end();
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+fn post(body: &str) -> String {
+    let length = body.len();
+    format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+const CHUNKED: &str =
+    "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+// ---------------------------------------------------------------------------------------------
+// Files
+
+#[test]
+fn files_have_their_bytes_and_types() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for (path, content_type, body) in [
+        ("/", "text/html; charset=utf-8", INDEX.as_bytes()),
+        ("/?query=/../x", "text/html; charset=utf-8", INDEX.as_bytes()),
+        ("/index.html", "text/html; charset=utf-8", INDEX.as_bytes()),
+        ("/folder/", "text/html; charset=utf-8", b"in the folder"),
+        ("//folder//index.html", "text/html; charset=utf-8", b"in the folder"),
+        ("/%66older/index%2ehtml", "text/html; charset=utf-8", b"in the folder"),
+        ("/a%20b+%c3%bc.txt", "text/plain; charset=utf-8", b"blank"),
+        ("/style.css", "text/css; charset=utf-8", b"a{}"),
+        ("/script.js", "text/javascript; charset=utf-8", b"1"),
+        ("/picture.png", "image/png", &[0x89, b'P', 0, 255]),
+        ("/unknown.zzz", "application/octet-stream", b"?"),
+        ("/nothing.txt", "text/plain; charset=utf-8", b""),
+        ("http://localhost/style.css", "text/css; charset=utf-8", b"a{}"),
+        ("HTTP://localhost:80?query", "text/html; charset=utf-8", INDEX.as_bytes()),
+        #[cfg(unix)]
+        ("/inside.css", "text/css; charset=utf-8", b"a{}"),
+    ] {
+        client.send(get(path));
+        let response = client.response().assert(200, body);
+        assert_eq!(response.field("Content-Type"), Some(content_type), "{path}");
+        assert_eq!(response.field("X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(response.field("Connection"), None);
+    }
+    client.send(get("/large.bin"));
+    client.response().assert(200, large());
+    client.send(get("/style.css"));
+    client.response().assert(200, "a{}");
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for path in ["/", "/large.bin", "/nothing.txt", "/missing", "/folder", "/echo"] {
+        client.send(get(path));
+        let mut get_fields = client.response().fields;
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let mut head_fields = client.head().fields;
+        get_fields.retain(|(name, _)| name != "Date");
+        head_fields.retain(|(name, _)| name != "Date");
+        assert_eq!(head_fields, get_fields, "{path}");
+    }
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    client.assert_end();
+}
+
+#[test]
+fn directories_are_not_listed_and_end_with_a_slash() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for (path, location) in [
+        ("/folder", "/folder/"),
+        ("//folder", "/folder/"),
+        ("///%66older?a=b", "/folder/"),
+        ("/empty", "/empty/"),
+    ] {
+        client.send(get(path));
+        let response = client.response();
+        assert_eq!(response.status, 301);
+        assert_eq!(response.field("Location"), Some(location), "{path}");
+    }
+    for path in ["/empty/", "/style.css/", "/index.html/", "/missing", "/folder/missing"] {
+        client.send(get(path));
+        assert_eq!(client.response().status, 404, "{path}");
+    }
+}
+
+#[test]
+fn no_path_leads_out_of_the_directory() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let secret = site().parent().unwrap().join("secret.txt");
+    let absolute = secret.to_str().unwrap().to_owned();
+    for path in [
+        "/../secret.txt",
+        "/folder/../../secret.txt",
+        "/folder/../index.html",
+        "/./index.html",
+        "/..",
+        "/../",
+        "/...",
+        "/%2e%2e/secret.txt",
+        "/.%2E/secret.txt",
+        "/%2e%2e%2fsecret.txt",
+        "/..%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/..\\secret.txt",
+        "/folder%2f..%2f..%2fsecret.txt",
+        "/%252e%252e/secret.txt",
+        "/%c0%ae%c0%ae/secret.txt",
+        "/../site-secret/",
+        "/index.html%00",
+        "/%00",
+        "/index.html%00.png",
+        "/%",
+        "/%2",
+        "/%zz",
+        "/%+1",
+        "/%ff",
+        "/C:/secret.txt",
+        "/style.css::$DATA",
+        "/.git/config",
+        "/.env",
+        "/%2eenv",
+        "//etc/passwd",
+        "/%2fetc/passwd",
+        #[cfg(unix)]
+        "/link.txt",
+        #[cfg(unix)]
+        "/up",
+        #[cfg(unix)]
+        "/up/secret.txt",
+        #[cfg(unix)]
+        "/up/site/../secret.txt",
+        #[cfg(unix)]
+        "/slash/etc/passwd",
+        #[cfg(unix)]
+        "/loop",
+        #[cfg(unix)]
+        "/pipe",
+        &absolute,
+        &format!("/{absolute}"),
+        &format!("/{}", "a/".repeat(4000)),
+        &format!("/{}", "a".repeat(8000)),
+    ] {
+        client.send(get(path));
+        let response = client.response();
+        assert_eq!(response.status, 404, "{path}: {response:?}");
+        assert_eq!(response.body, b"there is nothing here\n", "{path}");
+    }
+    client.send(get("/"));
+    client.response().assert(200, INDEX);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Heads
+
+/// Heads that are answered with more than a refusal.
+#[rustfmt::skip]
+fn good_heads() -> Vec<(String, u16)> {
+    [
+        ("GET / HTTP/1.1\r\nHost: localhost", 200),
+        ("GET / HTTP/1.1\r\nHost: ", 200),
+        ("GET / HTTP/1.1\r\nhOsT:localhost:80", 200),
+        ("GET / HTTP/1.1\r\nHost: [::1]:8080\r\nX-Empty:\r\nX-Text: caf\u{e9}, \t \"quoted\"", 200),
+        ("\r\nGET / HTTP/1.1\r\nHost: after-one-empty-line", 200),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive", 200),
+        ("GET / HTTP/1.0\r\nExpect: something\r\nconnection: Keep-Alive", 200),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0", 200),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, keep-alive\r\nUpgrade: h2c", 200),
+        ("GET /missing HTTP/1.1\r\nHost: a", 404),
+        ("GET /echo HTTP/1.1\r\nHost: a", 405),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 000", 405),
+        ("POST /echo HTTP/1.1\r\nHost: a", 200),
+        ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue", 200),
+    ]
+    .map(|(head, status)| (format!("{head}\r\n\r\n"), status))
+    .into()
+}
+
+/// What must not be answered with anything but a refusal: the ways in which two readers of a request
+/// have come to different ends of it, and what is no request at all. A second request follows each,
+/// for whoever found its end too early.
+#[rustfmt::skip]
+fn refused() -> Vec<(&'static [u8], u16)> {
+    vec![
+        // Two lengths.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5,6\r\n\r\nhello", 400),
+        // A length that is no number.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5a\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5.0\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: five\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: \"5\"\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: \x0b5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: \xd9\xa5\r\n\r\nhello", 400),
+        // White space where it has been read in two ways.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length\t: 5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\n Content-Length: 5\r\n\r\nhello", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\n Host: a\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        // Folded lines.
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: one\r\n two\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: one\r\n\ttwo\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n 5\r\n\r\nhello", 400),
+        // Line ends that are none.
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\nX: b\r\n\r\n", 400),
+        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\rHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", 400),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        // Transfer codings.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        // Hosts.
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400),
+        // Targets.
+        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET index.html HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET ../secret.txt HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET localhost:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http:///etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://user@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET file:///etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /#fragment HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /caf\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        // What is no request.
+        (b"\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP\r\n\r\n", 400),
+        (b"GET / HTTP/1.1x\r\nHost: a\r\n\r\n", 400),
+        (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"\x00\x00\x00\x00\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n: no name\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX(: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX\x00: b\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        // What is a request, but not one that is served.
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 501),
+        (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: a miracle\r\nContent-Length: 5\r\n\r\nhello", 417),
+        // Chunks.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n 5\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5 ;x\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5h\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5,5\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5_0\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n;x\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a\nb\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a\rb\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\rhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;\x00\r\nhello\r\n0\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n", 413),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", 413),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n40000001\r\n", 413),
+        // Trailers, to a body with nothing in it, so that the answer has not begun.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno colon\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n X: folded\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\r\n b\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX : a\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\nY: b\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nX: a\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\rb\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: \x00\r\n\r\n", 400),
+        // Lengths beyond the limit, and beyond all numbers.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1073741825\r\n\r\n", 413),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n", 413),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n", 413),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999999\r\n\r\n", 413),
+    ]
+}
+
+/// Runs a step and says on which input it failed.
+fn on<T>(input: &[u8], step: impl FnOnce() -> T) -> T {
+    struct Say<'a>(&'a [u8]);
+    impl Drop for Say<'_> {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                eprintln!("on {:?}", String::from_utf8_lossy(self.0));
+            }
+        }
+    }
+    let _say = Say(input);
+    step()
+}
+
+#[test]
+fn every_good_head_is_answered_whole_and_byte_by_byte() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for (head, status) in good_heads() {
+        for bytewise in [false, true] {
+            on(head.as_bytes(), || {
+                match bytewise {
+                    true => client.send_bytewise(head.as_bytes()),
+                    false => client.send(&head),
+                }
+                let response = client.response();
+                assert_eq!(response.status, status, "{response:?}");
+                assert_ne!(response.field("Connection"), Some("close"));
+            });
+        }
+    }
+}
+
+#[test]
+fn every_refused_request_ends_the_connection() {
+    let server = Server::start();
+    for (request, status) in refused() {
+        on(request, || {
+            let mut client = server.connect();
+            client.send([request, get("/").as_bytes()].concat());
+            client.finish_sending();
+            client.assert_refused(status);
+        });
+    }
+}
+
+#[test]
+fn every_refused_request_is_refused_byte_by_byte_too() {
+    let server = Server::start();
+    for (request, status) in refused() {
+        on(request, || {
+            let mut client = server.connect();
+            client.send_bytewise(request);
+            client.assert_refused(status);
+        });
+    }
+}
+
+#[test]
+fn a_refused_request_does_not_take_back_the_answers_before_it() {
+    let server = Server::start();
+    for (request, status) in refused() {
+        on(request, || {
+            let mut client = server.connect();
+            client.send([post("first").as_bytes(), get("/").as_bytes(), request].concat());
+            client.finish_sending();
+            client.response().assert(200, "first");
+            client.response().assert(200, INDEX);
+            client.assert_refused(status);
+        });
+    }
+}
+
+#[test]
+fn heads_have_a_size_and_a_number_of_fields() {
+    let server = Server::start();
+    let filled = |length: usize| {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+        format!("{head}{}\r\n\r\n", "x".repeat(length - head.len()))
+    };
+    let fields = |number: usize| {
+        let fields = "X: y\r\n".repeat(number - 1);
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+    };
+    for head in [filled(16 * 1024), fields(100)] {
+        let mut client = server.connect();
+        client.send(&head);
+        client.response().assert(200, INDEX);
+        client.send_bytewise(head.as_bytes());
+        client.response().assert(200, INDEX);
+    }
+    let endless = format!("GET /{}", "x".repeat(100_000));
+    for head in [filled(16 * 1024 + 1), fields(101), endless] {
+        let mut client = server.connect();
+        client.send(&head);
+        client.assert_refused(431);
+    }
+    let mut client = server.connect();
+    client.send_bytewise(filled(16 * 1024 + 1).as_bytes());
+    client.assert_refused(431);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Connections
+
+#[test]
+fn a_hundred_requests_in_one_write_are_answered_in_order() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut requests = String::new();
+    for n in 0..100 {
+        requests += &match n % 4 {
+            0 => get("/style.css"),
+            1 => post(&format!("body {n}")),
+            2 => format!("{CHUNKED}3\r\n{n:03}\r\n4;x=y\r\nmore\r\n0\r\nX: y\r\n\r\n"),
+            _ => get(&format!("/missing/{n}")),
+        };
+    }
+    client.send(requests);
+    for n in 0..100 {
+        match n % 4 {
+            0 => client.response().assert(200, "a{}"),
+            1 => client.response().assert(200, format!("body {n}")),
+            2 => client.response().assert(200, format!("{n:03}more")),
+            _ => client.response().assert(404, "there is nothing here\n"),
+        };
+    }
+}
+
+#[test]
+fn a_connection_is_kept_as_the_versions_say() {
+    let server = Server::start();
+    for (head, kept, field) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n", true, None),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", false, Some("close")),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x , CLOSE\r\n", false, Some("close")),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: x\r\nConnection: close\r\n",
+            false,
+            Some("close"),
+        ),
+        ("GET / HTTP/1.0\r\n", false, Some("close")),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n", true, Some("keep-alive")),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n", false, Some("close")),
+    ] {
+        on(head.as_bytes(), || {
+            let mut client = server.connect();
+            client.send(format!("{head}\r\n{}", get("/style.css")));
+            let response = client.response().assert(200, INDEX);
+            assert_eq!(response.field("Connection"), field);
+            if kept {
+                client.response().assert(200, "a{}");
+            } else {
+                client.assert_end();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_body_nobody_reads_is_skipped_or_ends_the_connection() {
+    let server = Server::start();
+    let with_body = |fields: &str, body: &str| {
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}{}", get("/style.css"))
+    };
+    let long = "x".repeat(65_537);
+    for (request, kept) in [
+        (with_body("Content-Length: 5", "hello"), true),
+        (with_body("Content-Length: 65536", &long[..65_536]), true),
+        (with_body("Content-Length: 65537", &long), false),
+        (with_body("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"), false),
+        (with_body("Content-Length: 5\r\nExpect: 100-continue", "hello"), false),
+    ] {
+        let mut client = server.connect();
+        client.send(request);
+        let response = client.response().assert(200, INDEX);
+        if kept {
+            assert_eq!(response.field("Connection"), None);
+            client.response().assert(200, "a{}");
+        } else {
+            assert_eq!(response.field("Connection"), Some("close"));
+            client.assert_end();
+        }
+    }
+}
+
+#[test]
+fn half_a_connection_still_gets_its_answers() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send(get("/") + &post("hello") + &get("/large.bin"));
+    client.finish_sending();
+    client.response().assert(200, INDEX);
+    client.response().assert(200, "hello");
+    client.response().assert(200, large());
+    client.assert_end();
+
+    let mut client = server.connect();
+    client.finish_sending();
+    client.assert_end();
+
+    for cut in ["G", "GET / HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\nHost: a\r\n", "\r"] {
+        let mut client = server.connect();
+        client.send(cut);
+        client.finish_sending();
+        client.assert_refused(400);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Bodies
+
+#[test]
+fn a_body_comes_back_however_it_is_cut() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let mut chunked = String::from(CHUNKED);
+    chunked += "5\r\nhello\r\n0001;name=\"a;b\"\r\n,\r\n0A\r\n\r\n0\r\n\r\n\r\n!\r\n000;x\r\nX: y\r\nY: z\r\n\r\n";
+    for (request, body) in [
+        (post("hello\r\n\r\n0\r\n\r\n"), "hello\r\n\r\n0\r\n\r\n"),
+        (chunked, "hello,\r\n0\r\n\r\n\r\n!"),
+        (format!("{CHUNKED}0\r\n\r\n"), ""),
+        (format!("{CHUNKED}00000000000000000003\r\nabc\r\n0\r\n\r\n"), "abc"),
+    ] {
+        for cut in 0..request.len() {
+            client.send(&request[..cut]);
+            client.send(&request[cut..]);
+            client.response().assert(200, body);
+        }
+        client.send_bytewise(request.as_bytes());
+        let response = client.response().assert(200, body);
+        assert_eq!(response.field("Content-Type"), Some("application/octet-stream"));
+        assert_eq!(
+            response.field("Transfer-Encoding").is_some(),
+            request.contains("Transfer-Encoding")
+        );
+    }
+}
+
+#[test]
+fn a_body_comes_back_while_it_is_arriving() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send(CHUNKED);
+    for n in 0..10 {
+        // Even before the chunk is complete.
+        client.send("8\r\nping");
+        if n == 0 {
+            assert_eq!(client.head().field("Transfer-Encoding"), Some("chunked"));
+        }
+        assert_eq!(client.chunk(), b"ping");
+        client.send("pong\r\n");
+        assert_eq!(client.chunk(), b"pong");
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.chunk(), b"");
+
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nping");
+    assert_eq!(client.head().field("Content-Length"), Some("8"));
+    assert_eq!(client.bytes(4), b"ping");
+    client.send("pong");
+    assert_eq!(client.bytes(4), b"pong");
+
+    client.send(get("/style.css"));
+    client.response().assert(200, "a{}");
+}
+
+#[test]
+fn a_large_body_comes_back_whole() {
+    let server = Server::start();
+    for chunked in [false, true] {
+        let mut client = server.connect();
+        let body = large().repeat(4);
+        let mut request = Vec::new();
+        if chunked {
+            request.extend_from_slice(CHUNKED.as_bytes());
+            for chunk in body.chunks(100_003) {
+                request.extend(format!("{:X}\r\n", chunk.len()).bytes());
+                request.extend_from_slice(chunk);
+                request.extend_from_slice(b"\r\n");
+            }
+            request.extend_from_slice(b"0\r\n\r\n");
+        } else {
+            let length = body.len();
+            request.extend(
+                format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
+                    .bytes(),
+            );
+            request.extend_from_slice(&body);
+        }
+        let mut writer = client.stream().try_clone().unwrap();
+        let writing = thread::spawn(move || writer.write_all(&request));
+        client.response().assert(200, body);
+        writing.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_100_gets_it() {
+    let server = Server::start();
+    let mut client = server.connect();
+    for (framing, body) in
+        [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
+    {
+        client.send(format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\n{framing}\r\nExpect: 100-Continue\r\n\r\n"
+        ));
+        let interim = client.head();
+        assert_eq!(interim.status, 100);
+        assert!(interim.fields.is_empty());
+        client.send(body);
+        client.response().assert(200, "hello");
+    }
+    // HTTP/1.0 does not know it.
+    client.send("POST /echo HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello");
+    client.response().assert(200, "hello");
+    client.assert_end();
+    // A body that is not wanted is refused without it.
+    for (head, status) in [
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1073741825\r\nExpect: 100-continue\r\n\r\n",
+            413,
+        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 405),
+    ] {
+        let mut client = server.connect();
+        client.send(head);
+        client.assert_refused(status);
+    }
+}
+
+#[test]
+fn what_surrounds_the_payload_of_chunks_is_bounded() {
+    let server = Server::start();
+    let extension = |length: usize| format!("{CHUNKED}0;{}\r\n\r\n", "x".repeat(length - 2));
+    let extensions = |number: usize| {
+        let chunk = format!("1;{}\r\na\r\n", "x".repeat(127));
+        format!("{CHUNKED}{}0\r\n\r\n", chunk.repeat(number))
+    };
+    let trailer = |length: usize| format!("{CHUNKED}0\r\nX: {}\r\n\r\n", "x".repeat(length - 3));
+    let trailers = |number: usize| format!("{CHUNKED}0\r\n{}\r\n", "X: yz\r\n".repeat(number));
+
+    let mut client = server.connect();
+    for request in [extension(256), trailer(8190), trailers(1024), extensions(128)] {
+        client.send(request);
+        assert_eq!(client.response().status, 200);
+    }
+    for (request, status) in [
+        (extension(257), 400),
+        (trailer(8193), 431),
+        (trailers(2000), 431),
+        (trailers(100_000), 431),
+    ] {
+        let mut client = server.connect();
+        client.send(request);
+        client.assert_refused(status);
+    }
+    // Here the answer has begun, and can only be cut off.
+    let mut client = server.connect();
+    client.send(extensions(129));
+    assert_eq!(client.head().status, 200);
+    for _ in 0..128 {
+        assert_eq!(client.chunk(), b"a");
+    }
+    client.assert_end();
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_never_made_whole() {
+    let server = Server::start();
+    let chunked = format!("{CHUNKED}5\r\nhello\r\n5\r\nworld\r\n0\r\nX: y\r\n\r\n");
+    let head = CHUNKED.len();
+    for cut in head..chunked.len() {
+        on(&chunked.as_bytes()[..cut], || {
+            let mut client = server.connect();
+            client.send(&chunked[..cut]);
+            client.finish_sending();
+            let mut answer = Vec::new();
+            client.input.read_to_end(&mut answer).unwrap();
+            let answer = String::from_utf8(answer).unwrap();
+            if cut <= head + "5\r\n".len() {
+                assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+            } else {
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+                assert!(!answer.contains("\r\n0\r\n"), "{answer}");
+            }
+        });
+    }
+    let whole = post("hello");
+    for missing in 1..=5 {
+        let mut client = server.connect();
+        client.send(&whole[..whole.len() - missing]);
+        client.finish_sending();
+        if missing == 5 {
+            client.assert_refused(400);
+            continue;
+        }
+        let response = client.head();
+        assert_eq!((response.status, response.field("Content-Length")), (200, Some("5")));
+        assert_eq!(client.bytes(5 - missing), b"hello"[..5 - missing]);
+        client.assert_end();
+    }
+    // Gone altogether, at every byte: somebody else is served as before.
+    for cut in 0..chunked.len() {
+        let mut client = server.connect();
+        client.send(&chunked[..cut]);
+    }
+    let mut client = server.connect();
+    client.send(post("hello"));
+    client.response().assert(200, "hello");
+}
+
+#[test]
+fn a_chunk_longer_than_its_size_cuts_the_answer_off() {
+    let server = Server::start();
+    for bad in [
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello\rX",
+        "5\r\nhello0\r\n\r\n",
+    ] {
+        let mut client = server.connect();
+        client.send(format!("{CHUNKED}{bad}{}", get("/")));
+        client.finish_sending();
+        assert_eq!(client.head().status, 200);
+        assert_eq!(client.chunk(), b"hello");
+        client.assert_end();
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The process
+
+#[cfg(unix)]
+#[test]
+fn signals_end_it_after_the_answers_that_have_begun() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start();
+        let mut idle = server.connect();
+        idle.send(get("/style.css"));
+        idle.response().assert(200, "a{}");
+        let mut busy = server.connect();
+        busy.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+        assert_eq!(busy.head().status, 200);
+        assert_eq!(busy.bytes(5), b"hello");
+
+        server.signal(signal);
+        idle.assert_end(); // so the signal has arrived
+        busy.send("world");
+        assert_eq!(busy.bytes(5), b"world");
+        busy.assert_end();
+        drop((idle, busy));
+        assert!(server.process.wait().unwrap().success());
+        assert!(TcpStream::connect(&server.addr).is_err());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn running_out_of_file_descriptors_is_survived() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\""]).arg(example());
+    let server = Server::start_by(command);
+    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(post("hello"));
+    }
+    for mut client in clients {
+        client.response().assert(200, "hello");
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_said_at_once() {
+    for args in [&["127.0.0.1:0", "/no/such/directory"][..], &["nowhere"], &["1", "2", "3"]] {
+        let output = Command::new(example()).args(args).output().unwrap();
+        assert!(!output.status.success());
+        assert!(!output.stderr.is_empty());
+        assert!(output.stdout.is_empty());
+    }
+}

@@ -167,6 +167,23 @@ fn the_delimiter_that_ends_first_wins() {
 }
 
 #[test]
+fn a_member_does_not_begin_before_its_frame() {
+    for head in [Count(1), bytes("\r"), bytes("\\")] {
+        let script = script(head.clone()).then(any(["\n", "\r\n"]));
+        let (input, first) = match &head {
+            Count(_) => ("\r\na\r\n", vec![data("\r"), T]),
+            bytes if *bytes == support::bytes("\r") => ("\r\na\r\n", vec![T]),
+            _ => ("\r\\\na\r\n", vec![data("\r"), T]),
+        };
+        let log = [&first[..], &[T, data("a"), Log::Terminator(1)]].concat();
+        verify(&script, input.as_bytes(), End::Eof, &log);
+    }
+    let script = script(Count(2)).then(any(["aa", "baa", "bbaa"]));
+    let log = [data("bb"), T, T, data("c"), Log::Terminator(1)];
+    verify(&script, b"bbaacbaa", End::Eof, &log);
+}
+
+#[test]
 fn more_members_with_a_shared_suffix_than_are_tried_one_by_one() {
     let members = [";", "a;", "b;", "c;", "d;", "ee;", "fee;"];
     let log = [4, 6, 5, 0, 1].map(Log::Terminator);
@@ -365,6 +382,12 @@ fn a_switch_to_something_buffered_finds_it() {
     }
 }
 
+/// Of beginnings of a delimiter: the shorter and the longer ones.
+fn lengths(delimiter: &[u8]) -> impl Iterator<Item = usize> {
+    let len = delimiter.len();
+    (1..len).filter(move |&n| n < 5 || n + 3 > len)
+}
+
 #[test]
 fn what_one_terminator_withheld_is_no_beginning_of_another() {
     let specs = [
@@ -380,7 +403,7 @@ fn what_one_terminator_withheld_is_no_beginning_of_another() {
     for first in &specs {
         for second in &specs {
             for (old, len) in
-                first.delimiters().iter().flat_map(|d| (1..d.len()).map(move |n| (d, n)))
+                first.delimiters().iter().flat_map(|d| lengths(d).map(move |n| (d, n)))
             {
                 for new in second.delimiters() {
                     each(&script(first.clone()), |decoder| {
@@ -645,6 +668,19 @@ fn a_limit_set_below_the_length_counts_though_the_terminator_is_known_and_next()
         decoder.control().set_terminator(Terminator::from(b"\n"));
         expect(decoder, Event::Overlong);
         expect(decoder, MORE);
+    });
+}
+
+#[test]
+fn a_failure_names_the_limit_that_was_passed_whatever_is_set_later() {
+    each(&script(bytes("\n")).limit(Limit::Fail(2)), |decoder| {
+        decoder.feed(b"abcd\n");
+        expect(decoder, Event::Chunk("ab"));
+        expect(decoder, Event::Overlong);
+        decoder.control().set_limit(Limit::Unlimited);
+        assert_eq!(decoder.call(false), Err(2));
+        decoder.control().set_limit(Limit::Skip(9));
+        assert_eq!(decoder.call(true), Err(2));
     });
 }
 

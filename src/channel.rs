@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::{error, fmt, future};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
@@ -21,6 +21,7 @@ use crate::producer::Producer;
 use crate::queue::{Output, PushError, SinkError};
 use crate::terminator::Terminator;
 use crate::timer::{Owed, Timeout, Timeouts, Timer};
+use crate::trace;
 
 /// One connection: framing in, producers out, limits, deadlines and an orderly close.
 ///
@@ -76,8 +77,8 @@ pub struct Channel<S> {
     /// What has been read and not yet taken. Its front up to the framer's position is done with.
     input: Bytes,
     framer: Framer,
-    /// What was pulled last was a chunk, and its terminator's event is owed.
-    ended: bool,
+    /// What was delivered last was a chunk, and its terminator's event is owed.
+    pub(crate) ended: bool,
     phase: Phase,
     shared: Mutex<Shared>,
     timer: Timer,
@@ -125,7 +126,7 @@ impl Shared {
         let capacity = self.handle_capacity as usize;
         let receiver = self.receiver.get_or_insert_with(|| Receiver::new(capacity));
         if !self.output.is_open() {
-            receiver.closed();
+            receiver.close();
         }
         receiver.handle()
     }
@@ -137,6 +138,16 @@ impl Shared {
             Wish::Abort => Err(CloseReason::Aborted),
             Wish::Upgrade => Err(CloseReason::Upgrade),
         }
+    }
+
+    /// Takes no more pushes, after those that other tasks were told are accepted.
+    pub(crate) fn close_when_done(&mut self) {
+        if let Some(receiver) = &self.receiver {
+            for item in receiver.close() {
+                let _ = self.output.push(item);
+            }
+        }
+        self.output.close_when_done();
     }
 
     /// Refuses what other tasks push from here on.
@@ -222,14 +233,14 @@ impl<S> Channel<S> {
     /// Takes no more input and no more pushes, and closes once all that was pushed is written. The next
     /// call of [`next`](Self::next) or [`close`](Self::close) does the work.
     pub fn close_when_done(&mut self) {
-        self.shared().output.close_when_done();
+        self.shared().close_when_done();
     }
 
     /// Drops what is queued for output, and input that is buffered or withheld. A scheduled close stays,
     /// as do the terminator and what remains of a count.
     pub fn discard_buffers(&mut self) {
         self.shared().output.discard_buffers();
-        self.discard_input();
+        self.discarded();
     }
 
     /// Drops everything and closes now: nothing that is queued is written.
@@ -276,6 +287,12 @@ impl<S> Channel<S> {
     fn trim_input(&mut self) {
         let consumed = self.framer.take_consumed();
         self.input.advance(consumed.min(self.input.len()));
+    }
+
+    /// The output has been discarded: the input is too, and nothing is refused any more.
+    pub(crate) fn discarded(&mut self) {
+        self.timer.has_flushed();
+        self.discard_input();
     }
 
     pub(crate) fn discard_input(&mut self) {
@@ -395,7 +412,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Event<Bytes>, ChannelError>>> {
-        if mem::take(&mut self.ended) {
+        if self.ended && ready!(self.poll_owed(cx))? {
             return Poll::Ready(Some(Ok(Event::Terminator)));
         }
         let event = match ready!(self.poll_step(cx)) {
@@ -415,6 +432,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Poll::Ready(Some(Ok(event)))
     }
 
+    /// Whether the terminator of the last chunk is still to be told, when there is room for what that
+    /// brings forth: not after a close.
+    pub(crate) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ChannelError>> {
+        while self.ended && self.is_open() && self.shared().output.is_full() {
+            ready!(self.poll_room(cx))?;
+        }
+        Poll::Ready(Ok(mem::take(&mut self.ended) && self.is_open()))
+    }
+
     /// The next step, or `None` at the end. The positions are in `self.input`.
     pub(crate) fn poll_step(
         &mut self,
@@ -430,7 +456,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             if self.phase == Phase::Broken {
                 return Poll::Ready(Ok(None));
             }
-            match self.framer.step(&self.input, self.phase == Phase::Eof) {
+            let skipping = self.framer.is_skipping();
+            let step = self.framer.step(&self.input, self.phase == Phase::Eof);
+            if skipping && !self.framer.is_skipping() {
+                // The end of a skipped frame is no step of its own.
+                self.timer.frame_ended();
+            }
+            match step {
                 Step::Pending => {
                     if self.phase == Phase::Eof {
                         return Poll::Ready(Ok(None));
@@ -445,6 +477,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if !matches!(step, Step::Data { ended: false, .. }) {
                         self.timer.frame_ended();
                     }
+                    if step == Step::Overlong {
+                        trace::overlong(self.framer.limit().max());
+                    }
                     return Poll::Ready(Ok(Some(step)));
                 }
             }
@@ -455,6 +490,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         if self.poll_handle(cx) == HandleState::Aborted {
             self.abort();
+        }
+        if !self.is_open() {
             return Poll::Ready(Ok(()));
         }
         // The input is drained: now is the time to flush.
@@ -470,6 +507,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             Poll::Pending => {
                 let owed = match self.framer.terminator() {
+                    // A frame begins with its first byte.
+                    Terminator::Count(_) if self.framer.length() == 0 => Owed::Nothing,
                     Terminator::Count(_) => Owed::Count(self.framer.length()),
                     _ if self.framer.is_mid_frame() => Owed::Frame,
                     _ => Owed::Nothing,
@@ -484,7 +523,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         self.trim_input();
         let mut buffer = pool::take(self.input.len() + self.read_size as usize);
         buffer.extend_from_slice(&self.input);
-        match poll_read_buf(Pin::new(&mut self.io), cx, &mut buffer) {
+        // A pooled buffer may have room for more.
+        let mut room = (&mut buffer).limit(self.read_size as usize);
+        match poll_read_buf(Pin::new(&mut self.io), cx, &mut room) {
             Poll::Ready(Ok(read)) => {
                 if read == 0 {
                     self.phase = Phase::Eof;
@@ -519,15 +560,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     fn poll_output_only(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        if self.poll_handle(cx) == HandleState::Aborted {
-            self.abort();
-        }
-        if self.phase == Phase::Closed {
-            return Poll::Ready(Err(ChannelError::Closed));
-        }
-        match self.poll_output(cx)? {
-            Poll::Ready(()) => Poll::Ready(Ok(())),
-            Poll::Pending => self.poll_deadline(cx, Owed::Nothing),
+        loop {
+            // What other tasks push then waits.
+            let full = self.shared().output.is_full();
+            if self.poll_handle(cx) == HandleState::Aborted {
+                self.abort();
+            }
+            if self.phase == Phase::Closed {
+                return Poll::Ready(Err(ChannelError::Closed));
+            }
+            match self.poll_output(cx)? {
+                Poll::Ready(()) if full => {}
+                Poll::Ready(()) => return Poll::Ready(Ok(())),
+                Poll::Pending => return self.poll_deadline(cx, Owed::Nothing),
+            }
         }
     }
 
@@ -535,6 +581,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         if self.poll_handle(cx) == HandleState::Aborted {
             self.abort();
+        }
+        if !self.is_open() {
             return Poll::Ready(Ok(()));
         }
         let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -606,6 +654,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Poll<Result<(), ChannelError>> {
         let timeouts = self.timeouts();
         let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
+        trace::timed_out(timeout);
         let error = ChannelError::Timeout(timeout);
         if timeout == Timeout::Frame {
             self.phase = Phase::Broken;
@@ -646,6 +695,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             self.trim_input();
             pool::give_back(mem::take(&mut self.input));
         }
+    }
+
+    /// Dispatches, and no frame has begun: of a counted one no byte has come.
+    pub(crate) fn is_between_frames(&mut self) -> bool {
+        let counted = matches!(self.framer.terminator(), Terminator::Count(_));
+        let begun = self.framer.is_mid_frame() && !(counted && self.framer.length() == 0);
+        self.is_open() && !begun
     }
 
     /// Takes pushes, and dispatches.
@@ -693,6 +749,8 @@ pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), SinkError>> {
     if output.is_idle() && output.is_open() {
+        // What had been refused may have been discarded.
+        timer.has_flushed();
         return Poll::Ready(Ok(()));
     }
     let mut meter = Meter::new(io);

@@ -327,6 +327,12 @@ impl Framer {
         self.length < self.max
     }
 
+    /// Whether the rest of an overlong frame is being dropped.
+    #[inline]
+    pub(crate) fn is_skipping(&self) -> bool {
+        self.state == State::Skipping
+    }
+
     /// How many bytes of the current frame have been delivered.
     pub(crate) fn length(&self) -> u64 {
         self.length

@@ -139,6 +139,16 @@ impl Receiver {
         (std::mem::take(&mut inbox.items), state)
     }
 
+    /// Refuses pushes from here on, and takes those that were accepted. An abort still works.
+    pub(crate) fn close(&self) -> Vec<Bytes> {
+        let mut inbox = lock(&self.0.inbox);
+        if inbox.state == HandleState::Open {
+            inbox.state = HandleState::Closing;
+        }
+        inbox.bytes = 0;
+        std::mem::take(&mut inbox.items)
+    }
+
     /// Refuses all that comes from here on.
     pub(crate) fn closed(&self) {
         let mut inbox = lock(&self.0.inbox);

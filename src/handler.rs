@@ -1,6 +1,7 @@
 use std::future::{self, Future};
 use std::ops::Deref;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::{error, fmt};
@@ -19,6 +20,7 @@ use crate::producer::Producer;
 use crate::queue::PushError;
 use crate::terminator::Terminator;
 use crate::timer::{Owed, Timeout, Timeouts, Timer};
+use crate::trace;
 
 /// What a protocol does with its frames: asynchat's callbacks, driven by [`Channel::run`].
 ///
@@ -134,6 +136,25 @@ pub trait Handler {
         control: &mut Control<'_>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send {
         let _ = (truncated, control);
+        async { Ok(()) }
+    }
+
+    /// The connection is wanted to end: the signal of [`Channel::run_until`] has come. This is called once,
+    /// between two frames, so one that has begun is complete and [`found_terminator`] has returned.
+    ///
+    /// By default the connection is closed when what was pushed is written. Do otherwise to say goodbye
+    /// (`421`, `BYE`), or, where a message has several frames, to finish the one at hand and then close.
+    ///
+    /// [`found_terminator`]: Self::found_terminator
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn shutdown(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        control.close_when_done();
         async { Ok(()) }
     }
 
@@ -308,7 +329,7 @@ impl<'a> Control<'a> {
 
     /// Closes once all that was pushed is written. No further input is dispatched.
     pub fn close_when_done(&mut self) {
-        lock(self.shared).output.close_when_done();
+        lock(self.shared).close_when_done();
     }
 
     /// Drops what is queued for output, and, when the callback returns, input that is buffered or
@@ -406,10 +427,94 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// If the future is dropped, the handler is dropped with it, and a callback that was waiting. The
     /// channel can go on: no other input is lost, nor output.
-    pub async fn run<H: Handler>(&mut self, mut handler: H) -> (H, CloseReason<H::Error>) {
-        let reason = match self.dispatch(&mut handler).await {
+    pub fn run<H: Handler>(
+        &mut self,
+        handler: H,
+    ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
+        self.run_until(handler, future::pending())
+    }
+
+    /// As [`run`](Self::run), until a signal: then the connection comes to an orderly end.
+    ///
+    /// If it is idle, it is closed at once. If a callback is waiting or a frame has begun, that is
+    /// finished and answered first. The handler has the last word: see [`Handler::shutdown`]. Input that
+    /// comes behind is not dispatched. How long this may take is the caller's to limit, by dropping the
+    /// future, as a `Server` does.
+    ///
+    /// The signal is any future: the `cancelled` of a `CancellationToken`, a timer, a channel's `recv`.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// struct Polite;
+    ///
+    /// impl Handler for Polite {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         _: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         let _ = control.push("421 shutting down\r\n");
+    ///         control.close_when_done();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let (stop, stopped) = tokio::sync::oneshot::channel();
+    /// let serving = tokio::spawn(async move {
+    ///     let signal = async { drop(stopped.await) };
+    ///     Channel::new(server, b"\r\n").run_until(Polite, signal).await.1
+    /// });
+    /// stop.send(()).expect("it is served");
+    /// let mut answer = String::new();
+    /// client.read_to_string(&mut answer).await?;
+    /// assert_eq!(answer, "421 shutting down\r\n");
+    /// drop(client);
+    /// assert!(matches!(serving.await?, CloseReason::Done));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_until<H: Handler>(
+        &mut self,
+        mut handler: H,
+        signal: impl Future<Output = ()>,
+    ) -> (H, CloseReason<H::Error>) {
+        trace::opened();
+        let shutdown = AtomicBool::new(false);
+        let dispatched = {
+            let mut signal = pin!(signal);
+            let mut dispatch = pin!(self.dispatch(&mut handler, &shutdown));
+            future::poll_fn(|cx| {
+                if !shutdown.load(Relaxed) && signal.as_mut().poll(cx).is_ready() {
+                    shutdown.store(true, Relaxed);
+                }
+                dispatch.as_mut().poll(cx)
+            })
+            .await
+        };
+        let reason = match dispatched {
             Ok(reason) | Err(reason) => self.wind_up(reason).await,
         };
+        trace::closed(&reason);
         handler.closed(&reason);
         (handler, reason)
     }
@@ -418,28 +523,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     async fn dispatch<H: Handler>(
         &mut self,
         handler: &mut H,
+        shutdown: &AtomicBool,
     ) -> Result<CloseReason<H::Error>, CloseReason<H::Error>> {
         let mut truncated = false;
+        let mut told = false;
         loop {
-            match future::poll_fn(|cx| self.poll_step(cx)).await.map_err(CloseReason::Error)? {
+            if self.ended {
+                if future::poll_fn(|cx| self.poll_owed(cx)).await.map_err(CloseReason::Error)? {
+                    self.call(handler, Callback::FoundTerminator).await?;
+                }
+                self.take_wish()?;
+                continue;
+            }
+            let step = future::poll_fn(|cx| {
+                if shutdown.load(Relaxed) && !told && self.is_between_frames() {
+                    return Poll::Ready(Ok(Some(Step::Pending)));
+                }
+                self.poll_step(cx)
+            });
+            match step.await.map_err(CloseReason::Error)? {
                 Some(Step::Data { start, end, ended }) => {
                     if start < end {
                         self.collect(handler, start, end).map_err(CloseReason::Handler)?;
                     }
-                    if ended && self.is_open() {
-                        self.call(handler, Callback::FoundTerminator).await?;
+                    if ended {
+                        self.ended = true;
+                        continue;
                     }
                 }
                 Some(Step::Overlong) => self.call(handler, Callback::Overlong).await?,
                 Some(Step::Truncated) => truncated = true,
-                Some(Step::Failed(_) | Step::Pending) => {}
+                Some(Step::Pending) => {
+                    told = true;
+                    self.call(handler, Callback::Shutdown).await?;
+                }
+                Some(Step::Failed(_)) => {}
                 None if self.is_open() => {
                     self.call(handler, Callback::Eof { truncated }).await?;
+                    self.take_wish()?;
                     let peer_closed =
                         if truncated { CloseReason::Truncated } else { CloseReason::PeerClosed };
                     return Ok(if self.is_open() { peer_closed } else { CloseReason::Done });
                 }
-                None => return Ok(CloseReason::Done),
+                None => {
+                    // A handle may have aborted.
+                    self.take_wish()?;
+                    return Ok(CloseReason::Done);
+                }
             }
             self.take_wish()?;
         }
@@ -455,7 +585,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let mut control = Control::new(framer, shared, input.len());
         handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
         if control.discard {
-            self.discard_input();
+            self.discarded();
         }
         Ok(())
     }
@@ -471,7 +601,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let background = |cx: &mut Context<'_>| poll_background(io, timer, &mut lock(shared), cx);
         callback.call(handler, &mut control, background).await?;
         if control.discard {
-            self.discard_input();
+            self.discarded();
         }
         Ok(())
     }
@@ -485,7 +615,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     async fn wind_up<E>(&mut self, reason: CloseReason<E>) -> CloseReason<E> {
         let done = match reason {
             CloseReason::Upgrade => self.flush().await,
-            CloseReason::Done if self.take_wish::<E>().is_err() => return CloseReason::Aborted,
             // The peer may well be there to read what was pushed last.
             CloseReason::PeerClosed
             | CloseReason::Truncated
@@ -500,11 +629,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Ok(())
             }
         };
-        match (done, reason) {
-            (Err(error), CloseReason::PeerClosed | CloseReason::Truncated | CloseReason::Done) => {
-                CloseReason::Error(error)
-            }
-            (_, reason) => reason,
+        // A handle may have aborted while that went on.
+        let aborted = self.take_wish::<E>().is_err();
+        match reason {
+            CloseReason::PeerClosed
+            | CloseReason::Truncated
+            | CloseReason::Done
+            | CloseReason::Upgrade => match done {
+                Ok(()) | Err(ChannelError::Closed) if aborted => CloseReason::Aborted,
+                Ok(()) => reason,
+                Err(error) => CloseReason::Error(error),
+            },
+            _ => reason,
         }
     }
 }
@@ -515,6 +651,7 @@ pub(crate) enum Callback {
     FoundTerminator,
     Overlong,
     Eof { truncated: bool },
+    Shutdown,
 }
 
 impl Callback {
@@ -530,6 +667,7 @@ impl Callback {
                 Callback::FoundTerminator => handler.found_terminator(control).await,
                 Callback::Overlong => handler.overlong(control).await,
                 Callback::Eof { truncated } => handler.eof(truncated, control).await,
+                Callback::Shutdown => handler.shutdown(control).await,
             }
         });
         future::poll_fn(|cx| match called.as_mut().poll(cx) {
@@ -558,12 +696,19 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
     shared: &mut Shared,
     cx: &mut Context<'_>,
 ) -> Poll<Stop> {
-    if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
-        return Poll::Ready(Stop::Aborted);
-    }
-    if let Poll::Ready(Err(error)) = poll_flush(&mut shared.output, io, timer, cx) {
-        return Poll::Ready(Stop::Failed(error.into()));
+    loop {
+        // What other tasks push then waits.
+        let full = shared.output.is_full();
+        if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
+            return Poll::Ready(Stop::Aborted);
+        }
+        match poll_flush(&mut shared.output, io, timer, cx) {
+            Poll::Ready(Ok(())) if full => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Stop::Failed(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => break,
+        }
     }
     let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
+    trace::timed_out(timeout);
     Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))
 }

@@ -1,4 +1,5 @@
-//! Terminator-driven framing for Tokio.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "tokio")]
@@ -11,6 +12,8 @@ mod event;
 mod framer;
 #[cfg(feature = "tokio")]
 mod frames;
+#[cfg(all(feature = "tokio", any(doc, doctest)))]
+pub mod guide;
 #[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]
@@ -25,11 +28,15 @@ pub mod producer;
 #[cfg(feature = "tokio")]
 mod queue;
 mod search;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(feature = "tokio")]
 mod sink;
 mod terminator;
 #[cfg(feature = "tokio")]
 mod timer;
+#[cfg(feature = "tokio")]
+mod trace;
 
 #[cfg(feature = "tokio")]
 pub use channel::{Channel, ChannelBuilder, ChannelError, UpgradeError};
@@ -52,6 +59,8 @@ pub use payload::Payload;
 pub use producer::Producer;
 #[cfg(feature = "tokio")]
 pub use queue::{PushError, SinkError};
+#[cfg(feature = "serve")]
+pub use serve::{Connection, ServeError, Served, Server};
 #[cfg(feature = "tokio")]
 pub use sink::ProducerSink;
 pub use terminator::{Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Terminator};

@@ -1,0 +1,489 @@
+use std::future::{self, Future};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::{error, fmt, io};
+
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::net::Listener;
+use tokio_util::sync::CancellationToken;
+
+use crate::trace;
+
+/// An accept loop: a task for each connection, so many at a time, until it is told to stop.
+///
+/// It serves anything that is a [`Listener`]: a `TcpListener`, a `UnixListener`, or one's own, of which
+/// the trait asks no more than an accept. What is done with a connection is a function's business: it
+/// can let a [`Channel`](crate::Channel) run a handler, pull events from one, or go without.
+///
+/// ```
+/// use asynchat::{Channel, Chunk, Control, Handler, Server};
+/// use std::convert::Infallible;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// use tokio::net::{TcpListener, TcpStream};
+/// use tokio_util::sync::CancellationToken;
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type Error = Infallible;
+///
+///     fn collect_incoming_data(
+///         &mut self,
+///         data: Chunk<'_>,
+///         control: &mut Control<'_>,
+///     ) -> Result<(), Infallible> {
+///         let _ = control.push(data.to_bytes());
+///         Ok(())
+///     }
+///
+///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+///         let _ = control.push("\r\n");
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let addr = listener.local_addr()?;
+/// let stop = CancellationToken::new();
+/// let server = Server::new().max_connections(100);
+/// let serving = tokio::spawn(server.serve(listener, stop.clone(), |connection| async move {
+///     let mut channel = Channel::new(connection.io, b"\r\n");
+///     channel.run_until(Echo, connection.shutdown.cancelled()).await
+/// }));
+///
+/// let mut client = TcpStream::connect(addr).await?;
+/// client.write_all(b"hello\r\n").await?;
+/// let mut answer = [0; 7];
+/// client.read_exact(&mut answer).await?;
+/// assert_eq!(&answer, b"hello\r\n");
+///
+/// // The client is idle, so it is closed at once.
+/// stop.cancel();
+/// assert_eq!(client.read(&mut answer).await?, 0);
+/// drop(client);
+/// let served = serving.await??;
+/// assert_eq!((served.accepted, served.peak, served.aborted), (1, 1, 0));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Defaults
+///
+/// | what | default |
+/// |---|---|
+/// | connections at a time | 1000 |
+/// | time to finish after the shutdown | 30 seconds |
+///
+/// # Not in scope
+///
+/// Binding sockets and their options (`connection.io.set_nodelay(true)` is often wise), limits by
+/// address, and signals: cancel the token from wherever the decision is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `1 <= max_connections`
+    max_connections: usize,
+    shutdown_timeout: Duration,
+}
+
+impl Server {
+    /// A server with the defaults.
+    pub fn new() -> Self {
+        Server { max_connections: MAX_CONNECTIONS, shutdown_timeout: SHUTDOWN_TIMEOUT }
+    }
+
+    /// How many connections are served at a time: 1000 by default, at least 1.
+    ///
+    /// At the limit nothing is accepted until one ends. Further ones wait in the listener's backlog, and
+    /// beyond that it is the operating system that refuses them.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// How long connections may take to end once the server is told to stop: 30 seconds by default. Then
+    /// they are aborted.
+    #[must_use]
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Accepts connections, and calls `service` with each for a future that is spawned, until `shutdown`
+    /// is cancelled. Returns a count of what was done.
+    ///
+    /// What a future returns is dropped. If it panics, that is counted, and the others go on.
+    ///
+    /// ```text
+    ///  accepting -- at the limit --> paused -- one has ended --> accepting
+    ///      |  `---- an error ------> waiting -- delay, or one has ended --> accepting
+    ///      | cancelled, or the listener failed for good
+    ///      v
+    ///  draining -- all have ended, or the deadline: the rest are aborted --> returns
+    /// ```
+    ///
+    /// # Shutdown
+    ///
+    /// The listener is closed first, so that nobody is left waiting in its backlog. The token in each
+    /// [`Connection`] is cancelled with `shutdown`, and
+    /// [`Channel::run_until`](crate::Channel::run_until) makes an orderly end of that: at once if the
+    /// connection is idle, else when its frame is complete and answered. Whatever is still there at the
+    /// deadline is dropped.
+    ///
+    /// # Errors of accept
+    ///
+    /// An error that concerns only the connection that was to be accepted (it was aborted, say) is passed
+    /// over at once. While resources are wanting (file descriptors, memory) and after errors not known
+    /// here, accept is tried again when a connection ends, and after a delay that grows from 5
+    /// milliseconds to one second.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`] if accept fails for good: the socket is closed or not listening (`EBADF`, `EINVAL`),
+    /// or a listener of one's own returns an error of the kind `BrokenPipe`, `InvalidInput`,
+    /// `NotConnected` or `UnexpectedEof`. The connections are let end first, as by a shutdown.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled outside a Tokio runtime with time, and if `service` panics before it returns a
+    /// future.
+    ///
+    /// # Cancellation safety
+    ///
+    /// If the future is dropped, all connections are aborted.
+    pub fn serve<L, F, C>(
+        self,
+        listener: L,
+        shutdown: CancellationToken,
+        service: F,
+    ) -> impl Future<Output = Result<Served, ServeError>> + use<L, F, C>
+    where
+        L: Listener,
+        L::Addr: fmt::Debug,
+        F: FnMut(Connection<L::Io, L::Addr>) -> C,
+        C: Future + Send + 'static,
+    {
+        // Cancelled also when the listener fails, which is no business of who owns `shutdown`.
+        let shutdown = shutdown.child_token();
+        Accepting {
+            max_connections: self.max_connections,
+            listener,
+            shutdown,
+            service,
+            connections: JoinSet::new(),
+            served: Served::default(),
+        }
+        .serve(self.shutdown_timeout)
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server::new()
+    }
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Connection<S, A> {
+    /// The stream.
+    pub io: S,
+    /// The peer's address.
+    pub peer: A,
+    /// Cancelled when the server is told to stop. Cancelled by anybody else, it ends this connection in
+    /// the same orderly way, and no other.
+    pub shutdown: CancellationToken,
+}
+
+impl<S, A> Connection<S, A> {
+    /// Makes another stream of this one, by a handshake that must not take longer than `limit`.
+    ///
+    /// It runs in the connection's own task: a peer that dawdles holds up nobody else.
+    ///
+    /// ```
+    /// # use asynchat::{Connection, Server};
+    /// use std::{io, time::Duration};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// use tokio::net::{TcpListener, TcpStream};
+    ///
+    /// // In place of a TLS acceptor.
+    /// async fn accept(mut io: TcpStream) -> io::Result<TcpStream> {
+    ///     match io.read_u8().await? {
+    ///         b'?' => io.write_all(b"!").await.map(|()| io),
+    ///         _ => Err(io::ErrorKind::InvalidData.into()),
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let addr = listener.local_addr()?;
+    /// # let stop = tokio_util::sync::CancellationToken::new();
+    /// let service = |connection: Connection<TcpStream, _>| async {
+    ///     let mut connection = connection.handshake(Duration::from_secs(10), accept).await?;
+    ///     connection.io.write_all(b"hello").await
+    /// };
+    /// # let serving = tokio::spawn(Server::new().serve(listener, stop.clone(), service));
+    /// # let mut client = TcpStream::connect(addr).await?;
+    /// # client.write_all(b"?").await?;
+    /// # let mut answer = String::new();
+    /// # client.read_to_string(&mut answer).await?;
+    /// # assert_eq!(answer, "!hello");
+    /// # stop.cancel();
+    /// # serving.await??;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The handshake's own; `TimedOut` at the limit; `ConnectionAborted` if the server is told to stop.
+    ///
+    /// # Cancellation safety
+    ///
+    /// If the future is dropped, the stream is dropped with it.
+    pub async fn handshake<T, F, C>(
+        self,
+        limit: Duration,
+        handshake: F,
+    ) -> io::Result<Connection<T, A>>
+    where
+        F: FnOnce(S) -> C,
+        C: Future<Output = io::Result<T>>,
+    {
+        let Connection { io, peer, shutdown } = self;
+        let io = match shutdown.run_until_cancelled(timeout(limit, handshake(io))).await {
+            Some(Ok(result)) => result?,
+            Some(Err(elapsed)) => return Err(elapsed.into()),
+            None => {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "server shutdown"));
+            }
+        };
+        Ok(Connection { io, peer, shutdown })
+    }
+}
+
+/// What a [`Server`] has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Served {
+    /// Connections that were accepted. All of them have ended.
+    pub accepted: u64,
+    /// The most connections there were at a time.
+    pub peak: usize,
+    /// Errors of accept.
+    pub accept_errors: u64,
+    /// Connections that ended by a panic.
+    pub panicked: u64,
+    /// Connections that were aborted at the deadline of the shutdown.
+    pub aborted: u64,
+}
+
+/// The listener failed for good.
+#[derive(Debug)]
+pub struct ServeError {
+    error: io::Error,
+    served: Served,
+}
+
+impl ServeError {
+    /// What was done until then, and while the last connections ended.
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("accepting connections failed")
+    }
+}
+
+impl error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<ServeError> for io::Error {
+    fn from(error: ServeError) -> Self {
+        error.error
+    }
+}
+
+/// A server at work.
+struct Accepting<L, F> {
+    max_connections: usize,
+    listener: L,
+    /// The parent of the connections' tokens.
+    shutdown: CancellationToken,
+    service: F,
+    /// `len <= max_connections`
+    connections: JoinSet<()>,
+    served: Served,
+}
+
+impl<L, F, C> Accepting<L, F>
+where
+    L: Listener,
+    L::Addr: fmt::Debug,
+    F: FnMut(Connection<L::Io, L::Addr>) -> C,
+    C: Future + Send + 'static,
+{
+    async fn serve(mut self, shutdown_timeout: Duration) -> Result<Served, ServeError> {
+        let result = self.accept().await;
+        let Accepting { listener, shutdown, mut connections, mut served, .. } = self;
+        drop(listener);
+        shutdown.cancel();
+        trace::shutdown(connections.len());
+        drain(&mut connections, &mut served, shutdown_timeout).await;
+        match result {
+            Ok(()) => Ok(served),
+            Err(error) => Err(ServeError { error, served }),
+        }
+    }
+
+    /// Accepts until the shutdown, or an error that is final.
+    async fn accept(&mut self) -> io::Result<()> {
+        let shutdown = self.shutdown.clone();
+        let mut cancelled = pin!(shutdown.cancelled());
+        // In a row.
+        let mut failures = 0;
+        loop {
+            let mut delay = pin!(back_off(failures).map(sleep));
+            let accepted = future::poll_fn(|cx| {
+                if cancelled.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                let ended = self.reap(cx);
+                if let Some(sleep) = delay.as_mut().as_pin_mut() {
+                    // The descriptor of a connection that has ended may be the one that is wanting.
+                    if !ended && sleep.poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    delay.set(None);
+                }
+                if self.connections.len() >= self.max_connections {
+                    return Poll::Pending;
+                }
+                self.listener.poll_accept(cx).map(Some)
+            })
+            .await;
+            match accepted {
+                None => return Ok(()),
+                Some(Ok((io, peer))) => {
+                    failures = 0;
+                    self.spawn(io, peer);
+                }
+                Some(Err(error)) => {
+                    self.served.accept_errors += 1;
+                    let severity = Severity::of(&error);
+                    trace::accept_failed(&error, severity != Severity::Passing);
+                    failures = match severity {
+                        Severity::Passing => failures.saturating_add(1),
+                        Severity::Wanting => failures.max(FREE_FAILURES).saturating_add(1),
+                        Severity::Final => return Err(error),
+                    };
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, io: L::Io, peer: L::Addr) {
+        self.served.accepted += 1;
+        let span = trace::Connection::accepted(self.served.accepted, &peer);
+        let shutdown = self.shutdown.child_token();
+        let serving = (self.service)(Connection { io, peer, shutdown });
+        self.connections.spawn(span.around(async move {
+            drop(serving.await);
+        }));
+        self.served.peak = self.served.peak.max(self.connections.len());
+        if self.connections.len() == self.max_connections {
+            trace::at_connection_limit(self.max_connections);
+        }
+    }
+
+    /// Forgets connections that have ended, and says whether there were any.
+    fn reap(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.connections.len();
+        while let Poll::Ready(Some(ended)) = self.connections.poll_join_next(cx) {
+            self.served.count(&ended);
+        }
+        self.connections.len() < before
+    }
+}
+
+impl Served {
+    fn count(&mut self, ended: &Result<(), JoinError>) {
+        match ended {
+            Ok(()) => {}
+            Err(error) if error.is_panic() => {
+                self.panicked += 1;
+                trace::panicked();
+            }
+            Err(_) => self.aborted += 1,
+        }
+    }
+}
+
+/// What an error of accept means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    /// It concerns one connection, which is gone.
+    Passing,
+    /// Something is wanting that may come back.
+    Wanting,
+    /// Nothing will ever be accepted again.
+    Final,
+}
+
+impl Severity {
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::*;
+        match error.kind() {
+            ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable
+            | Interrupted | NetworkDown | NetworkUnreachable | TimedOut => Severity::Passing,
+            BrokenPipe | InvalidInput | NotConnected | UnexpectedEof => Severity::Final,
+            _ if cfg!(unix) && error.raw_os_error() == Some(EBADF) => Severity::Final,
+            _ => Severity::Wanting,
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn back_off(failures: u32) -> Option<Duration> {
+    let doublings = failures.checked_sub(FREE_FAILURES + 1)?;
+    Some(FIRST_DELAY.saturating_mul(1 << doublings.min(16)).min(LAST_DELAY))
+}
+
+/// Waits for the connections to end, and aborts them at the deadline.
+async fn drain(connections: &mut JoinSet<()>, served: &mut Served, limit: Duration) {
+    let ending = async {
+        while let Some(ended) = connections.join_next().await {
+            served.count(&ended);
+        }
+    };
+    if timeout(limit, ending).await.is_err() {
+        trace::aborting(connections.len());
+        connections.abort_all();
+        while let Some(ended) = connections.join_next().await {
+            served.count(&ended);
+        }
+    }
+}
+
+/// Below the usual limit of 1024 file descriptors, with some to spare for everything else.
+const MAX_CONNECTIONS: usize = 1000;
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Errors in a row after which accept is tried again at once, if they are of the passing kind.
+const FREE_FAILURES: u32 = 64;
+/// The delay after the first failure that asks for one. Each further one doubles it.
+const FIRST_DELAY: Duration = Duration::from_millis(5);
+const LAST_DELAY: Duration = Duration::from_secs(1);
+/// The same number on every Unix.
+const EBADF: i32 = 9;

@@ -1,0 +1,133 @@
+//! A peer that does not read: what is queued is bounded, and nothing is read or dispatched meanwhile.
+
+use asynchat::{Channel, Event, producer};
+
+use crate::support::{Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, settle};
+
+fn channel(high: usize, low: usize) -> (Channel<Socket>, Peer) {
+    let (socket, peer) = pipe();
+    let channel = Channel::builder(b"\n")
+        .timeouts(patient())
+        .read_size(16)
+        .high_water_mark(high)
+        .low_water_mark(low)
+        .build(socket);
+    (channel, peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded_by_the_mark_and_what_one_callback_pushes() {
+    const HIGH: usize = 1000;
+    const PUSH: usize = 300;
+    let (mut channel, peer) = channel(HIGH, 100);
+    peer.take(0);
+    peer.send("abc\n".repeat(10_000));
+    let handler = Scripted::new(move |_, control| {
+        control.push(vec![b'x'; PUSH]).unwrap();
+        // Asked in the callback, when the queue is at its longest.
+        assert!(control.queued_bytes() < HIGH + PUSH, "{}", control.queued_bytes());
+        Then::Go
+    });
+    let log = handler.log.clone();
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    settle().await;
+    // Four callbacks fill it. Then nothing is dispatched, and no more read than was.
+    assert_eq!(log.seen(), [data("abc"), Seen::End, data("abc"), Seen::End]);
+    assert!(peer.unread() >= 40_000 - 16);
+    peer.take_more(500);
+    settle().await;
+    assert_eq!(log.len(), 4);
+    running.abort();
+}
+
+fn echo(mut channel: Channel<Socket>) -> (Log, tokio::task::JoinHandle<()>) {
+    let handler = Scripted::new(|seen, control| {
+        if let Seen::Data(text) = seen {
+            control.push(text.clone()).unwrap();
+        }
+        Then::Go
+    });
+    let log = handler.log.clone();
+    let running = tokio::spawn(async move {
+        channel.run(handler).await;
+    });
+    (log, running)
+}
+
+#[tokio::test(start_paused = true)]
+async fn dispatch_goes_on_at_the_low_mark_and_not_before() {
+    let (channel, peer) = channel(10, 4);
+    peer.take(0);
+    peer.send("12345\n12345\n12345\n");
+    let (log, running) = echo(channel);
+    settle().await;
+    assert_eq!(log.len(), 3, "{:?}", log.seen());
+    peer.take_more(5);
+    settle().await;
+    assert_eq!(log.len(), 3);
+    // Four are left.
+    peer.take_more(1);
+    settle().await;
+    assert_eq!(log.len(), 6);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pulled_channel_holds_events_back_too() {
+    let (mut channel, peer) = channel(10, 4);
+    peer.take(0);
+    peer.send("12345\nabc");
+    let pulled = channel.next().await.unwrap().unwrap();
+    assert_eq!(pulled, Event::Chunk("12345".into()));
+    channel.push("0123456789").unwrap();
+    for _ in 0..3 {
+        let held = tokio::select! {
+            biased;
+            event = channel.next() => Some(event),
+            () = settle() => None,
+        };
+        assert!(held.is_none(), "{held:?}");
+        peer.take_more(1);
+    }
+    peer.take(usize::MAX);
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("abc".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discard_makes_room() {
+    let (mut channel, peer) = channel(10, 4);
+    peer.take(0);
+    peer.send("12345\n");
+    channel.push("0123456789").unwrap();
+    tokio::select! {
+        biased;
+        event = channel.next() => panic!("{event:?}"),
+        () = settle() => {}
+    }
+    channel.discard_buffers();
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("12345".into()));
+    assert_eq!(peer.output(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_producers_weigh_against_the_mark() {
+    let (mut channel, peer) = channel(10_000, 0);
+    peer.take(0);
+    peer.send("a\n".repeat(10_000));
+    let mut queued = 0;
+    let counting = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = counting.clone();
+    let handler = Scripted::new(move |_, control| {
+        let waiting = producer::once(std::future::pending::<std::io::Result<&str>>());
+        control.push_with_producer(waiting).unwrap();
+        queued += 1;
+        counter.store(queued, std::sync::atomic::Ordering::Relaxed);
+        Then::Go
+    });
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    settle().await;
+    let queued = counting.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((10..=40).contains(&queued), "{queued}");
+    running.abort();
+}

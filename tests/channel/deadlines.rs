@@ -1,0 +1,500 @@
+//! Every deadline, on a paused clock.
+
+use std::future::pending;
+use std::time::Duration;
+
+use asynchat::{
+    Channel, ChannelError, CloseReason, Event, Limit, Producer, Terminator, Timeout, Timeouts,
+    producer,
+};
+use tokio::time::Instant;
+
+use crate::support::{Scripted, Seen, Socket, Then, data, pipe, seconds, secs, settle, wait};
+
+fn only(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
+    let mut timeouts = Timeouts::NONE;
+    set(&mut timeouts);
+    timeouts
+}
+
+fn timed(terminator: impl Into<Terminator>, timeouts: Timeouts, socket: Socket) -> Channel<Socket> {
+    Channel::builder(terminator).limit(Limit::Unlimited).timeouts(timeouts).build(socket)
+}
+
+/// Pulls until the channel has nothing more to say, and tells which deadline passed after how many
+/// seconds.
+async fn until_timeout(mut channel: Channel<Socket>) -> (Option<Timeout>, u64) {
+    let start = Instant::now();
+    loop {
+        match channel.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(ChannelError::Timeout(timeout))) => {
+                return (Some(timeout), start.elapsed().as_secs());
+            }
+            None => return (None, start.elapsed().as_secs()),
+            Some(Err(error)) => panic!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_idle_after_the_idle_time() {
+    let (socket, _peer) = pipe();
+    let channel = timed(b"\n", only(|t| t.idle = secs(300)), socket);
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::Idle), 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_without_deadlines_waits_for_ever() {
+    let (socket, peer) = pipe();
+    peer.send("in mid-frame");
+    let mut channel = timed(b"\n", Timeouts::NONE, socket);
+    peer.take(0);
+    channel.push("never taken").unwrap();
+    let waiting = tokio::spawn(until_timeout(channel));
+    seconds(1_000_000).await;
+    assert!(!waiting.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_read_put_the_idle_deadline_off() {
+    let (socket, peer) = pipe();
+    let channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..5 {
+        seconds(9).await;
+        peer.send("x");
+        settle().await;
+    }
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Idle), 45 + 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_written_put_the_idle_deadline_off() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    channel.push("x".repeat(100)).unwrap();
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..5 {
+        seconds(9).await;
+        peer.take_more(1);
+        settle().await;
+    }
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Idle), 45 + 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_idle_deadline_runs_while_a_callback_waits() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    peer.send("\n");
+    let start = Instant::now();
+    let (_, reason) = channel.run(Scripted::new(|_, _| wait(pending()))).await;
+    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Idle))));
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_byte_a_second_does_not_hold_a_line_open() {
+    let (socket, peer) = pipe();
+    let channel = timed(b"\n", Timeouts::default(), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..100 {
+        peer.send("x");
+        seconds(1).await;
+    }
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Frame), 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withheld_byte_begins_a_frame() {
+    let (socket, peer) = pipe();
+    peer.send("\r");
+    let channel = timed(b"\r\n", only(|t| t.frame = secs(7)), socket);
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::Frame), 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_frame_deadline_counts_from_the_first_byte_of_each_frame() {
+    let (socket, peer) = pipe();
+    let channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..3 {
+        // Between frames there is none.
+        seconds(100).await;
+        peer.send("x");
+        seconds(9).await;
+        peer.send("y\n");
+        settle().await;
+    }
+    // Nor does the end of one frame use up the time of the next, begun in the same read.
+    peer.send("x");
+    seconds(9).await;
+    peer.send("\nx");
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Frame), 3 * 109 + 9 + 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_counted_frames_there_is_no_frame_deadline() {
+    // Frames with a length in front: the peer may be silent between them for as long as the idle
+    // deadline allows.
+    let (socket, _peer) = pipe();
+    let channel = timed(4, Timeouts::default(), socket);
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::Idle), 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_honest_slow_upload_lives() {
+    let (socket, peer) = pipe();
+    let channel = timed(1024 * 600, Timeouts::default(), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    // Ten times the frame deadline, at the minimum rate.
+    for _ in 0..600 {
+        seconds(1).await;
+        peer.send([b'x'; 1024]);
+    }
+    peer.close();
+    assert_eq!(waiting.await.unwrap(), (None, 600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_below_the_minimum_rate_dies() {
+    let (socket, peer) = pipe();
+    let channel = timed(1024 * 600, only(|t| (t.frame, t.min_rate) = (secs(60), 1024)), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    peer.send("x");
+    for _ in 0..600 {
+        seconds(1).await;
+        peer.send([b'x'; 512]);
+    }
+    // After 120 seconds 60 KiB have come, which are worth 60 seconds beside the grace of 60.
+    let (timeout, after) = waiting.await.unwrap();
+    assert_eq!(timeout, Some(Timeout::Frame));
+    assert!((118..=121).contains(&after), "{after}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_of_one_byte_a_second_dies_as_a_line_does() {
+    let (socket, peer) = pipe();
+    let channel = timed(u64::MAX, Timeouts::default(), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..100 {
+        peer.send("x");
+        seconds(1).await;
+    }
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Frame), 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minimum_rate_of_0_is_no_deadline_for_counts() {
+    let (socket, peer) = pipe();
+    peer.send("x");
+    let channel = timed(2, only(|t| (t.frame, t.min_rate) = (secs(60), 0)), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    seconds(1_000_000).await;
+    assert!(!waiting.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_terminator_has_no_frame_deadline() {
+    let (socket, peer) = pipe();
+    peer.send("x");
+    let channel = timed(None, only(|t| t.frame = secs(60)), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    seconds(1_000_000).await;
+    assert!(!waiting.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_frame_deadline_is_paused_while_a_callback_waits() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+    // Half of the second frame has come before the callback for the first begins to wait.
+    peer.send("1\n2");
+    let start = Instant::now();
+    let running = tokio::spawn(async move {
+        let handler = Scripted::new(|seen, _| match seen {
+            Seen::End => wait(tokio::time::sleep(Duration::from_secs(1000))),
+            _ => Then::Go,
+        });
+        channel.run(handler).await.1
+    });
+    let reason = running.await.unwrap();
+    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Frame))));
+    assert_eq!(start.elapsed().as_secs(), 1010);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_frame_deadline_is_paused_under_back_pressure() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = Channel::builder(b"\n")
+        .timeouts(only(|t| t.frame = secs(10)))
+        .high_water_mark(10)
+        .low_water_mark(1)
+        .build(socket);
+    peer.send("begun");
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("begun".into()));
+    // The peer owes the rest, for 6 seconds.
+    let waiting = tokio::time::timeout(Duration::from_secs(6), channel.next()).await;
+    assert!(waiting.is_err());
+    channel.push("0123456789").unwrap();
+    let start = Instant::now();
+    let waiting = tokio::spawn(until_timeout(channel));
+    seconds(1000).await;
+    assert!(!waiting.is_finished(), "{:?}", start.elapsed());
+    peer.take(usize::MAX);
+    let (timeout, after) = waiting.await.unwrap();
+    assert_eq!((timeout, after), (Some(Timeout::Frame), 1000 + 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_skipped_frame_does_not_use_up_the_time_of_the_next() {
+    for next_in_same_read in [false, true] {
+        let (socket, peer) = pipe();
+        let channel = Channel::builder(b"\n")
+            .limit(Limit::Skip(3))
+            .timeouts(only(|t| t.frame = secs(60)))
+            .build(socket);
+        let waiting = tokio::spawn(until_timeout(channel));
+        peer.send("abcdef");
+        seconds(50).await;
+        if next_in_same_read {
+            peer.send("\nx");
+        } else {
+            peer.send("\n");
+            seconds(100).await;
+            peer.send("x");
+        }
+        seconds(50).await;
+        assert!(!waiting.is_finished(), "same read: {next_in_same_read}");
+        peer.close();
+        assert_eq!(waiting.await.unwrap().0, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_skip_has_a_deadline_too() {
+    let (socket, peer) = pipe();
+    let channel = Channel::builder(b"\n")
+        .limit(Limit::Skip(3))
+        .timeouts(only(|t| t.frame = secs(60)))
+        .build(socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..200 {
+        peer.send("x");
+        seconds(1).await;
+    }
+    assert_eq!(waiting.await.unwrap().0, Some(Timeout::Frame));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_stalls() {
+    let (socket, peer) = pipe();
+    peer.take(3);
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    channel.push("hello").unwrap();
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::WriteStall), 60));
+    assert_eq!(peer.output(), "hel");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_a_byte_now_and_then_does_not_stall() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    channel.push("x".repeat(20)).unwrap();
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..20 {
+        seconds(59).await;
+        peer.take_more(1);
+    }
+    settle().await;
+    peer.close();
+    assert_eq!(waiting.await.unwrap().0, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_has_nothing_yet_is_no_stall() {
+    let (socket, _peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    channel.push("head").unwrap();
+    channel.push_with_producer(producer::once(pending::<std::io::Result<&str>>())).unwrap();
+    channel.push("behind").unwrap();
+    let waiting = tokio::spawn(until_timeout(channel));
+    seconds(10_000).await;
+    assert!(!waiting.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_while_a_callback_waits_ends_the_channel() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    peer.send("\n");
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    let start = Instant::now();
+    let handler = Scripted::new(|_, control| {
+        control.push("answer").unwrap();
+        wait(pending())
+    });
+    let (_, reason) = channel.run(handler).await;
+    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::WriteStall))));
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_in_a_flush_that_does_not_end_ends_the_channel() {
+    let (socket, peer) = pipe();
+    peer.stick_flush(true);
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    channel.push("answer").unwrap();
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::WriteStall), 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn discarded_output_is_no_stall() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    channel.push("never taken").unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(30), channel.next()).await;
+    assert!(waited.is_err());
+    channel.discard_buffers();
+    let waiting = tokio::spawn(until_timeout(channel));
+    seconds(10_000).await;
+    assert!(!waiting.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn output_pushed_after_a_discard_has_all_its_time() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    channel.push("never taken").unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(50), channel.next()).await.is_err());
+    channel.discard_buffers();
+    channel.push("nor this").unwrap();
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::WriteStall), 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_in_a_close_is_an_error() {
+    let (socket, peer) = pipe();
+    peer.take(2);
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    channel.push("answer").unwrap();
+    let error = channel.close().await.unwrap_err();
+    assert!(matches!(error, ChannelError::Timeout(Timeout::WriteStall)), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_does_not_end_is_a_stall() {
+    let (socket, peer) = pipe();
+    peer.stick_shutdown(true);
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    let error = channel.close().await.unwrap_err();
+    assert!(matches!(error, ChannelError::Timeout(Timeout::WriteStall)), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_linger_is_over_when_its_time_is() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.linger = secs(2)), socket);
+    let start = Instant::now();
+    let closing = tokio::spawn(async move { channel.close().await });
+    // What the peer still sends does not put it off.
+    for _ in 0..19 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        peer.send("more");
+    }
+    closing.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_linger_is_over_when_the_peer_closes() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.linger = secs(2)), socket);
+    let start = Instant::now();
+    let closing = tokio::spawn(async move { channel.close().await });
+    seconds(1).await;
+    peer.close();
+    closing.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_deadline_takes_effect_at_once() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(1000)), socket);
+    peer.send("\n");
+    let start = Instant::now();
+    let mut calls = 0;
+    let handler = Scripted::new(move |_, control| {
+        let mut timeouts = control.timeouts();
+        assert_eq!(timeouts.idle, secs(1000));
+        timeouts.idle = secs(1);
+        control.set_timeouts(timeouts);
+        calls += 1;
+        assert_eq!(calls, 1);
+        Then::Go
+    });
+    let (_, reason) = channel.run(handler).await;
+    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Idle))));
+    assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_deadline_takes_effect_at_once() {
+    let (socket, _peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    assert!(tokio::time::timeout(Duration::from_secs(9), channel.next()).await.is_err());
+    channel.set_timeouts(only(|t| t.idle = secs(100)));
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::Idle), 91));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_frame_deadline_an_answer_can_be_sent() {
+    let (socket, peer) = pipe();
+    peer.send("begun");
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("begun".into()));
+    let error = channel.next().await.unwrap().unwrap_err();
+    assert!(matches!(error, ChannelError::Timeout(Timeout::Frame)));
+    assert!(channel.next().await.is_none());
+    channel.push("408\n").unwrap();
+    channel.close().await.unwrap();
+    assert_eq!(peer.output(), "408\n");
+    assert!(peer.is_shut_down());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_idle_deadline_the_channel_is_closed() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    let error = channel.next().await.unwrap().unwrap_err();
+    assert!(matches!(error, ChannelError::Timeout(Timeout::Idle)));
+    assert!(channel.next().await.is_none());
+    assert_eq!(channel.push("late").unwrap_err().0, "late");
+    assert_eq!(peer.output(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_deadline_writes_what_a_handler_had_pushed() {
+    let (socket, peer) = pipe();
+    peer.send("one\ntwo");
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+    let handler = Scripted::new(|seen, control| {
+        if *seen == Seen::End {
+            control.push_with_producer(producer::iter(["a", "b"]).take(2)).unwrap();
+        }
+        Then::Go
+    });
+    let (handler, reason) = channel.run(handler).await;
+    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Frame))));
+    let closed = Seen::Closed("frame took too long to arrive".into());
+    assert_eq!(handler.log.seen(), [data("one"), Seen::End, data("two"), closed]);
+    assert_eq!(peer.output(), "ab");
+    assert!(peer.is_shut_down());
+}

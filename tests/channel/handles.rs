@@ -1,0 +1,394 @@
+//! Handles: pushes, closes and aborts from other tasks.
+
+use std::future::pending;
+
+use asynchat::{Channel, CloseReason, Handle, HandleError, Timeouts};
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use crate::support::{
+    Log, Peer, Scripted, Seen, Socket, Then, patient, pipe, seconds, secs, settle, wait, wait_then,
+};
+
+fn channel() -> (Channel<Socket>, Handle, Peer) {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::builder(b"\n")
+        .timeouts(patient())
+        .handle_capacity(10)
+        .high_water_mark(100)
+        .low_water_mark(10)
+        .build(socket);
+    let handle = channel.handle();
+    (channel, handle, peer)
+}
+
+/// Runs a handler that does nothing, but waits for ever at a terminator.
+fn run(mut channel: Channel<Socket>) -> (Log, JoinHandle<CloseReason<&'static str>>) {
+    let handler = Scripted::new(|seen, _| match seen {
+        Seen::End => wait(pending()),
+        _ => Then::Go,
+    });
+    (handler.log.clone(), tokio::spawn(async move { channel.run(handler).await.1 }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_wakes_the_channel() {
+    let (channel, handle, peer) = channel();
+    let (_, running) = run(channel);
+    settle().await;
+    handle.push("hello").unwrap();
+    settle().await;
+    assert_eq!((peer.output(), peer.wire().flushed), ("hello".into(), 5));
+    handle.clone().push(Bytes::from(", again")).unwrap();
+    settle().await;
+    assert_eq!(peer.output(), "hello, again");
+    peer.close();
+    assert!(matches!(running.await.unwrap(), CloseReason::PeerClosed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_works_while_a_callback_waits() {
+    let (channel, handle, peer) = channel();
+    let (log, running) = run(channel);
+    peer.send("\n");
+    settle().await;
+    assert_eq!(log.seen(), [Seen::End]);
+    for n in 0..3 {
+        handle.push(format!("{n} ")).unwrap();
+        settle().await;
+    }
+    assert_eq!(peer.output(), "0 1 2 ");
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_receiver_is_told_to_the_sender_with_the_item() {
+    let (mut channel, handle, peer) = channel();
+    handle.push("0123456").unwrap();
+    handle.push("789").unwrap();
+    assert_eq!(handle.push("x"), Err(HandleError::Full("x")));
+    assert_eq!(handle.push("x").unwrap_err().into_inner(), "x");
+    handle.push("").unwrap();
+    assert!(!handle.is_closed());
+    // What the channel has taken makes room.
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), "0123456789");
+    handle.push("0123456789").unwrap();
+    assert_eq!(handle.push("x"), Err(HandleError::Full("x")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_reads_bounds_what_handles_can_push() {
+    let (channel, handle, peer) = channel();
+    peer.take(0);
+    let (_, running) = run(channel);
+    let mut accepted = 0;
+    for _ in 0..1000 {
+        accepted += usize::from(handle.push("12345").is_ok()) * 5;
+        settle().await;
+    }
+    // The high-water mark, what was taken on top of it at once, and what the handle holds.
+    assert!((100..=120).contains(&accepted), "{accepted}");
+    peer.take(usize::MAX);
+    settle().await;
+    assert_eq!(peer.wire().output.len(), accepted);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_room_goes_out_while_a_callback_waits() {
+    let (mut channel, handle, peer) = channel();
+    peer.take(0);
+    peer.send("\n");
+    channel.push("x".repeat(99)).unwrap();
+    let (_, running) = run(channel);
+    settle().await;
+    handle.push("first ").unwrap();
+    settle().await;
+    handle.push("second").unwrap();
+    settle().await;
+    peer.take(usize::MAX);
+    settle().await;
+    assert_eq!(peer.output()[99..], *"first second");
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_writes_what_waited_for_room() {
+    let (mut channel, handle, peer) = channel();
+    channel.push("x".repeat(100)).unwrap();
+    handle.push("behind").unwrap();
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output()[100..], *"behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_drains_what_was_accepted_and_refuses_the_rest() {
+    let (channel, handle, peer) = channel();
+    peer.take(0);
+    let (_, running) = run(channel);
+    settle().await;
+    handle.push("accepted").unwrap();
+    handle.close_when_done();
+    assert!(handle.is_closed());
+    assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+    settle().await;
+    peer.take(usize::MAX);
+    assert!(matches!(running.await.unwrap(), CloseReason::Done));
+    assert_eq!(peer.output(), "accepted");
+    assert_eq!(peer.wire().shutdowns, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_above_the_high_water_mark_drains_too() {
+    for pushed in ["", "accepted"] {
+        let (mut channel, handle, peer) = channel();
+        peer.take(0);
+        channel.push("x".repeat(100)).unwrap();
+        let (_, running) = run(channel);
+        settle().await;
+        handle.push(pushed).unwrap();
+        handle.close_when_done();
+        settle().await;
+        peer.take(usize::MAX);
+        let reason = running.await.unwrap();
+        assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+        assert_eq!(peer.output()[100..], *pushed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_dispatches_nothing_more() {
+    let (channel, handle, peer) = channel();
+    let (log, running) = run(channel);
+    settle().await;
+    handle.close_when_done();
+    peer.send("x\n");
+    assert!(matches!(running.await.unwrap(), CloseReason::Done));
+    assert_eq!(log.seen(), [Seen::Closed("closed".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_lingers_no_longer_than_it_should() {
+    let (mut channel, handle, peer) = channel();
+    let mut timeouts = Timeouts::NONE;
+    timeouts.linger = secs(2);
+    channel.set_timeouts(timeouts);
+    let (_, running) = run(channel);
+    seconds(100).await;
+    handle.close_when_done();
+    seconds(1).await;
+    assert!(peer.is_shut_down() && !running.is_finished());
+    seconds(1).await;
+    assert!(running.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_while_a_callback_waits_lets_it_finish() {
+    let (mut channel, handle, peer) = channel();
+    peer.send("\nx\n");
+    let handler = Scripted::new(|seen, _| {
+        if *seen != Seen::End {
+            return Then::Go;
+        }
+        wait_then(tokio::time::sleep(secs(5).unwrap()), |control| {
+            assert_eq!(control.push("late").unwrap_err().0, "late");
+        })
+    });
+    let log = handler.log.clone();
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    seconds(1).await;
+    handle.push("from afar").unwrap();
+    handle.close_when_done();
+    assert!(matches!(running.await.unwrap(), CloseReason::Done));
+    assert_eq!(log.seen(), [Seen::End, Seen::Closed("closed".into())]);
+    assert_eq!(peer.output(), "from afar");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_before_the_handler_closed_is_drained() {
+    for at_end in [false, true] {
+        let (mut channel, handle, peer) = channel();
+        peer.send("\nx\n");
+        peer.close();
+        let pusher = handle.clone();
+        let handler = Scripted::new(move |seen, control| {
+            if *seen == if at_end { Seen::Eof } else { Seen::End } {
+                pusher.push("accepted").unwrap();
+                if !at_end {
+                    control.close_when_done();
+                    assert_eq!(pusher.push("late"), Err(HandleError::Closed("late")));
+                }
+            }
+            Then::Go
+        });
+        channel.run(handler).await;
+        assert_eq!(peer.output(), "accepted", "at the end: {at_end}");
+        assert!(handle.is_closed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_before_a_pulled_channel_closed_is_drained() {
+    let (mut channel, handle, peer) = channel();
+    handle.push("accepted").unwrap();
+    channel.close_when_done();
+    assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+    assert!(channel.next().await.is_none());
+    assert_eq!(peer.output(), "accepted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_ends_a_channel_that_waits_for_input() {
+    let (channel, handle, peer) = channel();
+    peer.take(0);
+    let (_, running) = run(channel);
+    settle().await;
+    handle.push("never taken").unwrap_err();
+    handle.push("no").unwrap();
+    handle.abort();
+    assert!(matches!(running.await.unwrap(), CloseReason::Aborted));
+    assert_eq!(peer.output(), "");
+    assert_eq!(peer.wire().shutdowns, 1);
+    assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_drops_a_callback_that_waits() {
+    let (channel, handle, peer) = channel();
+    peer.send("\n");
+    let (log, running) = run(channel);
+    settle().await;
+    handle.abort();
+    assert!(matches!(running.await.unwrap(), CloseReason::Aborted));
+    assert_eq!(log.seen(), [Seen::End, Seen::Closed("aborted".into())]);
+    assert_eq!(peer.wire().shutdowns, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_ends_a_channel_above_the_high_water_mark() {
+    let (mut channel, handle, peer) = channel();
+    peer.take(0);
+    channel.push("x".repeat(100)).unwrap();
+    let (_, running) = run(channel);
+    settle().await;
+    handle.abort();
+    assert!(matches!(running.await.unwrap(), CloseReason::Aborted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_ends_a_channel_that_drains() {
+    // Closed by the handler, by the handle, or because the peer closed.
+    for how in 0..3 {
+        let (mut channel, handle, peer) = channel();
+        peer.take(0);
+        peer.send("\n");
+        let handler = Scripted::new(move |seen, control| {
+            if *seen == Seen::End {
+                control.push("never taken").unwrap();
+                if how == 0 {
+                    control.close_when_done();
+                }
+            }
+            Then::Go
+        });
+        let running = tokio::spawn(async move { channel.run(handler).await.1 });
+        settle().await;
+        match how {
+            0 => {}
+            1 => handle.close_when_done(),
+            _ => peer.close(),
+        }
+        settle().await;
+        assert!(!running.is_finished());
+        handle.abort();
+        let reason = running.await.unwrap();
+        assert!(matches!(reason, CloseReason::Aborted), "{how}: {reason:?}");
+        assert_eq!(peer.output(), "");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_made_after_the_close_does_not_hinder_an_abort() {
+    let (mut channel, handle, peer) = channel();
+    peer.take(0);
+    channel.push("never taken").unwrap();
+    channel.close_when_done();
+    assert!(channel.handle().is_closed());
+    let closing = tokio::spawn(async move { channel.close().await });
+    settle().await;
+    handle.abort();
+    let _ = closing.await.unwrap();
+    assert_eq!(peer.output(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_channel_closes_its_handles() {
+    let (channel, handle, _peer) = channel();
+    handle.push("hello").unwrap();
+    drop(channel);
+    assert!(handle.is_closed());
+    assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+    handle.close_when_done();
+    handle.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_has_ended_closes_its_handles() {
+    for abort in [false, true] {
+        let (mut channel, handle, peer) = channel();
+        peer.close();
+        let handler = Scripted::new(move |_, control| {
+            if abort {
+                control.abort();
+            }
+            Then::Go
+        });
+        let _ = channel.run(handler).await;
+        assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+        assert!(channel.handle().is_closed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pushes_of_many_tasks_stay_whole_and_in_order() {
+    let (near, far) = tokio::io::duplex(16);
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(far);
+    let mut pushing = tokio::task::JoinSet::new();
+    for task in 0..10 {
+        let handle = channel.handle();
+        pushing.spawn(async move {
+            for n in 0..100 {
+                let mut item = format!("{task} {n}\n");
+                while let Err(HandleError::Full(back)) = handle.push(item) {
+                    item = back;
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+    let handle = channel.handle();
+    let running = tokio::spawn(async move { channel.next().await.is_none() });
+    let reading = tokio::spawn(async move {
+        let mut near = Channel::builder(b"\n").timeouts(patient()).build(near);
+        let mut lines = Vec::new();
+        let mut line = Vec::new();
+        while let Some(event) = near.next().await {
+            match event.unwrap() {
+                asynchat::Event::Chunk(bytes) => line.extend_from_slice(&bytes),
+                _ => lines.push(String::from_utf8(std::mem::take(&mut line)).unwrap()),
+            }
+        }
+        lines
+    });
+    while pushing.join_next().await.is_some() {}
+    handle.close_when_done();
+    let lines = reading.await.unwrap();
+    assert!(running.await.unwrap());
+    for task in 0..10 {
+        let prefix = format!("{task} ");
+        let of_task: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix(&prefix)).collect();
+        let expected: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+        assert_eq!(of_task, expected);
+    }
+}

@@ -1,0 +1,13 @@
+//! One connection against scripted peers: what it reads, calls, writes, waits for and gives up on.
+#![allow(clippy::unwrap_used)]
+
+mod back_pressure;
+mod closing;
+mod deadlines;
+mod dispatch;
+mod handles;
+mod pulling;
+#[path = "../support/channel.rs"]
+mod support;
+mod traits;
+mod upgrades;

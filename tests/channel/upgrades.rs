@@ -1,0 +1,168 @@
+//! Handing the stream over to another protocol, or refusing to.
+
+use std::error::Error;
+
+use asynchat::{Channel, ChannelError, CloseReason, Event};
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seen, settle};
+
+fn channel(peer_sends: &str) -> (Channel<Socket>, Peer) {
+    let (socket, peer) = pipe();
+    peer.send(peer_sends);
+    (Channel::builder(b"\r\n").timeouts(patient()).build(socket), peer)
+}
+
+async fn pull(channel: &mut Channel<Socket>) -> Seen {
+    seen(channel.next().await.unwrap().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_channel_gives_its_stream_after_a_flush() {
+    let (mut channel, peer) = channel("STARTTLS\r\n");
+    assert_eq!(pull(&mut channel).await, data("STARTTLS"));
+    assert_eq!(pull(&mut channel).await, Seen::End);
+    let handle = channel.handle();
+    channel.push("220\r\n").unwrap();
+    let mut socket = channel.upgrade().await.unwrap();
+    assert_eq!((peer.output(), peer.wire().flushed), ("220\r\n".into(), 5));
+    assert!(!peer.is_shut_down());
+    socket.write_all(b"(handshake)").await.unwrap();
+    assert!(handle.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn buffered_withheld_or_owed_input_refuses_with_everything_intact() {
+    // Commands injected behind STARTTLS, half a terminator, and a terminator not yet pulled.
+    for (input, pulls) in
+        [("STARTTLS\r\nINJECTED\r\n", 2), ("STARTTLS\r\n\r", 2), ("STARTTLS\r\n", 1)]
+    {
+        let (mut channel, peer) = channel(input);
+        let mut pulled = Vec::new();
+        for _ in 0..pulls {
+            pulled.push(pull(&mut channel).await);
+        }
+        channel.push("220\r\n").unwrap();
+        let error = channel.upgrade().await.unwrap_err();
+        assert!(error.source().is_none());
+        assert_eq!(peer.output(), "");
+        let mut channel = error.into_channel();
+        assert_eq!(channel.queued_bytes(), 5);
+        // It goes on.
+        peer.send("\n");
+        peer.close();
+        while let Some(event) = channel.next().await {
+            match (pulled.last_mut(), seen(event.unwrap())) {
+                (Some(Seen::Data(before)), Seen::Data(more)) => before.push_str(&more),
+                (_, event) => pulled.push(event),
+            }
+        }
+        assert_eq!(pulled[..2], [data("STARTTLS"), Seen::End]);
+        assert!(pulled.len() > 2);
+        channel.close().await.unwrap();
+        assert_eq!(peer.output(), "220\r\n");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_refuses_with_the_cause() {
+    let (mut channel, peer) = channel("");
+    peer.reset();
+    channel.push("220\r\n").unwrap();
+    let error = channel.upgrade().await.unwrap_err();
+    assert_eq!(error.to_string(), "what was queued could not be written");
+    let cause = error.source().unwrap().downcast_ref::<ChannelError>().unwrap();
+    assert!(matches!(cause, ChannelError::Io(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_upgrades_and_the_stream_is_given() {
+    // At the terminator, or already in the data before it.
+    for in_collect in [false, true] {
+        let (mut channel, peer) = channel("STARTTLS\r\n");
+        peer.take(2);
+        let handle = channel.handle();
+        let running = tokio::spawn(async move {
+            let handler = Scripted::new(move |seen, control| {
+                if matches!(seen, Seen::Data(_)) == in_collect {
+                    control.push("220\r\n").unwrap();
+                    control.upgrade().unwrap();
+                }
+                Then::Go
+            });
+            let (handler, reason) = channel.run(handler).await;
+            assert!(matches!(reason, CloseReason::Upgrade), "{reason:?}");
+            (channel, handler.log.seen())
+        });
+        settle().await;
+        assert!(!running.is_finished());
+        handle.push("(pushed from afar)").unwrap();
+        peer.take(usize::MAX);
+        let (channel, log) = running.await.unwrap();
+        assert_eq!(log, [data("STARTTLS"), Seen::End, Seen::Closed("upgraded".into())]);
+        assert_eq!(peer.output(), "220\r\n(pushed from afar)");
+        let socket = channel.upgrade().await.unwrap();
+        assert!(!peer.is_shut_down());
+        drop(socket);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_refused_while_input_is_behind_and_goes_on() {
+    for (behind, bytes) in [("INJECTED\r\n", 10), ("\r", 1)] {
+        let (mut channel, peer) = channel(&format!("STARTTLS\r\n{behind}"));
+        peer.close();
+        let mut asked = false;
+        let handler = Scripted::new(move |seen, control| {
+            if *seen == Seen::End && !asked {
+                asked = true;
+                let refused = control.upgrade().unwrap_err();
+                assert_eq!(refused.bytes(), bytes);
+                control.push("554\r\n").unwrap();
+            }
+            Then::Go
+        });
+        let (handler, reason) = channel.run(handler).await;
+        assert!(!matches!(reason, CloseReason::Upgrade), "{reason:?}");
+        assert!(handler.log.len() > 4);
+        assert_eq!(peer.output(), "554\r\n");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_cannot_write_ends_with_the_cause() {
+    let (mut channel, peer) = channel("STARTTLS\r\n");
+    peer.take(0);
+    let running = tokio::spawn(async move {
+        let handler = Scripted::new(|seen, control| {
+            if *seen == Seen::End {
+                control.push("220\r\n").unwrap();
+                control.upgrade().unwrap();
+            }
+            Then::Go
+        });
+        channel.run(handler).await.1
+    });
+    settle().await;
+    peer.reset();
+    let reason = running.await.unwrap();
+    assert!(matches!(reason, CloseReason::Error(ChannelError::Io(_))), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn input_that_comes_during_the_upgrade_stays_in_the_stream() {
+    let (mut channel, peer) = channel("STARTTLS\r\n");
+    peer.take(0);
+    assert_eq!(pull(&mut channel).await, data("STARTTLS"));
+    assert_eq!(pull(&mut channel).await, Seen::End);
+    channel.push("220\r\n").unwrap();
+    let upgrading = tokio::spawn(channel.upgrade());
+    settle().await;
+    peer.send("(client hello)");
+    peer.take(usize::MAX);
+    let socket = upgrading.await.unwrap().unwrap();
+    assert_eq!(peer.unread(), 14);
+    // Another channel over the same stream begins where this one stopped.
+    let mut next = Channel::builder(None).timeouts(patient()).build(socket);
+    assert_eq!(next.next().await.unwrap().unwrap(), Event::Chunk("(client hello)".into()));
+}

@@ -331,8 +331,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// # Errors
     ///
-    /// [`ChannelError`], once; then `None`. After [`ChannelError::Overlong`] and
-    /// [`ChannelError::Timeout`] an answer can still be pushed and the channel closed.
+    /// [`ChannelError`], once; then `None`. After [`ChannelError::Overlong`], and after
+    /// [`ChannelError::Timeout`] where it is the peer's turn ([`Timeout::Frame`], and [`Timeout::Idle`]
+    /// with nothing queued), an answer can still be pushed and the channel closed.
     ///
     /// # Cancellation safety
     ///
@@ -435,7 +436,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Whether the terminator of the last chunk is still to be told, when there is room for what that
     /// brings forth: not after a close.
     pub(crate) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ChannelError>> {
-        while self.ended && self.is_open() && self.shared().output.is_full() {
+        if self.ended && self.is_open() && self.shared().output.is_full() {
             ready!(self.poll_room(cx))?;
         }
         Poll::Ready(Ok(mem::take(&mut self.ended) && self.is_open()))
@@ -656,7 +657,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
         trace::timed_out(timeout);
         let error = ChannelError::Timeout(timeout);
-        if timeout == Timeout::Frame {
+        // It is the peer's turn, and it may well be there to be told.
+        let quiet = self.phase == Phase::Open && self.shared().output.is_idle();
+        if timeout == Timeout::Frame || (timeout == Timeout::Idle && quiet) {
             self.phase = Phase::Broken;
             return Poll::Ready(Err(error));
         }
@@ -669,8 +672,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         error
     }
 
-    /// Starts the shutdown of an aborted stream, without waiting for it.
+    /// Starts the shutdown of an aborted stream, without waiting for it, unless it was shut down before.
     pub(crate) async fn shut_down(&mut self) {
+        if self.shared().output.is_closed() {
+            return;
+        }
         future::poll_fn(|cx| {
             let _ = Pin::new(&mut self.io).poll_shutdown(cx);
             Poll::Ready(())
@@ -702,6 +708,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let counted = matches!(self.framer.terminator(), Terminator::Count(_));
         let begun = self.framer.is_mid_frame() && !(counted && self.framer.length() == 0);
         self.is_open() && !begun
+    }
+
+    /// Something is queued for output.
+    pub(crate) fn is_busy(&mut self) -> bool {
+        !self.shared().output.is_idle()
     }
 
     /// Takes pushes, and dispatches.

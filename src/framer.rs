@@ -320,24 +320,6 @@ impl Framer {
         self.matched
     }
 
-    /// Whether the current frame may be longer than it is: after a step that delivered a part of it, no
-    /// other step follows without more input.
-    #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        self.length < self.max
-    }
-
-    /// Whether the rest of an overlong frame is being dropped.
-    #[inline]
-    pub(crate) fn is_skipping(&self) -> bool {
-        self.state == State::Skipping
-    }
-
-    /// How many bytes of the current frame have been delivered.
-    pub(crate) fn length(&self) -> u64 {
-        self.length
-    }
-
     /// Turns a step into an event, keeping the second of two for the next call.
     #[inline(always)]
     fn event<'b>(
@@ -567,5 +549,27 @@ impl Framer {
         self.length = 0;
         self.state = State::Finished;
         Step::Truncated
+    }
+}
+
+/// What only those who drive a framer ask.
+#[cfg(feature = "tokio")]
+impl Framer {
+    /// Whether the current frame may be longer than it is: after a step that delivered a part of it, no
+    /// other step follows without more input.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.length < self.max
+    }
+
+    /// Whether the rest of an overlong frame is being dropped.
+    #[inline]
+    pub(crate) fn is_skipping(&self) -> bool {
+        self.state == State::Skipping
+    }
+
+    /// How many bytes of the current frame have been delivered.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
     }
 }

@@ -139,6 +139,23 @@ pub trait Handler {
         async { Ok(()) }
     }
 
+    /// The peer, whose turn it is, has let a deadline pass: [`Timeout::Frame`], or [`Timeout::Idle`] with
+    /// nothing queued for it. What is pushed here is written before the connection is closed.
+    ///
+    /// By default nothing is said.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn timed_out(
+        &mut self,
+        timeout: Timeout,
+        control: &mut Control<'_>,
+    ) -> Result<(), Self::Error> {
+        let _ = (timeout, control);
+        Ok(())
+    }
+
     /// The connection is wanted to end: the signal of [`Channel::run_until`] has come. This is called once,
     /// between two frames, so one that has begun is complete and [`found_terminator`] has returned.
     ///
@@ -541,7 +558,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 }
                 self.poll_step(cx)
             });
-            match step.await.map_err(CloseReason::Error)? {
+            let step = match step.await {
+                Ok(step) => step,
+                Err(error) => {
+                    if let ChannelError::Timeout(timeout) = error {
+                        self.time_out(handler, timeout).map_err(CloseReason::Handler)?;
+                    }
+                    return Err(CloseReason::Error(error));
+                }
+            };
+            match step {
                 Some(Step::Data { start, end, ended }) => {
                     if start < end {
                         self.collect(handler, start, end).map_err(CloseReason::Handler)?;
@@ -590,6 +616,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Ok(())
     }
 
+    /// Tells of a deadline that has not closed the channel.
+    fn time_out<H: Handler>(&mut self, handler: &mut H, timeout: Timeout) -> Result<(), H::Error> {
+        if !self.is_open() {
+            return Ok(());
+        }
+        let Split { input, framer, shared, .. } = self.split();
+        handler.timed_out(timeout, &mut Control::new(framer, shared, input.len()))
+    }
+
     async fn call<H: Handler>(
         &mut self,
         handler: &mut H,
@@ -623,6 +658,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             | CloseReason::Error(
                 ChannelError::Overlong(_) | ChannelError::Timeout(Timeout::Frame),
             ) => self.close().await,
+            // There is something to be said.
+            CloseReason::Error(ChannelError::Timeout(Timeout::Idle)) if self.is_busy() => {
+                self.close().await
+            }
             CloseReason::Aborted | CloseReason::Error(_) => {
                 self.abort();
                 self.shut_down().await;

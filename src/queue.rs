@@ -219,6 +219,11 @@ impl Output {
         matches!(self.state, State::Open | State::Full)
     }
 
+    /// The writer has been shut down.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
     /// Nothing was queued since the last flush.
     pub(crate) fn is_idle(&self) -> bool {
         self.busy.is_none()

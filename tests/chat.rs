@@ -386,7 +386,7 @@ fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let example = profile.join("examples").join("chat");
-    assert!(example.exists(), "cargo build --features serve --example chat");
+    assert!(example.exists(), "cargo build --example chat");
     example
 }
 

@@ -1053,6 +1053,147 @@ fn a_chunk_longer_than_its_size_cuts_the_answer_off() {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Producers
+
+fn stream(count: u32) -> String {
+    (1..=count).map(|tick| format!("tick {tick}\n")).collect()
+}
+
+#[test]
+fn a_stream_comes_in_chunks_while_it_is_made() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send(get("/stream?n=3"));
+    let head = client.head();
+    assert_eq!(head.status, 200);
+    assert_eq!(head.field("Transfer-Encoding"), Some("chunked"));
+    assert_eq!(head.field("Connection"), None);
+    for tick in ["tick 1\n", "tick 2\n", "tick 3\n", ""] {
+        assert_eq!(client.chunk(), tick.as_bytes());
+    }
+    for (path, count) in [("/stream", 10), ("/stream?n=0", 0), ("/stream?n=1", 1)] {
+        client.send(get(path));
+        client.response().assert(200, stream(count));
+    }
+    client.send("HEAD /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().field("Transfer-Encoding"), Some("chunked"));
+    client.send("GET /stream?n=2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let response = client.response().assert(200, stream(2));
+    assert_eq!(response.field("Connection"), Some("close"));
+    client.assert_end();
+
+    for query in ["n=", "n=x", "n=-1", "n=101", "n=4294967296", "n=1&n=2"] {
+        let mut client = server.connect();
+        client.send(get(&format!("/stream?{query}")));
+        client.assert_refused(400);
+    }
+}
+
+#[test]
+fn a_stream_ends_with_the_connection_where_there_are_no_chunks() {
+    let server = Server::start();
+    for fields in ["", "Connection: keep-alive\r\n"] {
+        let mut client = server.connect();
+        client.send(format!("GET /stream?n=3 HTTP/1.0\r\n{fields}\r\n{}", get("/style.css")));
+        let mut answer = String::new();
+        client.input.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("\r\nConnection: close"), "{head}");
+        assert!(!head.contains("Transfer-Encoding") && !head.contains("Content-Length"), "{head}");
+        assert_eq!(body, stream(3));
+    }
+}
+
+#[test]
+fn producers_are_answered_in_the_order_of_the_requests() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let head = |path| format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(
+        [
+            head("/large.bin"),
+            get("/stream?n=2"),
+            get("/large.bin"),
+            head("/stream"),
+            post("first"),
+            get("/large.bin"),
+            get("/style.css"),
+            format!("{CHUNKED}6\r\nsecond\r\n0\r\n\r\n"),
+            "GET /large.bin HTTP/1.0\r\n\r\n".to_owned(),
+            get("/style.css"),
+        ]
+        .concat(),
+    );
+    assert_eq!(client.head().field("Content-Length"), Some("2000000"));
+    client.response().assert(200, stream(2));
+    client.response().assert(200, large());
+    assert_eq!(client.head().field("Transfer-Encoding"), Some("chunked"));
+    client.response().assert(200, "first");
+    client.response().assert(200, large());
+    client.response().assert(200, "a{}");
+    client.response().assert(200, "second");
+    client.response().assert(200, large());
+    client.assert_end();
+}
+
+/// A file of so many mebibytes, which takes no room on the disk.
+fn huge(name: &str, mebibytes: u64) -> fs::File {
+    let file = fs::File::create(site().join(name)).unwrap();
+    file.set_len(mebibytes << 20).unwrap();
+    file
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_large_file_takes_little_memory_however_slow_its_readers_are() {
+    const SIZE: u64 = 200;
+    let server = Server::start();
+    huge("huge.bin", SIZE);
+    // They ask again and again, and read nothing.
+    let mut idlers: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    for idler in &mut idlers {
+        idler.send(get("/huge.bin").repeat(50));
+    }
+    // In the meantime others get all of it.
+    let mut client = server.connect();
+    client.send(get("/huge.bin"));
+    assert_eq!(client.head().field("Content-Length"), Some(&*(SIZE << 20).to_string()));
+    let mut file = (&mut client.input).take(SIZE << 20);
+    assert_eq!(io::copy(&mut file, &mut io::sink()).unwrap(), SIZE << 20);
+    let mut client = idlers.pop().unwrap();
+    assert_eq!(client.head().status, 200);
+    let mut file = (&mut client.input).take(SIZE << 20);
+    assert_eq!(io::copy(&mut file, &mut io::sink()).unwrap(), SIZE << 20);
+    assert_eq!(client.head().status, 200);
+
+    let process = format!("/proc/{}", server.process.id());
+    // Its own, and of each connection a socket, the file that is being sent and the one behind it.
+    let descriptors = fs::read_dir(format!("{process}/fd")).unwrap().count();
+    assert!(descriptors < 20 + 21 * 3, "{descriptors} descriptors");
+    let status = fs::read_to_string(format!("{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u32 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 32 * 1024, "{peak} kB");
+}
+
+#[test]
+fn a_file_that_shrinks_is_cut_off() {
+    let server = Server::start();
+    let file = huge("shrinking.bin", 64);
+    let mut client = server.connect();
+    client.send(get("/shrinking.bin") + &get("/style.css"));
+    assert_eq!(client.head().field("Content-Length"), Some(&*(64 << 20).to_string()));
+    file.set_len(1 << 20).unwrap();
+    let mut rest = Vec::new();
+    if let Err(error) = client.input.read_to_end(&mut rest) {
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    assert!(rest.len() < 64 << 20);
+    assert!(rest.iter().all(|byte| *byte == 0));
+}
+
+// ---------------------------------------------------------------------------------------------
 // The process
 
 #[cfg(unix)]
@@ -1077,6 +1218,45 @@ fn signals_end_it_after_the_answers_that_have_begun() {
         assert!(server.process.wait().unwrap().success());
         assert!(TcpStream::connect(&server.addr).is_err());
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_has_begun_is_finished_after_a_signal() {
+    let mut server = Server::start();
+    huge("finished.bin", 64);
+    let mut idle = server.connect();
+    let mut asking = server.connect();
+    asking.send(get("/style.css") + "GET /style.css HTTP/1.1\r\nHo");
+    asking.response().assert(200, "a{}"); // and the rest has been looked at
+    let mut uploading = server.connect();
+    uploading.send(format!("{CHUNKED}5\r\nhello\r\n"));
+    assert_eq!(uploading.head().field("Connection"), None);
+    assert_eq!(uploading.chunk(), b"hello");
+    let mut downloading = server.connect();
+    downloading.send(get("/finished.bin"));
+    assert_eq!(downloading.head().status, 200);
+    let mut listening = server.connect();
+    listening.send(get("/stream?n=5"));
+    assert_eq!(listening.head().status, 200);
+
+    server.signal("TERM");
+    idle.assert_end(); // so the signal has arrived
+    asking.send("st: a\r\n\r\n");
+    let response = asking.response().assert(200, "a{}");
+    assert_eq!(response.field("Connection"), Some("close"));
+    asking.assert_end();
+    uploading.send(format!("5\r\nworld\r\n0\r\n\r\n{}", get("/style.css")));
+    assert_eq!(uploading.chunk(), b"world");
+    assert_eq!(uploading.chunk(), b"");
+    uploading.assert_end();
+    assert_eq!(downloading.bytes(64 << 20).len(), 64 << 20);
+    downloading.assert_end();
+    let chunks: Vec<_> = std::iter::repeat_with(|| listening.chunk()).take(6).collect();
+    assert_eq!(chunks.concat(), stream(5).as_bytes());
+    listening.assert_end();
+    drop((idle, asking, uploading, downloading, listening));
+    assert!(server.process.wait().unwrap().success());
 }
 
 #[cfg(unix)]

@@ -35,6 +35,11 @@ grep -q '^< HTTP/1.1 100 Continue' "$scratch/verbose" || fail "no 100 Continue"
 equal 413 "$(ask "$url/echo" --data x -H 'Content-Length: 9999999999' -H 'Expect: 100-continue' \
     --expect100-timeout 60 -o /dev/null -w '%{response_code}')" "too large"
 
+# A stream, in chunks and without
+ticks=$'tick 1\ntick 2\ntick 3'
+equal "$ticks" "$(ask "$url/stream?n=3")" stream
+equal "$ticks" "$(ask --http1.0 "$url/stream?n=3")" "stream over HTTP/1.0"
+
 # Several requests on one connection
 connects=$(ask -w '%{num_connects}\n' "$url/" -o /dev/null "$url/missing" -o /dev/null \
     "$url/style.css" -o /dev/null --next --http1.1 -s "$url/echo" --data hello -o /dev/null \

@@ -10,6 +10,8 @@
 
 pub mod input;
 pub mod io;
+pub mod lines;
+pub mod resp;
 
 use std::fmt;
 use std::hint::black_box;
@@ -80,9 +82,14 @@ impl Bench {
         if self.quick { quick } else { full }
     }
 
+    /// Whether the command line does not leave the row out.
+    pub fn wants(&self, name: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter))
+    }
+
     /// Starts a row, unless the command line leaves it out.
     pub fn row<'a>(&'a mut self, name: &str) -> Option<Row<'a>> {
-        if !self.filters.is_empty() && !self.filters.iter().any(|filter| name.contains(filter)) {
+        if !self.wants(name) {
             return None;
         }
         Some(Row {

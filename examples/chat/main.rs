@@ -1,7 +1,7 @@
 //! A chat server with rooms, for people with `nc` or `telnet`.
 //!
 //! ```text
-//! cargo run --features serve --example chat [ADDR]
+//! cargo run --example chat [ADDR]
 //! ```
 //!
 //! Whoever connects is in the room `lobby` and says things by typing lines; `/help` lists the commands.

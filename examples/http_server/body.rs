@@ -1,6 +1,6 @@
 //! The body of a request: which terminator comes next, and which of the bytes are payload.
 //!
-//! No I/O here: [`Body::step`] is told each event of the codec and answers with what to do. A body of
+//! No I/O here: [`Body::step`] is told each event of the channel and answers with what to do. A body of
 //! known length is one `Count`. A chunked one is lines and counts in turn:
 //!
 //! ```text
@@ -15,7 +15,7 @@
 //!   └────────────────────┘
 //! ```
 
-use asynchat::{Event, Limit, Terminator};
+use asynchat::{Control, Event, Limit, Terminator};
 use bytes::Bytes;
 
 use crate::head::Framing;
@@ -79,6 +79,11 @@ impl Aim {
     fn count(length: u64) -> Self {
         Aim(Terminator::Count(length), Limit::Unlimited)
     }
+
+    pub(crate) fn take(self, control: &mut Control<'_>) {
+        control.set_terminator(self.0);
+        control.set_limit(self.1);
+    }
 }
 
 impl Body {
@@ -96,7 +101,7 @@ impl Body {
         Ok((body, aim))
     }
 
-    /// Takes one event of the codec, which has been aimed as the step before said.
+    /// Takes one event of the channel, which has been aimed as the step before said.
     pub(crate) fn step(&mut self, event: Event<Bytes>) -> Result<Step, Refusal> {
         match (&mut self.state, event) {
             (State::Length | State::Data, Event::Chunk(bytes)) => Ok(Step::Data(bytes)),

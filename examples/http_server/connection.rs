@@ -1,26 +1,29 @@
-//! One connection: requests in, responses out, and a limit on how long anything may take.
+//! One connection: the handler that takes heads and bodies in, and queues responses.
 //!
-//! The codec is aimed at the end of the head, then at whatever the body's framing asks for, then at
-//! the next head. Responses gather in the write buffer while further requests are already there, and
-//! are sent when the connection would have to wait for input, or when [`GATHER`] bytes have come
-//! together: pipelined requests share a write, and a peer that doesn't read its answers is not read
-//! from either.
+//! The channel is aimed at the end of the head, then at whatever the body's framing asks for, then at
+//! the next head. Whatever is to be said is pushed, in the order of the requests; a file or a stream is
+//! pushed as a producer, and asked for more when the peer has read what came before. The channel does
+//! the rest: it writes when there is nothing more to read, reads no further while a peer does not read
+//! its answers, and keeps the deadlines.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use asynchat::{Event, Limit, Terminator, TerminatorCodec};
-use bytes::{Bytes, BytesMut};
-use futures::{FutureExt, SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use asynchat::producer::Producer;
+use asynchat::{
+    Channel, ChannelBuilder, Chunk, Connection, Control, Event, Handler, Limit, Terminator,
+    Timeout, Timeouts,
+};
+use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::codec::Framed;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::body::{Aim, Body, Step};
-use crate::files::{BLOCK, Found, Opened, Site};
+use crate::files::{Found, Site};
 use crate::head::{Framing, Head, Method, Request};
+use crate::producers::{Chunked, Exact, ticks};
 use crate::response::{self, Length, Refusal};
 
 /// The size of a request's head, without the empty line at its end.
@@ -30,6 +33,9 @@ const MAX_BODY: u64 = 1 << 30;
 /// The size of a body that is read only to get to the next request. After a larger one the
 /// connection ends.
 const MAX_SKIPPED: u64 = 64 * 1024;
+/// The lines of a `/stream`, and how many there are if the request does not say.
+const MAX_TICKS: u32 = 100;
+const TICKS: u32 = 10;
 
 /// How long a connection may be silent between requests.
 const IDLE: Duration = Duration::from_secs(30);
@@ -40,409 +46,386 @@ const BODY: Duration = Duration::from_secs(20);
 /// The bytes of a body that earn one more second of waiting, so that a slow but honest upload lives,
 /// and one that trickles to hold the connection does not.
 const MIN_RATE: u32 = 1024;
-/// How long the peer may take to read at most [`GATHER`] bytes and a block.
+/// How long the peer may read nothing of what is there for it.
 const WRITE: Duration = Duration::from_secs(30);
-/// How long, and over how many bytes, a peer that is still sending is listened to after the last
-/// answer: closing at once would reset the connection, and the answer might be lost with it.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 1 << 20;
 
-/// The bytes of output that are gathered before they are sent.
-const GATHER: usize = 64 * 1024;
+/// The bytes of output above which nothing is read, and below which it goes on.
+const HIGH_WATER: usize = 64 * 1024;
+const LOW_WATER: usize = 16 * 1024;
 
-/// Why a connection ends before its peer closes it.
-#[derive(Debug)]
-enum Failure {
-    /// The peer is told why.
-    Refused(Refusal),
-    /// The answer has begun, or is complete, and there cannot be another. What has been said is
-    /// still sent; that an answer is incomplete can be told from its framing.
-    Cut,
-    /// There is nobody to talk to any more.
-    Lost,
+/// What all channels have in common. They begin with a head.
+pub(crate) fn channels() -> ChannelBuilder {
+    Channel::builder(b"\r\n\r\n")
+        .limit(Limit::Skip(MAX_HEAD))
+        .timeouts(timeouts(IDLE, HEAD))
+        .high_water_mark(HIGH_WATER)
+        .low_water_mark(LOW_WATER)
 }
 
-impl Failure {
-    /// What is left of a failure once the request has been answered.
-    fn once_answered(self) -> Self {
-        match self {
-            Failure::Refused(_) => Failure::Cut,
-            failure => failure,
-        }
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Failure::Refused(refusal)
-    }
+fn timeouts(idle: Duration, frame: Duration) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    timeouts.idle = Some(idle);
+    timeouts.frame = Some(frame);
+    timeouts.min_rate = MIN_RATE;
+    timeouts.write_stall = Some(WRITE);
+    timeouts
 }
 
 /// Serves one connection to its end.
-///
-/// Once `stop` is true, a request that has begun is still answered, and the connection then closed.
-pub(crate) async fn serve(stream: TcpStream, site: Arc<Site>, stop: watch::Receiver<bool>) {
+pub(crate) async fn serve<A>(
+    connection: Connection<TcpStream, A>,
+    channels: ChannelBuilder,
+    site: Arc<Site>,
+) {
     // Whole responses are written at a time; waiting for more would only delay them.
-    let _ = stream.set_nodelay(true);
-    let mut framed = Framed::new(stream, TerminatorCodec::new(b"\r\n\r\n"));
-    framed.set_backpressure_boundary(GATHER);
-    let mut connection = Connection { framed, site, stop, head: Head::default() };
-    let ended = match connection.run().await {
-        Ok(()) => Ok(()),
-        Err(Failure::Refused(refusal)) => connection.refuse(refusal).await,
-        Err(Failure::Cut) => Ok(()),
-        Err(Failure::Lost) => Err(Failure::Lost),
-    };
-    if ended.is_ok() {
-        connection.close().await;
-    }
+    let _ = connection.io.set_nodelay(true);
+    let shutdown = connection.shutdown;
+    let session = Session { site, shutdown: shutdown.clone(), head: Head::default(), upload: None };
+    channels.build(connection.io).run_until(session, shutdown.cancelled()).await;
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+struct Session {
+    site: Arc<Site>,
+    /// Cancelled when the request at hand is to be the last.
+    shutdown: CancellationToken,
+    head: Head,
+    /// The body that is being read; without one it is a head.
+    upload: Option<Upload>,
+}
+
+/// A body that is being read.
+#[derive(Debug)]
+struct Upload {
+    body: Body,
+    /// Send it back. Else it is dropped: its request has been answered.
+    echo: Option<Echo>,
+    keep_alive: bool,
+    since: Instant,
+    received: u64,
 }
 
 #[derive(Debug)]
-struct Connection {
-    framed: Framed<TcpStream, TerminatorCodec>,
-    site: Arc<Site>,
-    stop: watch::Receiver<bool>,
-    head: Head,
+struct Echo {
+    /// Waits for the first bytes of the body: until then the request can still be refused.
+    head: Option<String>,
+    chunked: bool,
 }
 
-impl Connection {
-    async fn run(&mut self) -> Result<(), Failure> {
-        while let Some(request) = self.request().await? {
-            if !self.answer(&request).await? {
-                break;
-            }
+/// What a response has behind its head: bytes that are there, and what is yet to be produced. The
+/// former fill the queue, so that a peer that pipelines requests does not have many files open.
+#[derive(Default)]
+struct Content {
+    start: Bytes,
+    rest: Option<Pin<Box<dyn Producer + Send>>>,
+}
+
+impl From<Bytes> for Content {
+    fn from(start: Bytes) -> Self {
+        Content { start, rest: None }
+    }
+}
+
+/// An error ends the connection, once what was pushed before is written.
+impl Handler for Session {
+    type Error = Refusal;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Refusal> {
+        let taken = match self.upload {
+            None => self.head.push(&data),
+            Some(_) => self.body_event(Event::Chunk(data.to_bytes()), control),
+        };
+        taken.or_else(|refusal| self.refuse(refusal, control))
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
+        let answered = match self.upload {
+            None => match self.head.finish() {
+                Ok(request) => self.answer(request, control).await,
+                Err(refusal) => Err(refusal),
+            },
+            Some(_) => self.body_event(Event::Terminator, control),
+        };
+        answered.or_else(|refusal| self.refuse(refusal, control))
+    }
+
+    async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
+        let refused = match self.upload {
+            None => Err(Refusal::new(431, "the head is too large")),
+            Some(_) => self.body_event(Event::Overlong, control),
+        };
+        refused.or_else(|refusal| self.refuse(refusal, control))
+    }
+
+    async fn eof(&mut self, truncated: bool, control: &mut Control<'_>) -> Result<(), Refusal> {
+        let refused = match self.upload {
+            None if truncated => Err(Refusal::new(400, "the head is incomplete")),
+            None => Ok(()),
+            // Between two lines of a chunked body the input ends without the channel minding.
+            Some(_) => self.body_event(Event::Truncated, control),
+        };
+        refused.or_else(|refusal| self.refuse(refusal, control))
+    }
+
+    fn timed_out(&mut self, timeout: Timeout, control: &mut Control<'_>) -> Result<(), Refusal> {
+        match (&self.upload, timeout) {
+            // It had nothing to ask.
+            (None, Timeout::Idle) => Ok(()),
+            (None, _) => self.refuse(Refusal::new(408, "the request took too long"), control),
+            (Some(_), _) => self.refuse(Upload::TOO_SLOW, control),
+        }
+    }
+
+    async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
+        // A request that has begun is still answered.
+        if self.upload.is_none() {
+            control.close_when_done();
         }
         Ok(())
     }
+}
 
-    /// Reads the head of the next request. There is none if the peer is done, or silent for too
-    /// long, or if the server is to stop.
-    async fn request(&mut self) -> Result<Option<Request>, Failure> {
-        self.aim(Aim(Terminator::from(b"\r\n\r\n"), Limit::Skip(MAX_HEAD)));
-        let mut deadline = Instant::now() + IDLE;
-        loop {
-            let began = !self.head.is_empty() || self.framed.codec().is_mid_frame();
-            let event = match self.framed.next().now_or_never() {
-                Some(event) => event,
-                None => {
-                    self.flush().await?;
-                    tokio::select! {
-                        event = self.framed.next() => event,
-                        () = sleep_until(deadline) => match began {
-                            true => return Err(Refusal::new(408, "the request took too long").into()),
-                            false => return Ok(None),
-                        },
-                        _ = self.stop.wait_for(|stop| *stop), if !began => return Ok(None),
-                    }
-                }
-            };
-            match event.transpose().map_err(lost)? {
-                Some(Event::Chunk(bytes)) => {
-                    if self.head.is_empty() {
-                        deadline = Instant::now() + HEAD;
-                    }
-                    self.head.push(&bytes)?;
-                }
-                Some(Event::Terminator) => return Ok(Some(self.head.finish()?)),
-                Some(Event::Overlong) => {
-                    return Err(Refusal::new(431, "the head is too large").into());
-                }
-                Some(Event::Truncated) => {
-                    return Err(Refusal::new(400, "the head is incomplete").into());
-                }
-                None => return Ok(None),
-            }
+impl Session {
+    /// Tells the peer why this is the end, unless an answer has begun. That one is incomplete, which
+    /// can be told from its framing.
+    fn refuse(&mut self, refusal: Refusal, control: &mut Control<'_>) -> Result<(), Refusal> {
+        let unanswered = match &self.upload {
+            None => true,
+            Some(upload) => upload.echo.as_ref().is_some_and(|echo| echo.head.is_some()),
+        };
+        if unanswered {
+            let text = format!("{}\n", refusal.reason);
+            let length = Length::Known(text.len() as u64);
+            let mut head = response::Head::new(refusal.status, TEXT, length);
+            head.field("Connection", "close");
+            let _ = control.push(head.finish());
+            let _ = control.push(text);
         }
+        Err(refusal)
     }
 
-    /// Answers a request; whether another one may follow.
-    async fn answer(&mut self, request: &Request) -> Result<bool, Failure> {
-        let skippable = match request.body {
-            Framing::Empty => true,
-            // If the answer comes without a 100 before it, the body may come or may not.
-            Framing::Length(length) => length <= MAX_SKIPPED && !request.expects_continue,
-            Framing::Chunked => false,
-        };
-        let keep_alive = request.keep_alive && !*self.stop.borrow();
+    async fn answer(&mut self, request: Request, control: &mut Control<'_>) -> Result<(), Refusal> {
         match (request.method, request.path.as_str()) {
-            (Method::Other, _) => {
-                return Err(Refusal::new(501, "GET, HEAD and POST are spoken here").into());
-            }
-            (Method::Post, "/echo") => {
-                self.echo(request, keep_alive).await?;
-                return Ok(keep_alive);
-            }
+            (Method::Other, _) => Err(Refusal::new(501, "GET, HEAD and POST are spoken here")),
+            (Method::Post, "/echo") => self.echo(&request, control),
             (_, "/echo") => {
-                self.text(
-                    request,
-                    keep_alive && skippable,
-                    405,
-                    "only POST works here\n",
-                    |head| {
-                        head.field("Allow", "POST");
-                    },
-                )
-                .await?;
+                let (mut head, text) = text(405, "only POST works here\n");
+                head.field("Allow", "POST");
+                self.respond(&request, head, text, control)
             }
             (Method::Post, _) => {
-                self.text(
-                    request,
-                    keep_alive && skippable,
-                    405,
-                    "only GET and HEAD work here\n",
-                    |head| {
-                        head.field("Allow", "GET, HEAD");
-                    },
-                )
-                .await?;
+                let (mut head, text) = text(405, "only GET and HEAD work here\n");
+                head.field("Allow", "GET, HEAD");
+                self.respond(&request, head, text, control)
             }
-            (Method::Get | Method::Head, _) => {
-                self.find(request, keep_alive && skippable).await?;
+            (_, "/stream") => self.stream(&request, control),
+            _ => {
+                let (head, content) = self.find(&request).await;
+                self.respond(&request, head, content, control)
             }
         }
-        if keep_alive && skippable {
-            self.skip_body(request.body).await?;
-        }
-        Ok(keep_alive && skippable)
     }
 
-    /// Sends the file, or whatever else there is, under the request's path.
-    async fn find(&mut self, request: &Request, keep_alive: bool) -> Result<(), Failure> {
+    /// The file, or whatever else there is, under the request's path.
+    async fn find(&self, request: &Request) -> (response::Head, Content) {
         let (site, path) = (self.site.clone(), request.path.clone());
-        let found = tokio::task::spawn_blocking(move || site.find(&path)).await.map_err(lost)?;
-        match found {
-            Found::File(opened) => self.file(request, keep_alive, opened).await,
+        let found = tokio::task::spawn_blocking(move || site.find(&path)).await;
+        match found.unwrap_or(Found::Unavailable) {
+            Found::File(opened) => {
+                let length = Length::Known(opened.length);
+                let head = response::Head::new(200, &opened.content_type, length);
+                let mut content = Content::from(Bytes::from(opened.start));
+                // No more than was promised, and no less, even if the file changes.
+                let left = opened.length - content.start.len() as u64;
+                if left > 0 {
+                    let file = tokio::fs::File::from_std(opened.file);
+                    content.rest = Some(Box::pin(Exact::new(file, left)));
+                }
+                (head, content)
+            }
             Found::Page(page) => {
                 let length = Length::Known(page.len() as u64);
                 let head = response::Head::new(200, "text/html; charset=utf-8", length);
-                self.respond(request, keep_alive, head, page.as_bytes()).await
+                (head, Bytes::from_static(page.as_bytes()).into())
             }
             Found::Moved(location) => {
-                self.text(request, keep_alive, 301, "it is a directory\n", |head| {
-                    head.field("Location", location);
-                })
-                .await
+                let (mut head, text) = text(301, "it is a directory\n");
+                head.field("Location", location);
+                (head, text)
             }
-            Found::Unavailable => {
-                self.text(request, keep_alive, 503, "try again later\n", |_| ()).await
-            }
-            Found::Nothing => {
-                self.text(request, keep_alive, 404, "there is nothing here\n", |_| ()).await
-            }
+            Found::Unavailable => text(503, "try again later\n"),
+            Found::Nothing => text(404, "there is nothing here\n"),
         }
     }
 
-    async fn file(
-        &mut self,
-        request: &Request,
-        keep_alive: bool,
-        opened: Opened,
-    ) -> Result<(), Failure> {
-        let head = response::Head::new(200, &opened.content_type, Length::Known(opened.length));
-        self.respond(request, keep_alive, head, b"").await?;
-        if request.method == Method::Head {
-            return Ok(());
-        }
-        self.send(&opened.start).await?;
-        // No more than was promised, even if the file has grown; if it has shrunk, the connection
-        // is cut, which is how the peer can tell.
-        let mut left = opened.length - opened.start.len() as u64;
-        let mut file = tokio::fs::File::from_std(opened.file).take(left);
-        let mut block = BytesMut::new();
-        while left > 0 {
-            block.reserve(left.min(BLOCK) as usize);
-            let read = file.read_buf(&mut block).await.unwrap_or(0);
-            if read == 0 {
-                return Err(Failure::Cut);
-            }
-            self.send(&block).await?;
-            left -= read as u64;
-            block.clear();
-        }
-        Ok(())
+    /// Sends lines, one at a time, in chunks: how many bytes there will be is not known. HTTP/1.0 has no
+    /// chunks, and the end of the connection is that of the answer.
+    fn stream(&mut self, request: &Request, control: &mut Control<'_>) -> Result<(), Refusal> {
+        let count = match request.query.strip_prefix("n=") {
+            None => Some(TICKS),
+            Some(count) => count.parse().ok().filter(|count| *count <= MAX_TICKS),
+        };
+        let ticks = ticks(count.ok_or(Refusal::new(400, "n must be 100 at most"))?);
+        let (length, ticks): (_, Pin<Box<dyn Producer + Send>>) = match request.is_1_1 {
+            true => (Length::Chunked, Box::pin(Chunked::new(ticks))),
+            false => (Length::Connection, Box::pin(ticks)),
+        };
+        let head = response::Head::new(200, TEXT, length);
+        let content = Content { start: Bytes::new(), rest: Some(ticks) };
+        self.respond(request, head, content, control)
     }
 
     /// Sends the body of the request back as it comes: with its length if that was stated, in chunks
     /// if it comes in chunks.
-    async fn echo(&mut self, request: &Request, keep_alive: bool) -> Result<(), Failure> {
-        let (mut body, aim) = Body::new(request.body, MAX_BODY)?;
-        if request.expects_continue {
-            self.send(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-        }
+    fn echo(&mut self, request: &Request, control: &mut Control<'_>) -> Result<(), Refusal> {
+        let (body, aim) = Body::new(request.body, MAX_BODY)?;
         let length = match request.body {
             Framing::Empty => Length::Known(0),
             Framing::Length(length) => Length::Known(length),
             Framing::Chunked => Length::Chunked,
         };
         // Not the type the request stated: a page echoed as a page would run its scripts here.
-        let head = response::Head::new(200, "application/octet-stream", length);
+        let mut head = response::Head::new(200, "application/octet-stream", length);
         let Some(aim) = aim else {
-            return self.respond(request, keep_alive, head, b"").await;
+            return self.respond(request, head, Content::default(), control);
         };
-        self.aim(aim);
+        if request.expects_continue {
+            let _ = control.push("HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let keep_alive = self.keeps_alive(request);
+        head.connection(request, keep_alive);
+        let chunked = request.body == Framing::Chunked;
+        let echo = Echo { head: Some(head.finish()), chunked };
+        self.upload = Some(Upload::new(body, Some(echo), keep_alive));
+        control.set_timeouts(timeouts(BODY, BODY));
+        aim.take(control);
+        Ok(())
+    }
 
-        // The head waits for the first bytes: until then the request can still be refused.
-        let mut head = Some(head);
-        let mut patience = BODY;
-        loop {
-            let event = self.body_event(&mut patience).await;
-            let step = event.and_then(|event| Ok(body.step(event)?));
-            match step {
-                Ok(Step::More) => {}
-                Ok(Step::Aim(aim)) => self.aim(aim),
-                Ok(Step::Data(bytes)) => {
-                    if let Some(head) = head.take() {
-                        self.respond(request, keep_alive, head, b"").await?;
-                    }
-                    if request.body == Framing::Chunked {
-                        self.send(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
-                        self.send(&bytes).await?;
-                        self.send(b"\r\n").await?;
-                    } else {
-                        self.send(&bytes).await?;
-                    }
-                }
-                Ok(Step::End) => break,
-                Err(failure) if head.is_some() => return Err(failure),
-                Err(failure) => return Err(failure.once_answered()),
+    /// Queues a response, its body unless the request was HEAD, and perhaps the close. A body that
+    /// came with the request is not wanted.
+    fn respond(
+        &mut self,
+        request: &Request,
+        mut head: response::Head,
+        content: Content,
+        control: &mut Control<'_>,
+    ) -> Result<(), Refusal> {
+        let skippable = match request.body {
+            Framing::Empty => true,
+            // If the answer comes without a 100 before it, the body may come or may not.
+            Framing::Length(length) => length <= MAX_SKIPPED && !request.expects_continue,
+            Framing::Chunked => false,
+        };
+        let keep_alive = self.keeps_alive(request) && skippable && head.tells_its_end();
+        head.connection(request, keep_alive);
+        let _ = control.push(head.finish());
+        if request.method != Method::Head {
+            let _ = control.push(content.start);
+            if let Some(rest) = content.rest {
+                let _ = control.push_with_producer(rest);
             }
         }
-        if let Some(head) = head.take() {
-            self.respond(request, keep_alive, head, b"").await?;
-        }
-        if request.body == Framing::Chunked {
-            self.send(b"0\r\n\r\n").await?;
+        if !keep_alive {
+            control.close_when_done();
+        } else if let (body, Some(aim)) = Body::new(request.body, MAX_SKIPPED)? {
+            self.upload = Some(Upload::new(body, None, keep_alive));
+            control.set_timeouts(timeouts(BODY, BODY));
+            aim.take(control);
         }
         Ok(())
     }
 
-    /// Reads a body nobody wants, to get to the request after it.
-    async fn skip_body(&mut self, framing: Framing) -> Result<(), Failure> {
-        let (mut body, Some(aim)) = Body::new(framing, MAX_SKIPPED)? else {
+    fn keeps_alive(&self, request: &Request) -> bool {
+        request.keep_alive && !self.shutdown.is_cancelled()
+    }
+
+    /// Takes an event of a body.
+    fn body_event(
+        &mut self,
+        event: Event<Bytes>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(upload) = &mut self.upload else {
             return Ok(());
         };
-        self.aim(aim);
-        let mut patience = BODY;
-        loop {
-            let event = self.body_event(&mut patience).await;
-            match event.and_then(|event| Ok(body.step(event)?)) {
-                Ok(Step::More | Step::Data(_)) => {}
-                Ok(Step::Aim(aim)) => self.aim(aim),
-                Ok(Step::End) => return Ok(()),
-                Err(failure) => return Err(failure.once_answered()),
+        match upload.body.step(event)? {
+            Step::More => {}
+            Step::Data(bytes) => {
+                upload.received += bytes.len() as u64;
+                if let Some(echo) = &mut upload.echo {
+                    echo.push(bytes, control);
+                }
             }
-        }
-    }
-
-    /// Sends a short answer in words.
-    async fn text(
-        &mut self,
-        request: &Request,
-        keep_alive: bool,
-        status: u16,
-        text: &str,
-        fields: impl FnOnce(&mut response::Head),
-    ) -> Result<(), Failure> {
-        let length = Length::Known(text.len() as u64);
-        let mut head = response::Head::new(status, "text/plain; charset=utf-8", length);
-        fields(&mut head);
-        self.respond(request, keep_alive, head, text.as_bytes()).await
-    }
-
-    /// Sends a head, and a body unless the request was HEAD.
-    async fn respond(
-        &mut self,
-        request: &Request,
-        keep_alive: bool,
-        mut head: response::Head,
-        body: &[u8],
-    ) -> Result<(), Failure> {
-        match (keep_alive, request.is_1_1) {
-            (true, true) => {}
-            (true, false) => head.field("Connection", "keep-alive"),
-            (false, _) => head.field("Connection", "close"),
-        }
-        self.send(head.finish().as_bytes()).await?;
-        if request.method != Method::Head && !body.is_empty() {
-            self.send(body).await?;
+            Step::Aim(aim) => {
+                upload.check_rate()?;
+                aim.take(control);
+            }
+            Step::End => {
+                if let Some(echo) = &mut upload.echo {
+                    echo.finish(control);
+                }
+                if !upload.keep_alive || self.shutdown.is_cancelled() {
+                    control.close_when_done();
+                }
+                self.upload = None;
+                control.set_timeouts(timeouts(IDLE, HEAD));
+                Aim(Terminator::from(b"\r\n\r\n"), Limit::Skip(MAX_HEAD)).take(control);
+            }
         }
         Ok(())
     }
+}
 
-    /// Tells the peer why this is the end.
-    async fn refuse(&mut self, refusal: Refusal) -> Result<(), Failure> {
-        let text = format!("{}\n", refusal.reason);
-        let length = Length::Known(text.len() as u64);
-        let mut head = response::Head::new(refusal.status, "text/plain; charset=utf-8", length);
-        head.field("Connection", "close");
-        self.send(head.finish().as_bytes()).await?;
-        self.send(text.as_bytes()).await
+impl Upload {
+    const TOO_SLOW: Refusal = Refusal::new(408, "the body took too long");
+
+    fn new(body: Body, echo: Option<Echo>, keep_alive: bool) -> Self {
+        Upload { body, echo, keep_alive, since: Instant::now(), received: 0 }
     }
 
-    fn aim(&mut self, Aim(terminator, limit): Aim) {
-        let codec = self.framed.codec_mut();
-        codec.set_terminator(terminator);
-        codec.set_limit(limit);
-    }
-
-    /// The next event of a body. What the peer lets the server wait is taken off `patience`, what it
-    /// sends is added.
-    async fn body_event(&mut self, patience: &mut Duration) -> Result<Event<Bytes>, Failure> {
-        let event = match self.framed.next().now_or_never() {
-            Some(event) => event,
-            None => {
-                self.flush().await?;
-                let since = Instant::now();
-                let event = timeout(*patience, self.framed.next())
-                    .await
-                    .map_err(|_| Refusal::new(408, "the body took too long"))?;
-                *patience = patience.saturating_sub(since.elapsed());
-                event
-            }
-        };
-        // Between two lines of a chunked body the input ends without the codec minding.
-        let event = event.unwrap_or(Ok(Event::Truncated)).map_err(lost)?;
-        if let Event::Chunk(bytes) = &event {
-            let earned = Duration::from_secs(bytes.len() as u64) / MIN_RATE;
-            *patience = BODY.min(*patience + earned);
-        }
-        Ok(event)
-    }
-
-    /// Adds to the write buffer, sending what is there when it is full.
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        if self.framed.write_buffer().len() >= GATHER {
-            self.flush().await?;
-        }
-        // There is room now, so this does not wait.
-        self.framed.feed(bytes).await.map_err(lost)
-    }
-
-    /// Sends what is in the write buffer.
-    async fn flush(&mut self) -> Result<(), Failure> {
-        match timeout(WRITE, SinkExt::<&[u8]>::flush(&mut self.framed)).await {
-            Ok(flushed) => flushed.map_err(lost),
-            Err(_) => Err(Failure::Lost),
-        }
-    }
-
-    /// Ends the connection so that what has been said arrives.
-    async fn close(mut self) {
-        if self.flush().await.is_err() {
-            return;
-        }
-        let mut stream = self.framed.into_inner();
-        if stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut rest = stream.take(LINGER_BYTES);
-        let mut nowhere = tokio::io::sink();
-        let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
+    /// The deadlines of the channel are for a chunk; this is for all of them.
+    fn check_rate(&self) -> Result<(), Refusal> {
+        let earned = Duration::from_secs(self.received / u64::from(MIN_RATE));
+        if self.since.elapsed() > BODY + earned { Err(Self::TOO_SLOW) } else { Ok(()) }
     }
 }
 
-/// Every other failure of a connection: there is nothing to be done about it but to let go.
-fn lost<E>(_: E) -> Failure {
-    Failure::Lost
+impl Echo {
+    fn push(&mut self, bytes: Bytes, control: &mut Control<'_>) {
+        let mut output = control.output();
+        if let Some(head) = self.head.take() {
+            let _ = output.push(head);
+        }
+        if self.chunked {
+            let _ = output.push(format!("{:x}\r\n", bytes.len()));
+        }
+        let _ = output.push(bytes);
+        if self.chunked {
+            let _ = output.push("\r\n");
+        }
+    }
+
+    fn finish(&mut self, control: &mut Control<'_>) {
+        let mut output = control.output();
+        if let Some(head) = self.head.take() {
+            let _ = output.push(head);
+        }
+        if self.chunked {
+            let _ = output.push("0\r\n\r\n");
+        }
+    }
 }
+
+/// A short answer in words.
+fn text(status: u16, text: &'static str) -> (response::Head, Content) {
+    let head = response::Head::new(status, TEXT, Length::Known(text.len() as u64));
+    (head, Bytes::from_static(text.as_bytes()).into())
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";

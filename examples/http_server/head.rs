@@ -25,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     /// The path of the target, still percent-encoded, without a query. It begins with `/`.
     pub(crate) path: String,
+    /// What follows the path's `?`.
+    pub(crate) query: String,
     /// HTTP/1.1 or later, not HTTP/1.0.
     pub(crate) is_1_1: bool,
     pub(crate) body: Framing,
@@ -60,11 +62,6 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Nothing has arrived yet.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// Adds some of the head, refusing a bare LF as soon as it comes: a client that ends its lines
     /// with LF alone would wait for an answer, and the server for a CRLF, until a timeout.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
@@ -158,6 +155,7 @@ fn parse(bytes: &[u8]) -> Result<Request, Refusal> {
         (None | Some(0), false) => Framing::Empty,
         (Some(length), false) => Framing::Length(length),
     };
+    let (path, query) = parse_target(target)?;
     Ok(Request {
         method: match method {
             "GET" => Method::Get,
@@ -165,7 +163,8 @@ fn parse(bytes: &[u8]) -> Result<Request, Refusal> {
             "POST" => Method::Post,
             _ => Method::Other,
         },
-        path: parse_target(target)?,
+        path,
+        query,
         is_1_1,
         body,
         keep_alive: !close && (is_1_1 || keep_alive),
@@ -201,8 +200,8 @@ fn is_host(value: &[u8]) -> bool {
     value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
 }
 
-/// The path of a request's target, given as `/path?query` or as `http://host/path?query`.
-fn parse_target(target: &str) -> Result<String, Refusal> {
+/// The path and the query of a request's target, given as `/path?query` or as `http://host/path?query`.
+fn parse_target(target: &str) -> Result<(String, String), Refusal> {
     let malformed = Refusal::new(400, "malformed target");
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(malformed);
@@ -219,6 +218,6 @@ fn parse_target(target: &str) -> Result<String, Refusal> {
         _ if target.starts_with('/') => target,
         _ => return Err(malformed),
     };
-    let path = origin.split('?').next().unwrap_or_default();
-    Ok(if path.is_empty() { "/" } else { path }.to_owned())
+    let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
+    Ok((if path.is_empty() { "/" } else { path }.to_owned(), query.to_owned()))
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `GET`, `HEAD` | a file below `DIR`, or `index.html` of a directory |
 //! | `POST /echo` | the body, while it is still arriving |
+//! | `GET /stream?n=5` | so many lines, ten if it is not said, one at a time |
 //!
 //! Requests may be pipelined. Heads, bodies, waiting times and connections have limits, stated where
 //! they are enforced, and a request that could be read in two ways is refused ([`head`] says which).
@@ -17,16 +18,18 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `main.rs` | listening, how many connections, stopping |
-//! | `connection.rs` | one connection: reading, answering, deadlines |
+//! | `connection.rs` | one connection: what is answered, limits, deadlines |
 //! | `head.rs` | the bytes of a head → a request (no I/O) |
 //! | `body.rs` | events → the bytes of a body (no I/O) |
 //! | `files.rs` | a path → a file that may be seen |
+//! | `producers.rs` | files and streams → the bytes of a response |
 //! | `response.rs` | heads of responses |
 
 mod body;
 mod connection;
 mod files;
 mod head;
+mod producers;
 mod response;
 
 use std::io::{self, Write as _};
@@ -35,10 +38,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use asynchat::Server;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::files::Site;
 
@@ -49,8 +51,6 @@ const DEFAULT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_se
 
 /// Connections at a time; further ones wait until the operating system's queue is full.
 const CONNECTIONS: usize = 1024;
-/// The pause after an accept that failed, for want of file descriptors say.
-const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long requests that have begun may take to be answered once the server is to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -90,37 +90,20 @@ async fn run(addr: &str, dir: Option<&str>) -> io::Result<()> {
     let listener = TcpListener::bind(addr)
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))?;
-    let mut signal = std::pin::pin!(stop_signal()?);
+    let signal = stop_signal()?;
     // Whoever started the server may have closed the other end of this.
     let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
 
-    let (stop, stopped) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = &mut signal => break,
-            // One that has ended makes room for another.
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection::serve(stream, site.clone(), stopped.clone()));
-                }
-                // The peer gave up before it was its turn.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    eprintln!("http_server: accept: {error}");
-                    sleep(BACK_OFF).await;
-                }
-            },
-        }
-    }
-
-    drop(listener);
-    let _ = stop.send(true);
-    let finished = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
-    if finished.is_err() {
-        connections.shutdown().await;
-    }
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        signal.await;
+        stopping.cancel();
+    });
+    let channels = connection::channels();
+    let server = Server::new().max_connections(CONNECTIONS).shutdown_timeout(GRACE);
+    let service = move |peer| connection::serve(peer, channels.clone(), site.clone());
+    server.serve(listener, stop, service).await?;
     Ok(())
 }
 

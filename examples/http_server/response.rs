@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use crate::head::Request;
+
 /// A request that is answered with a status and a sentence, after which the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -21,24 +23,28 @@ impl Refusal {
 pub(crate) enum Length {
     Known(u64),
     Chunked,
+    /// The body ends with the connection.
+    Connection,
 }
 
 /// The head of a response.
 #[derive(Debug)]
 pub(crate) struct Head {
     text: String,
+    length: Length,
 }
 
 impl Head {
     /// Begins a head with the fields every response has.
     pub(crate) fn new(status: u16, content_type: &str, length: Length) -> Self {
-        let mut head = Head { text: format!("HTTP/1.1 {status} {}\r\n", phrase(status)) };
+        let mut head = Head { text: format!("HTTP/1.1 {status} {}\r\n", phrase(status)), length };
         head.field("Date", httpdate::HttpDate::from(SystemTime::now()));
         head.field("Content-Type", content_type);
         head.field("X-Content-Type-Options", "nosniff");
         match length {
             Length::Known(length) => head.field("Content-Length", length),
             Length::Chunked => head.field("Transfer-Encoding", "chunked"),
+            Length::Connection => {}
         }
         head
     }
@@ -47,6 +53,20 @@ impl Head {
     pub(crate) fn field(&mut self, name: &str, value: impl std::fmt::Display) {
         // Writing to a String does not fail.
         let _ = write!(self.text, "{name}: {value}\r\n");
+    }
+
+    /// Whether another response may follow.
+    pub(crate) fn tells_its_end(&self) -> bool {
+        !matches!(self.length, Length::Connection)
+    }
+
+    /// Says whether the connection goes on, where the request would not know.
+    pub(crate) fn connection(&mut self, request: &Request, keep_alive: bool) {
+        match (keep_alive, request.is_1_1) {
+            (true, true) => {}
+            (true, false) => self.field("Connection", "keep-alive"),
+            (false, _) => self.field("Connection", "close"),
+        }
     }
 
     /// The bytes to send.

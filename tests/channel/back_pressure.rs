@@ -131,3 +131,13 @@ async fn queued_producers_weigh_against_the_mark() {
     assert!((10..=40).contains(&queued), "{queued}");
     running.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn marks_that_are_equal_do_not_spin() {
+    let (mut channel, peer) = channel(10, 10);
+    peer.take(0);
+    peer.send("12345\n");
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("12345".into()));
+    channel.push("0123456789").unwrap();
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+}

@@ -4,8 +4,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use asynchat::{
-    Channel, ChannelError, CloseReason, Event, Limit, Producer, Terminator, Timeout, Timeouts,
-    producer,
+    Channel, ChannelError, Chunk, CloseReason, Control, Event, Handler, Limit, Producer,
+    Terminator, Timeout, Timeouts, producer,
 };
 use tokio::time::Instant;
 
@@ -470,14 +470,95 @@ async fn after_a_frame_deadline_an_answer_can_be_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_idle_deadline_the_channel_is_closed() {
+async fn after_an_idle_deadline_an_answer_can_be_sent() {
     let (socket, peer) = pipe();
     let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
     let error = channel.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ChannelError::Timeout(Timeout::Idle)));
     assert!(channel.next().await.is_none());
+    channel.push("421\n").unwrap();
+    channel.close().await.unwrap();
+    assert_eq!(peer.output(), "421\n");
+    assert!(peer.is_shut_down());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_idle_deadline_with_output_queued_the_channel_is_closed() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    channel.push("not taken").unwrap();
+    let error = channel.next().await.unwrap().unwrap_err();
+    assert!(matches!(error, ChannelError::Timeout(Timeout::Idle)));
+    assert!(channel.next().await.is_none());
     assert_eq!(channel.push("late").unwrap_err().0, "late");
     assert_eq!(peer.output(), "");
+}
+
+/// Says which deadline has passed, if it is to say anything.
+struct Telling(bool, Option<Timeout>);
+
+impl Handler for Telling {
+    type Error = std::convert::Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn timed_out(
+        &mut self,
+        timeout: Timeout,
+        control: &mut Control<'_>,
+    ) -> Result<(), Self::Error> {
+        assert!(self.1.replace(timeout).is_none());
+        if self.0 {
+            control.push(format!("{timeout}\n")).unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_has_a_last_word_after_a_deadline() {
+    for (input, timeout) in [("begun", Timeout::Frame), ("", Timeout::Idle)] {
+        for telling in [false, true] {
+            let (socket, peer) = pipe();
+            peer.send(input);
+            let timeouts = only(|t| (t.frame, t.idle) = (secs(10), secs(20)));
+            let mut channel = timed(b"\n", timeouts, socket);
+            let (handler, reason) = channel.run(Telling(telling, None)).await;
+            assert!(matches!(
+                reason,
+                CloseReason::Error(ChannelError::Timeout(passed)) if passed == timeout
+            ));
+            assert_eq!(handler.1, Some(timeout));
+            assert_eq!(peer.output(), if telling { format!("{timeout}\n") } else { "".into() });
+            assert!(peer.is_shut_down());
+        }
+    }
+    // A peer that does not read what was queued before is not told.
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    channel.push("not taken").unwrap();
+    let (handler, _) = channel.run(Telling(true, None)).await;
+    assert_eq!(handler.1, None);
+    // One that no longer reads cannot hold the connection.
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let start = Instant::now();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    let (handler, _) = channel.run(Telling(true, None)).await;
+    assert_eq!(handler.1, Some(Timeout::Idle));
+    assert_eq!(start.elapsed().as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]

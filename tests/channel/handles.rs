@@ -309,6 +309,25 @@ async fn an_abort_ends_a_channel_that_drains() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_abort_of_a_channel_that_lingers_does_not_shut_down_again() {
+    let (mut channel, handle, peer) = channel();
+    let mut timeouts = patient();
+    timeouts.linger = secs(10);
+    channel.set_timeouts(timeouts);
+    peer.send("\n");
+    let handler = Scripted::new(|_, control| {
+        control.close_when_done();
+        Then::Go
+    });
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    seconds(1).await;
+    handle.abort();
+    settle().await;
+    assert!(running.is_finished());
+    assert_eq!(peer.wire().shutdowns, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handle_made_after_the_close_does_not_hinder_an_abort() {
     let (mut channel, handle, peer) = channel();
     peer.take(0);

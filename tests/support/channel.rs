@@ -102,7 +102,7 @@ impl Peer {
     /// Takes these many bytes more.
     pub fn take_more(&self, bytes: usize) {
         let mut wire = self.lock();
-        wire.window += bytes;
+        wire.window = wire.window.saturating_add(bytes);
         wire.wake_writer();
     }
 

@@ -2,11 +2,12 @@
 
 use asynchat::{Frame, FrameCodec, Terminator};
 use asynchat_benches::io::{READ, Reader, Window};
+use asynchat_benches::lines::lines_codec;
 use asynchat_benches::{Bench, Tally, input};
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, LinesCodec};
 
-use crate::{lines, ours};
+use crate::ours;
 
 /// The longest proper border of each prefix of the needle, itself included: what the automaton falls
 /// back to.
@@ -116,9 +117,7 @@ pub fn frames(bench: &mut Bench) {
             .with("FrameCodec", || {
                 ours::frame_codec(FrameCodec::lf(), Reader::dribbling(&input, 1))
             })
-            .against("LinesCodec", 0.65, 0.50, || {
-                lines::lines_codec(Reader::dribbling(&input, 1), READ)
-            })
+            .against("LinesCodec", 0.65, 0.50, || lines_codec(Reader::dribbling(&input, 1), READ))
             .run();
     }
     if let Some(row) = bench.row("CRLF lines, whole frames, bytewise") {
@@ -127,9 +126,7 @@ pub fn frames(bench: &mut Bench) {
             .with("FrameCodec", || {
                 ours::frame_codec(FrameCodec::crlf(), Reader::dribbling(&input, 1))
             })
-            .against("LinesCodec", 0.65, 0.50, || {
-                lines::lines_codec(Reader::dribbling(&input, 1), READ)
-            })
+            .against("LinesCodec", 0.65, 0.50, || lines_codec(Reader::dribbling(&input, 1), READ))
             .run();
     }
 }

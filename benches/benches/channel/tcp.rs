@@ -1,0 +1,104 @@
+//! Lines over loopback TCP: the CPU time of the thread that reads them.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream as Socket};
+use std::thread;
+use std::time::Duration;
+
+use asynchat::{Channel, ChannelBuilder, CloseReason, Limit, Timeouts};
+use asynchat_benches::io::READ;
+use asynchat_benches::lines::Lines;
+use asynchat_benches::{Bench, Tally, thread_time};
+use futures::StreamExt;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::codec::{FramedRead, LinesCodec};
+
+use crate::memory::Count;
+
+/// Reads what a thread of its own writes as fast as it can, so many times over.
+fn receive<F>(
+    runtime: &Runtime,
+    input: &[u8],
+    times: usize,
+    read: impl FnOnce(TcpStream) -> F,
+) -> (Duration, u64)
+where
+    F: Future<Output = u64>,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut socket = Socket::connect(address).expect("it listens");
+            for _ in 0..times {
+                socket.write_all(input).expect("it reads to the end");
+            }
+        });
+        let (socket, _) = listener.accept().expect("it connects");
+        socket.set_nonblocking(true).expect("a socket");
+        let start = thread_time();
+        let sum =
+            runtime.block_on(async { read(TcpStream::from_std(socket).expect("a socket")).await });
+        (thread_time() - start, sum)
+    })
+}
+
+async fn handler(builder: &ChannelBuilder, stream: TcpStream) -> u64 {
+    let (count, reason) = builder.build(stream).run(Count::default()).await;
+    assert!(matches!(reason, CloseReason::PeerClosed), "whole lines");
+    count.tally.sum()
+}
+
+async fn lines_codec(capacity: usize, stream: TcpStream) -> u64 {
+    let mut tally = Tally::default();
+    let mut lines = FramedRead::with_capacity(stream, LinesCodec::new(), capacity);
+    while let Some(line) = lines.next().await {
+        tally.frame(line.expect("well-formed").as_bytes());
+    }
+    tally.sum()
+}
+
+async fn bare(mut stream: TcpStream) -> u64 {
+    let mut tally = Tally::default();
+    let mut buffer = vec![0; READ];
+    loop {
+        match stream.read(&mut buffer).await.expect("a connection") {
+            0 => return tally.sum(),
+            n => tally.chunk(&buffer[..n]),
+        }
+    }
+}
+
+pub fn lines(bench: &mut Bench) {
+    let times = bench.size(6, 1);
+    let size = bench.size(4 << 20, 1 << 18);
+    let Some(row) = bench.row("lines over TCP") else { return };
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let lines = Lines::new(size, b"\n");
+    let input = &*lines.input;
+    let total = times * input.len();
+    let defaults = Channel::builder(b"\n");
+    let plain = Channel::builder(b"\n").limit(Limit::Unlimited).timeouts(Timeouts::NONE);
+    row.work(times * lines.count, total)
+        .expect(times as u64 * lines.checksum)
+        .budget(Duration::from_secs(4))
+        .self_timed("Handler", None, || {
+            receive(&runtime, input, times, |stream| handler(&defaults, stream))
+        })
+        .self_timed("LinesCodec", Some((0.22, 0.19)), || {
+            receive(&runtime, input, times, |stream| lines_codec(8 * 1024, stream))
+        })
+        .self_timed("LinesCodec, 64 KiB of buffer", None, || {
+            receive(&runtime, input, times, |stream| lines_codec(READ, stream))
+        })
+        .self_timed("a bare read loop", Some((1.25, 1.10)), || {
+            receive(&runtime, input, times, bare)
+        })
+        .expecting(total as u64)
+        .self_timed("Handler, no deadlines", None, || {
+            receive(&runtime, input, times, |stream| handler(&plain, stream))
+        })
+        .run();
+}

@@ -1,0 +1,62 @@
+//! Lines of 0 to 64 bytes, 32 on average, and those who read them otherwise.
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
+
+use crate::io::{READ, Reader, complete, drain};
+use crate::{Row, Tally, input};
+
+pub struct Lines {
+    pub input: Vec<u8>,
+    pub count: usize,
+    pub checksum: u64,
+}
+
+impl Lines {
+    pub fn new(size: usize, end: &[u8]) -> Lines {
+        let input = input::lines(size, end);
+        let (mut count, mut tally) = (0, Tally::default());
+        for line in input.split_inclusive(|&b| b == b'\n') {
+            tally.frame(&line[..line.len() - end.len()]);
+            count += 1;
+        }
+        Lines { input, count, checksum: tally.sum() }
+    }
+
+    pub fn work<'a>(&self, row: Row<'a>) -> Row<'a> {
+        row.work(self.count, self.input.len()).expect(self.checksum)
+    }
+}
+
+/// Makes a `String` of each line, checks that it is UTF-8, and takes a carriage return off its end.
+pub fn lines_codec(reader: Reader<'_>, capacity: usize) -> u64 {
+    let mut tally = Tally::default();
+    drain(FramedRead::with_capacity(reader, LinesCodec::new(), capacity), |line| {
+        tally.frame(line.expect("well-formed").as_bytes())
+    });
+    tally.sum()
+}
+
+/// Makes a `Bytes` of each line; the set of bytes that end one could hold more than one.
+pub fn any_delimiter_codec(reader: Reader<'_>) -> u64 {
+    let mut tally = Tally::default();
+    let codec = AnyDelimiterCodec::new(b"\n".to_vec(), b"\n".to_vec());
+    drain(FramedRead::with_capacity(reader, codec, READ), |line| {
+        tally.frame(&line.expect("well-formed"));
+    });
+    tally.sum()
+}
+
+/// Copies each line into one buffer that is used again and again; takes `end` off itself.
+pub fn read_until(reader: Reader<'_>, end: usize) -> u64 {
+    let mut tally = Tally::default();
+    let mut reader = BufReader::with_capacity(READ, reader);
+    let mut line = Vec::new();
+    complete(async {
+        while reader.read_until(b'\n', &mut line).await.expect("memory") > 0 {
+            tally.frame(&line[..line.len() - end]);
+            line.clear();
+        }
+    });
+    tally.sum()
+}

@@ -1,0 +1,533 @@
+//! Random connections against a naive model: a handler, or a puller that drops `next` at random, does
+//! random things at the ends of frames, while input comes and output goes in random pieces at random
+//! times and another task pushes.
+//!
+//! `STORM_RUNS` sets the number of runs, `STORM_SEED` the first seed. A failure names its seed.
+#![allow(clippy::unwrap_used)]
+
+use std::env;
+use std::task::Poll;
+
+use asynchat::{
+    Channel, ChannelError, CloseReason, Event, Handle, HandleError, Limit, Terminator, producer,
+};
+use bytes::Bytes;
+
+use support::{Log, Peer, Scripted, Seen, Socket, Then, patient, pipe, seen, wait};
+
+#[path = "support/channel.rs"]
+mod support;
+
+/// xorshift64*, from a seed that is not 0.
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % limit
+    }
+
+    fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Aim {
+    Any(&'static [&'static str]),
+    Count(usize),
+    None,
+}
+
+const AIMS: &[&[&str]] = &[
+    &["\n"],
+    &["\r\n"],
+    &["aab"],
+    &["abab"],
+    &["\r\n", "\n"],
+    &["ab\r\n.\r\nabababababababababab"],
+];
+
+impl Aim {
+    fn random(random: &mut Random) -> Aim {
+        match random.below(12) {
+            0..9 => Aim::Any(random.pick(AIMS)),
+            9 | 10 => Aim::Count(random.below(40)),
+            _ => Aim::None,
+        }
+    }
+
+    fn terminator(&self) -> Terminator {
+        match self {
+            Aim::Any([one]) => Terminator::try_from(*one).unwrap(),
+            Aim::Any(all) => Terminator::any_of(*all).unwrap(),
+            Aim::Count(count) => Terminator::Count(*count as u64),
+            Aim::None => Terminator::None,
+        }
+    }
+}
+
+/// What is done at the end of a frame.
+#[derive(Clone, Debug)]
+struct Actions {
+    switch: Option<Aim>,
+    push: Vec<Push>,
+    discard: bool,
+    yields: usize,
+    end: Option<End>,
+}
+
+#[derive(Clone, Debug)]
+enum Push {
+    Bytes(String),
+    /// Items, and how often the producer is pending before each.
+    Producer(Vec<String>, usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Close,
+    Abort,
+    Fail,
+    Handle,
+}
+
+/// One run: all that is random about it follows from the seed.
+#[derive(Debug)]
+struct Plan {
+    seed: u64,
+    input: String,
+    aim: Aim,
+    limit: Limit,
+    high: usize,
+    low: usize,
+    read_size: usize,
+    /// Nothing is known then of what is dropped, and less is checked.
+    discards: bool,
+}
+
+impl Plan {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let pieces = ["a", "b", "ab", "aab", "\r", "\n", "\r\n", "x", "xyz", "aa"];
+        let length = random.below(150);
+        let mut input: String = (0..length).map(|_| random.pick(&pieces)).collect();
+        if random.one_in(4) {
+            input.insert_str(input.len() / 2, "ab\r\n.\r\nabababababababababab");
+        }
+        let max = random.below(20) as u64;
+        Plan {
+            seed,
+            input,
+            aim: Aim::random(&mut random),
+            limit: random.pick(&[
+                Limit::Unlimited,
+                Limit::Unlimited,
+                Limit::Skip(max),
+                Limit::Fail(max),
+            ]),
+            high: 1 + random.below(600),
+            low: random.below(300),
+            read_size: 1 + random.below(100),
+            discards: random.one_in(5),
+        }
+    }
+
+    /// What is done at the end of frame `frame`.
+    fn actions(&self, frame: usize) -> Actions {
+        let mut random = Random::new(self.seed ^ (frame as u64 + 1) << 32);
+        let mut push = Vec::new();
+        for _ in 0..random.below(3) {
+            let text = |random: &mut Random| {
+                let length = random.pick(&[0, 1, 10, 100, 1200]);
+                let length = random.below(length + 1);
+                (0..length).map(|n| char::from(b'a' + ((frame + n) % 26) as u8)).collect()
+            };
+            push.push(if random.one_in(3) {
+                let items = (0..random.below(4)).map(|_| text(&mut random)).collect();
+                Push::Producer(items, random.below(3))
+            } else {
+                Push::Bytes(text(&mut random))
+            });
+        }
+        Actions {
+            switch: (!random.one_in(3)).then(|| Aim::random(&mut random)),
+            push,
+            discard: self.discards && random.one_in(4),
+            yields: if random.one_in(3) { random.below(6) } else { 0 },
+            end: match random.below(150) {
+                0 | 1 => Some(End::Close),
+                2 => Some(End::Abort),
+                3 => Some(End::Fail),
+                4 => Some(End::Handle),
+                _ => None,
+            },
+        }
+    }
+
+    fn channel(&self, socket: Socket) -> Channel<Socket> {
+        Channel::builder(self.aim.terminator())
+            .limit(self.limit)
+            .timeouts(patient())
+            .high_water_mark(self.high)
+            .low_water_mark(self.low)
+            .read_size(self.read_size)
+            .handle_capacity(20)
+            .build(socket)
+    }
+}
+
+/// What must come of it.
+#[derive(Debug, Default)]
+struct Model {
+    log: Log,
+    output: String,
+    ending: &'static str,
+}
+
+impl Model {
+    /// The frames of an input that is known whole, by looking for what is looked for from every place.
+    fn of(plan: &Plan) -> Self {
+        let mut model = Model::default();
+        let mut rest = plan.input.as_str();
+        let mut aim = plan.aim.clone();
+        let mut frame = 0;
+        loop {
+            let (payload, next, mid_frame) = match &aim {
+                Aim::None => (rest, None, false),
+                Aim::Count(count) if *count <= rest.len() => (&rest[..*count], Some(*count), false),
+                Aim::Count(_) => (rest, None, true),
+                Aim::Any(members) => match first(rest, members) {
+                    Some((start, end)) => (&rest[..start], Some(end), false),
+                    None => (rest, None, !rest.is_empty()),
+                },
+            };
+            let max = match (&aim, plan.limit) {
+                (Aim::Any(_), Limit::Skip(max) | Limit::Fail(max)) => max as usize,
+                _ => usize::MAX,
+            };
+            if payload.len() > max {
+                model.data(&payload[..max]);
+                model.log.note(Seen::Overlong);
+                if matches!(plan.limit, Limit::Fail(_)) {
+                    model.ending = "overlong";
+                    return model;
+                }
+            } else {
+                model.data(payload);
+            }
+            let Some(next) = next else {
+                model.log.note(if mid_frame { Seen::Truncated } else { Seen::Eof });
+                model.ending = if mid_frame { "truncated" } else { "closed by the peer" };
+                return model;
+            };
+            rest = &rest[next..];
+            if payload.len() > max {
+                continue;
+            }
+            if matches!(aim, Aim::Count(_)) {
+                aim = Aim::None;
+            }
+            model.log.note(Seen::End);
+            let actions = plan.actions(frame);
+            frame += 1;
+            if let Some(switch) = actions.switch {
+                aim = switch;
+            }
+            for push in actions.push {
+                match push {
+                    Push::Bytes(text) => model.output.push_str(&text),
+                    Push::Producer(items, _) => model.output.push_str(&items.concat()),
+                }
+            }
+            model.ending = match actions.end {
+                None => continue,
+                Some(End::Close | End::Handle) => "closed",
+                Some(End::Abort) => "aborted",
+                Some(End::Fail) => "failed",
+            };
+            return model;
+        }
+    }
+
+    fn data(&self, payload: &str) {
+        if !payload.is_empty() {
+            self.log.note(Seen::Data(payload.into()));
+        }
+    }
+}
+
+/// Where the member is that ends first, and of those the longest.
+fn first(rest: &str, members: &[&str]) -> Option<(usize, usize)> {
+    (1..=rest.len()).find_map(|end| {
+        let longest = members.iter().filter(|member| rest[..end].ends_with(**member));
+        longest.map(|member| member.len()).max().map(|length| (end - length, end))
+    })
+}
+
+/// Does to a `Control` or a `Channel` what is to be done.
+macro_rules! act {
+    ($on:expr, $handle:expr, $actions:expr) => {{
+        let actions: &Actions = $actions;
+        if let Some(aim) = &actions.switch {
+            $on.set_terminator(aim.terminator());
+        }
+        for push in &actions.push {
+            match push {
+                Push::Bytes(text) => $on.push(text.clone()).unwrap(),
+                Push::Producer(items, pending) => {
+                    $on.push_with_producer(slow(items.clone(), *pending)).unwrap();
+                }
+            }
+        }
+        if actions.discard {
+            $on.discard_buffers();
+        }
+        match actions.end {
+            Some(End::Close) => $on.close_when_done(),
+            Some(End::Abort) => $on.abort(),
+            Some(End::Handle) => $handle.close_when_done(),
+            Some(End::Fail) | None => {}
+        }
+    }};
+}
+
+fn slow(items: Vec<String>, pending: usize) -> impl producer::Producer + Send + 'static {
+    let mut items = items.into_iter();
+    let mut left = pending;
+    producer::poll_fn(move |cx| {
+        if left > 0 {
+            left -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        left = pending;
+        Poll::Ready(items.next().map(|item| Ok(Bytes::from(item))))
+    })
+}
+
+async fn yields(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// For ever, if there is no number of yields.
+async fn impatience(count: Option<usize>) {
+    match count {
+        Some(count) => yields(count).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends the input and takes the output, in random pieces at random times, and pushes digits through a
+/// handle. Returns those that were accepted.
+async fn peer(seed: u64, input: String, peer: Peer, handle: Handle) -> String {
+    let mut random = Random::new(!seed);
+    let mut left = input.as_bytes();
+    let mut accepted = String::new();
+    peer.take(random.below(100));
+    while !left.is_empty() {
+        match random.below(8) {
+            0..3 => {
+                let piece = left.len().min(1 + random.below(12));
+                peer.send(&left[..piece]);
+                left = &left[piece..];
+            }
+            3 | 4 => {
+                let most = random.pick(&[5, 50, 3000]);
+                peer.take_more(random.below(most));
+            }
+            5 => peer.chop(1 + random.below(10)),
+            6 => {
+                let length = random.below(4);
+                let digits: String = (0..length).map(|n| char::from(b'0' + n as u8)).collect();
+                match handle.push(digits) {
+                    Ok(()) => accepted.extend((0..length).map(|n| char::from(b'0' + n as u8))),
+                    Err(HandleError::Full(back) | HandleError::Closed(back)) => {
+                        assert_eq!(back.len(), length);
+                    }
+                    Err(_) => unreachable!(),
+                }
+            }
+            _ => yields(random.below(4)).await,
+        }
+    }
+    peer.close();
+    yields(random.below(10)).await;
+    peer.take(usize::MAX);
+    accepted
+}
+
+/// Runs a handler. Returns what it saw and how it ended.
+async fn handled(
+    plan: &'static Plan,
+    mut channel: Channel<Socket>,
+    far: Peer,
+) -> (Vec<Seen>, &'static str) {
+    let mut frame = 0;
+    let handle = channel.handle();
+    let handler = Scripted::new(move |seen, control| {
+        if *seen != Seen::End {
+            return Then::Go;
+        }
+        let actions = plan.actions(frame);
+        frame += 1;
+        act!(control, handle, &actions);
+        match actions.end {
+            Some(End::Fail) => Then::Fail("failed"),
+            Some(End::Handle) => {
+                // A handle is heeded once there is room for what was pushed through it before, while the
+                // callback waits or when it is over and input is awaited: here, in the callback.
+                far.take(usize::MAX);
+                wait(yields(100))
+            }
+            _ => wait(yields(actions.yields)),
+        }
+    });
+    let (handler, reason) = channel.run(handler).await;
+    let ending = match reason {
+        CloseReason::PeerClosed => "closed by the peer",
+        CloseReason::Truncated => "truncated",
+        CloseReason::Done => "closed",
+        CloseReason::Aborted => "aborted",
+        CloseReason::Handler("failed") => "failed",
+        CloseReason::Error(ChannelError::Overlong(_)) => "overlong",
+        other => panic!("{other:?}"),
+    };
+    let mut log = handler.log.seen();
+    assert!(matches!(log.pop(), Some(Seen::Closed(_))));
+    (log, ending)
+}
+
+/// Pulls, and drops the future of `next` at random.
+async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>, &'static str) {
+    let mut random = Random::new(plan.seed ^ 0xFF);
+    let handle = channel.handle();
+    let log = Log::default();
+    let mut frame = 0;
+    let mut ending = "closed by the peer";
+    loop {
+        let patience = random.one_in(2).then(|| random.below(4));
+        let event = tokio::select! {
+            biased;
+            event = channel.next() => event,
+            () = impatience(patience) => continue,
+        };
+        match event {
+            Some(Ok(event)) => {
+                if event == Event::Truncated {
+                    ending = "truncated";
+                }
+                let end = event == Event::Terminator;
+                log.note(seen(event));
+                if !end {
+                    continue;
+                }
+            }
+            Some(Err(ChannelError::Overlong(_))) => {
+                ending = "overlong";
+                continue;
+            }
+            Some(Err(error)) => panic!("{error:?}"),
+            None => break,
+        }
+        let actions = plan.actions(frame);
+        frame += 1;
+        act!(channel, handle, &actions);
+        match actions.end {
+            None => continue,
+            Some(End::Abort) => ending = "aborted",
+            Some(End::Close) => ending = "closed",
+            Some(End::Handle) => {
+                ending = "closed";
+                // It is heeded when output is written or input awaited.
+                let _ = channel.flush().await;
+            }
+            Some(End::Fail) => {
+                ending = "failed";
+                break;
+            }
+        }
+        assert!(channel.next().await.is_none(), "nothing comes after the end");
+        break;
+    }
+    if ending == "closed by the peer" && log.seen().last() != Some(&Seen::Truncated) {
+        log.note(Seen::Eof);
+    }
+    channel.close().await.unwrap();
+    (log.seen(), ending)
+}
+
+async fn run(seed: u64) {
+    let plan: &'static Plan = Box::leak(Box::new(Plan::new(seed)));
+    for pull in [false, true] {
+        let model = Model::of(plan);
+        let (socket, far) = pipe();
+        let mut channel = plan.channel(socket);
+        let handle = channel.handle();
+        let peering = tokio::spawn(peer(seed, plan.input.clone(), far.clone(), handle.clone()));
+        let (log, ending) = if pull {
+            pulled(plan, channel).await
+        } else {
+            handled(plan, channel, far.clone()).await
+        };
+        assert!(handle.is_closed());
+        let accepted = peering.await.unwrap();
+        let output = far.output();
+        let (digits, letters): (String, String) = output.chars().partition(char::is_ascii_digit);
+        assert!(far.wire().dropped && far.wire().shutdowns <= 1);
+
+        if plan.discards {
+            assert!(is_subsequence(&accepted, &digits) && !log.is_empty(), "{ending}");
+            continue;
+        }
+        assert_eq!(log, model.log.seen(), "pulled: {pull}, {plan:?}");
+        assert_eq!(ending, model.ending, "pulled: {pull}, {plan:?}");
+        if ending == "aborted" {
+            assert!(model.output.starts_with(&letters) && accepted.starts_with(&digits));
+        } else {
+            assert_eq!(letters, model.output, "pulled: {pull}, {plan:?}");
+            assert_eq!(digits, accepted, "pulled: {pull}, {plan:?}");
+            assert_eq!(far.wire().shutdowns, 1);
+            assert_eq!(far.wire().flushed, output.len());
+        }
+    }
+}
+
+fn is_subsequence(of: &str, part: &str) -> bool {
+    let mut of = of.chars();
+    part.chars().all(|c| of.any(|o| o == c))
+}
+
+#[test]
+fn random_connections_do_what_the_model_says() {
+    let number = |name| env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
+    let runs = number("STORM_RUNS").unwrap_or(1500);
+    let first = number("STORM_SEED").unwrap_or(1);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    for seed in first..first + runs {
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            runtime.block_on(run(seed));
+        }));
+        if let Err(panic) = ran {
+            eprintln!("STORM_SEED={seed} STORM_RUNS=1 repeats it");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -536,7 +536,10 @@ impl Framer {
         self.length = 0;
         self.passed = self.max;
         self.state = match self.limit {
-            Limit::Fail(_) => State::Failed,
+            Limit::Fail(max) => {
+                self.passed = max;
+                State::Failed
+            }
             Limit::Skip(_) | Limit::Unlimited => State::Skipping,
         };
         Step::Overlong

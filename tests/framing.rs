@@ -7,6 +7,7 @@ use asynchat::{
     Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, Framer, Limit, Terminator,
 };
 use support::drive::Lent;
+use support::model::Follower;
 use support::{Decoding, End, Log, Script, T, any, bytes, data, decoders, verify, verify_model};
 
 use Log::{Failed, Overlong, Truncated};
@@ -163,6 +164,23 @@ fn the_longest_of_delimiters_that_end_together_wins() {
 fn the_delimiter_that_ends_first_wins() {
     let log = [data("z"), Log::Terminator(1), data("cdy"), T];
     verify(&script(any(["bcdy", "ab"])), b"zabcdybcdy", End::Open, &log);
+}
+
+#[test]
+fn a_member_does_not_begin_before_its_frame() {
+    for head in [Count(1), bytes("\r"), bytes("\\")] {
+        let script = script(head.clone()).then(any(["\n", "\r\n"]));
+        let (input, first) = match &head {
+            Count(_) => ("\r\na\r\n", vec![data("\r"), T]),
+            bytes if *bytes == support::bytes("\r") => ("\r\na\r\n", vec![T]),
+            _ => ("\r\\\na\r\n", vec![data("\r"), T]),
+        };
+        let log = [&first[..], &[T, data("a"), Log::Terminator(1)]].concat();
+        verify(&script, input.as_bytes(), End::Eof, &log);
+    }
+    let script = script(Count(2)).then(any(["aa", "baa", "bbaa"]));
+    let log = [data("bb"), T, T, data("c"), Log::Terminator(1)];
+    verify(&script, b"bbaacbaa", End::Eof, &log);
 }
 
 #[test]
@@ -360,6 +378,70 @@ fn a_switch_to_something_buffered_finds_it() {
             let script = Script::new(bytes(far)).then(Count(count)).then(bytes(far));
             let input = format!("a{far}{}xy{far}{far}z{far}", far.repeat(3));
             verify_model(&script, input.as_bytes());
+        }
+    }
+}
+
+/// Of beginnings of a delimiter: the shorter and the longer ones.
+fn lengths(delimiter: &[u8]) -> impl Iterator<Item = usize> {
+    let len = delimiter.len();
+    (1..len).filter(move |&n| n < 5 || n + 3 > len)
+}
+
+#[test]
+fn what_one_terminator_withheld_is_no_beginning_of_another() {
+    let specs = [
+        bytes("\r\n"),
+        bytes("abcabd"),
+        bytes("0123456789abcdefghijklmn"),
+        bytes("bcabcabcabcabcabcabcabcabcabx"),
+        any(["abcabd", "~"]),
+        any(["bcabx", "cd", "~~"]),
+        any(["0123456789abcdefghijklmn", "bca"]),
+        any(["\n", "\r\n"]),
+    ];
+    for first in &specs {
+        for second in &specs {
+            for (old, len) in
+                first.delimiters().iter().flat_map(|d| lengths(d).map(move |n| (d, n)))
+            {
+                for new in second.delimiters() {
+                    each(&script(first.clone()), |decoder| {
+                        let mut follower = Follower::new(first.clone(), Limit::Unlimited);
+                        let (head, tail) = old.split_at(len);
+                        let go_on = |decoder: &mut dyn Decoding,
+                                     follower: &mut Follower,
+                                     read: &[u8]| {
+                            decoder.feed(read);
+                            follower.feed(read);
+                            loop {
+                                let returned = decoder.call(false);
+                                let matched = decoder.control().matched();
+                                if let Err(wrong) = follower.observe(false, &returned, matched) {
+                                    panic!(
+                                        "{}: {first:?} to {second:?} at {len}: {wrong}",
+                                        decoder.name()
+                                    );
+                                }
+                                if returned == Ok(None) {
+                                    break;
+                                }
+                            }
+                            assert_eq!(decoder.buffered(), follower.input);
+                        };
+                        go_on(decoder, &mut follower, head);
+                        decoder.control().set_terminator(second.terminator());
+                        follower.set_terminator(second.clone());
+                        // Without a look in between, and with one.
+                        if len % 2 == 0 {
+                            go_on(decoder, &mut follower, b"");
+                        }
+                        go_on(decoder, &mut follower, tail);
+                        go_on(decoder, &mut follower, &new[len.min(new.len())..]);
+                        go_on(decoder, &mut follower, new);
+                    });
+                }
+            }
         }
     }
 }
@@ -586,6 +668,19 @@ fn a_limit_set_below_the_length_counts_though_the_terminator_is_known_and_next()
         decoder.control().set_terminator(Terminator::from(b"\n"));
         expect(decoder, Event::Overlong);
         expect(decoder, MORE);
+    });
+}
+
+#[test]
+fn a_failure_names_the_limit_that_was_passed_whatever_is_set_later() {
+    each(&script(bytes("\n")).limit(Limit::Fail(2)), |decoder| {
+        decoder.feed(b"abcd\n");
+        expect(decoder, Event::Chunk("ab"));
+        expect(decoder, Event::Overlong);
+        decoder.control().set_limit(Limit::Unlimited);
+        assert_eq!(decoder.call(false), Err(2));
+        decoder.control().set_limit(Limit::Skip(9));
+        assert_eq!(decoder.call(true), Err(2));
     });
 }
 

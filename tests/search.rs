@@ -178,7 +178,8 @@ fn kinds() -> Vec<Vec<u8>> {
             let distinct: Vec<u8> = (0..len).map(|i| 128 + i as u8 % 120).collect();
             let run = [&b"a".repeat(len - 1)[..], b"b"].concat();
             let pairs = b"ab".iter().copied().cycle().take(len).collect();
-            [distinct, run, b"a".repeat(len), pairs]
+            // Zeros are what padding looks like.
+            [distinct, run, b"a".repeat(len), pairs, vec![0; len]]
         })
         .collect()
 }
@@ -219,6 +220,19 @@ fn a_read_that_ends_anywhere_near_an_edge_does_not_hide_a_hit() {
                 let found = frames(&mut Framer::new(terminator.clone()), &mut Vec::new(), &reads);
                 assert_eq!(found, expected, "{} at {begin}, cut at {at}", Show(delimiter));
             }
+        }
+    }
+}
+
+#[test]
+fn padding_is_no_delimiter_however_long_the_end_of_a_read() {
+    for delimiter in [&b"\0"[..], b"\0\0", b"\xff\0", b"\0\0\0", b"x\0\0"] {
+        let terminator = Terminator::try_from(delimiter).unwrap();
+        for len in 0..140 {
+            let (head, tail) = (vec![b'x'; len], vec![b'y'; 100]);
+            let mut framer = Framer::new(terminator.clone());
+            let found = frames(&mut framer, &mut Vec::new(), &[&head, &tail, delimiter]);
+            assert_eq!(found, (vec![(0, len as u32 + 100)], 0), "{} {len}", Show(delimiter));
         }
     }
 }

@@ -537,6 +537,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// Calls the handler with one event after the other. Both ways out are ends; an error comes early.
+    ///
+    /// The rare callbacks are boxed: their futures would be a third of what an idle connection holds.
     async fn dispatch<H: Handler>(
         &mut self,
         handler: &mut H,
@@ -593,15 +595,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                         continue;
                     }
                 }
-                Some(Step::Overlong) => self.call(handler, Callback::Overlong).await?,
+                Some(Step::Overlong) => Box::pin(self.call(handler, Callback::Overlong)).await?,
                 Some(Step::Truncated) => truncated = true,
                 Some(Step::Pending) => {
                     told = true;
-                    self.call(handler, Callback::Shutdown).await?;
+                    Box::pin(self.call(handler, Callback::Shutdown)).await?;
                 }
                 Some(Step::Failed(_)) => {}
                 None if self.is_open() => {
-                    self.call(handler, Callback::Eof { truncated }).await?;
+                    Box::pin(self.call(handler, Callback::Eof { truncated })).await?;
                     self.take_wish()?;
                     let peer_closed =
                         if truncated { CloseReason::Truncated } else { CloseReason::PeerClosed };

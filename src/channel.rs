@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
+use crate::close::{ChannelError, CloseReason};
 use crate::event::Event;
 use crate::framer::{Framer, Step};
 use crate::handle::{Handle, HandleState, Receiver};
-use crate::handler::CloseReason;
-use crate::limit::{Limit, OverlongError};
+use crate::limit::Limit;
 use crate::pool;
 use crate::producer::Producer;
 use crate::queue::{Output, PushError, SinkError};
@@ -971,68 +971,6 @@ impl ChannelBuilder {
             timer: Timer::new(),
             read_size: self.read_size,
         }
-    }
-}
-
-/// Why a channel could not go on.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ChannelError {
-    /// The stream failed, reading or writing.
-    Io(io::Error),
-    /// A producer failed. What was queued is dropped.
-    Producer(io::Error),
-    /// A frame was longer than [`Limit::Fail`] allows.
-    Overlong(OverlongError),
-    /// A deadline has passed.
-    Timeout(Timeout),
-    /// The channel was closed or aborted before all was written.
-    Closed,
-}
-
-impl fmt::Display for ChannelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ChannelError::Io(error) => error.fmt(f),
-            ChannelError::Producer(error) => write!(f, "a producer failed: {error}"),
-            ChannelError::Overlong(error) => error.fmt(f),
-            ChannelError::Timeout(timeout) => timeout.fmt(f),
-            ChannelError::Closed => f.write_str("the channel is closed"),
-        }
-    }
-}
-
-impl error::Error for ChannelError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            ChannelError::Io(error) | ChannelError::Producer(error) => Some(error),
-            ChannelError::Overlong(error) => Some(error),
-            ChannelError::Timeout(timeout) => Some(timeout),
-            ChannelError::Closed => None,
-        }
-    }
-}
-
-impl From<SinkError> for ChannelError {
-    fn from(error: SinkError) -> Self {
-        match error {
-            SinkError::Write(error) => ChannelError::Io(error),
-            SinkError::Producer(error) => ChannelError::Producer(error),
-            SinkError::Closed => ChannelError::Closed,
-        }
-    }
-}
-
-impl From<ChannelError> for io::Error {
-    fn from(error: ChannelError) -> Self {
-        let kind = match error {
-            ChannelError::Io(error) => return error,
-            ChannelError::Producer(ref error) => error.kind(),
-            ChannelError::Overlong(_) => io::ErrorKind::InvalidData,
-            ChannelError::Timeout(_) => io::ErrorKind::TimedOut,
-            ChannelError::Closed => io::ErrorKind::BrokenPipe,
-        };
-        io::Error::new(kind, error)
     }
 }
 

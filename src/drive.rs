@@ -9,11 +9,13 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::FramedRead;
 
-use crate::channel::{ChannelError, HANDLE_CAPACITY, Shared, lock, take_pushed};
+use crate::channel::{HANDLE_CAPACITY, Shared, lock, take_pushed};
+use crate::close::{ChannelError, CloseReason};
 use crate::codec::{CodecError, TerminatorCodec};
+use crate::control::{Chunk, Control};
 use crate::event::Event;
 use crate::handle::HandleState;
-use crate::handler::{Callback, Chunk, CloseReason, Control, Handler, poll_background};
+use crate::handler::{Callback, Handler, poll_background};
 use crate::queue::Output;
 use crate::sink::ProducerSink;
 use crate::timer::{Timeouts, Timer};

@@ -5,7 +5,11 @@
 #[cfg(feature = "tokio")]
 mod channel;
 #[cfg(feature = "tokio")]
+mod close;
+#[cfg(feature = "tokio")]
 mod codec;
+#[cfg(feature = "tokio")]
+mod control;
 #[cfg(feature = "tokio")]
 mod drive;
 mod event;
@@ -39,9 +43,13 @@ mod timer;
 mod trace;
 
 #[cfg(feature = "tokio")]
-pub use channel::{Channel, ChannelBuilder, ChannelError, UpgradeError};
+pub use channel::{Channel, ChannelBuilder, UpgradeError};
+#[cfg(feature = "tokio")]
+pub use close::{ChannelError, CloseReason};
 #[cfg(feature = "tokio")]
 pub use codec::{CodecError, TerminatorCodec};
+#[cfg(feature = "tokio")]
+pub use control::{Chunk, Control, Outgoing, PendingInput};
 #[cfg(feature = "tokio")]
 pub use drive::drive;
 pub use event::Event;
@@ -51,7 +59,7 @@ pub use frames::{Batch, BatchCodec, Frame, FrameCodec};
 #[cfg(feature = "tokio")]
 pub use handle::{Handle, HandleError};
 #[cfg(feature = "tokio")]
-pub use handler::{Chunk, CloseReason, Control, Handler, Outgoing, PendingInput};
+pub use handler::Handler;
 pub use limit::{Limit, OverlongError};
 #[cfg(feature = "tokio")]
 pub use payload::Payload;

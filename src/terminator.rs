@@ -28,6 +28,10 @@ use crate::search::{Automaton, Needle, SharedSuffix};
 /// framer.set_terminator(Terminator::try_from(boundary)?);
 /// # Ok::<(), asynchat::EmptyDelimiter>(())
 /// ```
+///
+/// ```compile_fail
+/// asynchat::Framer::new(b"");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Terminator {
@@ -122,6 +126,10 @@ impl Delimiter {
     /// # Errors
     ///
     /// [`EmptyDelimiter`] if there are none.
+    ///
+    /// # Panics
+    ///
+    /// If there are some hundred million of them: that is more than can be prepared for searching.
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, EmptyDelimiter> {
         let bytes = bytes.as_ref();
         if bytes.is_empty() {
@@ -222,6 +230,10 @@ impl DelimiterSet {
     /// - [`DelimiterSetError::Duplicate`] if two members are the same.
     /// - [`DelimiterSetError::Unreachable`] if a member occurs inside another other than as its suffix:
     ///   the longer could never be found.
+    ///
+    /// # Panics
+    ///
+    /// If the members have some hundred million bytes together.
     pub fn new<I>(members: I) -> Result<Self, DelimiterSetError>
     where
         I: IntoIterator,

@@ -8,8 +8,8 @@
 #[cfg(feature = "serve")]
 use std::{fmt, future::Future, io};
 
-use crate::channel::ChannelError;
-use crate::handler::CloseReason;
+use crate::close::ChannelError;
+use crate::close::CloseReason;
 use crate::timer::Timeout;
 
 macro_rules! event {

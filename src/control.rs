@@ -14,8 +14,8 @@ use crate::queue::PushError;
 use crate::terminator::Terminator;
 use crate::timer::Timeouts;
 
-/// Some bytes of a frame, lent to [`Handler::collect_incoming_data`](crate::Handler::collect_incoming_data). It derefs to `[u8]`, is never
-/// empty, and holds no byte of a terminator.
+/// Some bytes of a frame, lent to a [`Handler`](crate::Handler). It derefs to `[u8]`, is never empty, and
+/// holds no byte of a terminator.
 #[derive(Clone, Copy)]
 pub struct Chunk<'a> {
     /// What was read.
@@ -161,8 +161,9 @@ impl<'a> Control<'a> {
         shared.wish = Wish::Abort;
     }
 
-    /// Ends [`Channel::run`](crate::Channel::run) with [`CloseReason::Upgrade`](crate::CloseReason::Upgrade) once all that was pushed is written, for TLS
-    /// or another protocol: [`Channel::upgrade`](crate::Channel::upgrade) then gives the stream.
+    /// Ends the channel's run with [`CloseReason::Upgrade`](crate::CloseReason::Upgrade) once all that was
+    /// pushed is written, for TLS or another protocol: [`Channel::upgrade`](crate::Channel::upgrade) then
+    /// gives the stream.
     ///
     /// # Errors
     ///

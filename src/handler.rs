@@ -101,8 +101,8 @@ pub trait Handler {
 
     /// The frame is longer than its limit, and all that the limit allows has been collected.
     ///
-    /// By default nothing is done: under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the next frame comes,
-    /// under [`Limit::Fail`](crate::Limit::Fail) the connection is closed.
+    /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the
+    /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed.
     ///
     /// # Errors
     ///

@@ -285,12 +285,14 @@ impl Framer {
     }
 
     /// Whether the rest of an overlong frame is being dropped.
+    #[cfg(feature = "tokio")]
     #[inline]
     pub(crate) fn is_skipping(&self) -> bool {
         self.state == State::Skipping
     }
 
     /// How many bytes of the current frame have been delivered.
+    #[cfg(feature = "tokio")]
     pub(crate) fn length(&self) -> u64 {
         self.length
     }

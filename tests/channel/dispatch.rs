@@ -279,6 +279,26 @@ async fn a_discard_at_the_terminator_drops_what_is_buffered_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn terminators_that_were_discarded_do_not_end_what_comes_after() {
+    let (mut channel, peer) = channel("one\r\n\r\ntwo\r\nthree\r\n");
+    let running = tokio::spawn(async move {
+        let handler = Scripted::new(|seen, control| {
+            if *seen == Seen::End {
+                control.discard_buffers();
+            }
+            Then::Go
+        });
+        channel.run(handler).await.0.log.seen()
+    });
+    settle().await;
+    peer.send("as long as what was dropped");
+    peer.close();
+    let log = running.await.unwrap();
+    let expected = [data("one"), Seen::End, data("as long as what was dropped"), Seen::Truncated];
+    assert_eq!(log[..4], expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn output_goes_out_while_a_callback_waits() {
     let (mut channel, peer) = channel("one\r\n");
     let (go, gone) = oneshot::channel::<()>();

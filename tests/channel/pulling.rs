@@ -412,3 +412,12 @@ fn a_channel_is_polled_through_a_pin() {
     let polled = futures::Stream::poll_next(Pin::new(&mut channel), &mut cx);
     assert!(matches!(polled, Poll::Ready(Some(Ok(Event::Chunk(_))))));
 }
+
+#[test]
+fn a_discarded_partial_is_no_frame_that_was_begun() {
+    let (mut channel, peer) = channel("\r");
+    assert!(poll_next(&mut channel).is_pending());
+    channel.discard_buffers();
+    peer.close();
+    assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
+}

@@ -52,7 +52,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`HandleError::Full`] if more than the handle's capacity would be waiting for the channel's task,
+    /// [`HandleError::Full`] if more than the handle's capacity would be waiting for the channel's task
+    /// (an item larger than that is never accepted),
     /// [`HandleError::Closed`] if the channel is closed or closing. Both hand the item back.
     pub fn push<T: Payload>(&self, item: T) -> Result<(), HandleError<T>> {
         let mut inbox = lock(&self.inbox);

@@ -15,15 +15,15 @@ thread_local! {
 /// An empty buffer with room for at least `size` bytes.
 pub(crate) fn take(size: usize) -> BytesMut {
     let pooled = BUFFERS.try_with(|buffers| buffers.borrow_mut().pop()).ok().flatten();
-    match pooled {
-        Some(buffer) if buffer.capacity() >= size => buffer,
-        _ => BytesMut::with_capacity(size),
-    }
+    let mut buffer = pooled.unwrap_or_default();
+    // What was taken off its front is room again.
+    buffer.reserve(size);
+    buffer
 }
 
 /// Gives a buffer back.
 pub(crate) fn give(mut buffer: BytesMut) {
-    if buffer.capacity() == 0 || buffer.capacity() > MAX_SIZE {
+    if buffer.capacity() > MAX_SIZE {
         return;
     }
     buffer.clear();

@@ -165,12 +165,15 @@ impl Framer {
             self.state = self.in_frame;
             return Ok(Some(Event::Terminator));
         }
-        if let Some(Step::Data { start, end, .. }) = self.step_known(input) {
-            if start == end {
-                return Ok(Some(Event::Terminator));
+        // Only what most calls do is done here: it is inlined at the caller's, where size costs speed.
+        if self.state == State::Direct {
+            if let Some(Step::Data { start, end, .. }) = self.step_hit::<false>(input) {
+                if start == end {
+                    return Ok(Some(Event::Terminator));
+                }
+                self.state = State::Ended;
+                return Ok(Some(Event::Chunk(&input[start..end])));
             }
-            self.state = State::Ended;
-            return Ok(Some(Event::Chunk(&input[start..end])));
         }
         self.next_on(input)
     }
@@ -349,30 +352,34 @@ impl Framer {
     /// steps keeps the second event itself.
     #[inline(always)]
     pub(crate) fn step(&mut self, input: &[u8], eof: bool) -> Step {
-        match self.step_known(input) {
-            Some(step) => step,
-            None => self.step_on(input, eof),
+        if self.state == State::Direct {
+            if let Some(step) = self.step_hit::<false>(input) {
+                return step;
+            }
         }
-    }
-
-    /// The step that most calls take: where the frame ends is known, and it ends in the input.
-    #[inline(always)]
-    pub(crate) fn step_known(&mut self, input: &[u8]) -> Option<Step> {
-        match self.state {
-            State::Direct => self.step_hit::<false>(input),
-            State::Widening => self.step_hit::<true>(input),
-            State::Counted => self.step_count(input),
-            _ => None,
-        }
+        self.step_on(input, eof)
     }
 
     #[inline(never)]
     fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
         match self.state {
-            State::Direct if !eof => self.step_miss::<false>(input),
-            State::Widening if !eof => self.step_miss::<true>(input),
-            _ => self.step_slow(input, eof),
+            State::Direct if !eof => return self.step_miss::<false>(input),
+            State::Widening => {
+                if let Some(step) = self.step_hit::<true>(input) {
+                    return step;
+                }
+                if !eof {
+                    return self.step_miss::<true>(input);
+                }
+            }
+            State::Counted => {
+                if let Some(step) = self.step_count(input) {
+                    return step;
+                }
+            }
+            _ => {}
         }
+        self.step_slow(input, eof)
     }
 
     /// The step where the next hit is known and the frame within its limit.
@@ -571,5 +578,16 @@ impl Framer {
     /// How many bytes of the current frame have been delivered.
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// The step where it is known where the frame ends, and it ends in the input.
+    #[inline(always)]
+    pub(crate) fn step_known(&mut self, input: &[u8]) -> Option<Step> {
+        match self.state {
+            State::Direct => self.step_hit::<false>(input),
+            State::Widening => self.step_hit::<true>(input),
+            State::Counted => self.step_count(input),
+            _ => None,
+        }
     }
 }

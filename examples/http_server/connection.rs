@@ -223,6 +223,10 @@ impl Session {
                 head.field("Allow", "GET, HEAD");
                 self.respond(&request, head, text, control)
             }
+            (_, "/hello") => {
+                let (head, text) = text(200, "hello, world\n");
+                self.respond(&request, head, text, control)
+            }
             (_, "/stream") => self.stream(&request, control),
             _ => {
                 let (head, content) = self.find(&request).await;

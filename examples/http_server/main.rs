@@ -8,6 +8,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET`, `HEAD` | a file below `DIR`, or `index.html` of a directory |
+//! | `GET`, `HEAD /hello` | a line that is no file |
 //! | `POST /echo` | the body, while it is still arriving |
 //! | `GET /stream?n=5` | so many lines, ten if it is not said, one at a time |
 //!

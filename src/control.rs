@@ -207,6 +207,18 @@ impl Outgoing<'_> {
     pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
         self.shared.output.push(item)
     }
+
+    /// Queues a producer, behind all that was pushed before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>
+    where
+        P: Producer + Send + 'static,
+    {
+        self.shared.output.push_with_producer(producer)
+    }
 }
 
 impl fmt::Debug for Outgoing<'_> {

@@ -105,7 +105,8 @@ impl Server {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The fields after the name: utime is the 14th of all, stime the one behind.
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let ticks: u64 =
+            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         Ok(Duration::from_secs(ticks) / clock_ticks_per_second() as u32)
     }
 }
@@ -119,7 +120,8 @@ impl Drop for Server {
 
 /// A script for wrk that sends so many requests at once.
 fn script(depth: usize) -> io::Result<PathBuf> {
-    let path = std::env::temp_dir().join(format!("asynchat-wrk-{}-{depth}.lua", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("asynchat-wrk-{}-{depth}.lua", std::process::id()));
     std::fs::write(
         &path,
         format!(

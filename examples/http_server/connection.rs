@@ -259,7 +259,7 @@ impl Session {
             }
             Found::Moved(location) => {
                 let (mut head, text) = text(301, "it is a directory\n");
-                head.field("Location", location);
+                head.field("Location", &location);
                 (head, text)
             }
             Found::Unavailable => text(503, "try again later\n"),
@@ -328,13 +328,15 @@ impl Session {
         };
         let keep_alive = self.keeps_alive(request) && skippable && head.tells_its_end();
         head.connection(request, keep_alive);
-        let _ = control.push(head.finish());
+        let mut output = control.output();
+        let _ = output.push(head.finish());
         if request.method != Method::Head {
-            let _ = control.push(content.start);
+            let _ = output.push(content.start);
             if let Some(rest) = content.rest {
-                let _ = control.push_with_producer(rest);
+                let _ = output.push_with_producer(rest);
             }
         }
+        drop(output);
         if !keep_alive {
             control.close_when_done();
         } else if let (body, Some(aim)) = Body::new(request.body, MAX_SKIPPED)? {

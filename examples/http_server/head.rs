@@ -14,6 +14,8 @@
 //! | no `Host` in HTTP/1.1, or more than one, or one that is no host | 400 |
 //! | more fields than [`MAX_FIELDS`] | 431 |
 
+use std::mem::MaybeUninit;
+
 use crate::response::Refusal;
 
 /// The fields one head may have.
@@ -65,14 +67,13 @@ impl Head {
     /// Adds some of the head, refusing a bare LF as soon as it comes: a client that ends its lines
     /// with LF alone would wait for an answer, and the server for a CRLF, until a timeout.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        let mut before = self.bytes.last().copied();
-        for &byte in bytes {
-            if byte == b'\n' && before != Some(b'\r') {
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        for end in memchr::memchr_iter(b'\n', &self.bytes[before..]) {
+            if !self.bytes[..before + end].ends_with(b"\r") {
                 return Err(Refusal::new(400, "a line ends with LF alone"));
             }
-            before = Some(byte);
         }
-        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -87,9 +88,9 @@ impl Head {
 
 /// Parses a head that ends with its empty line.
 fn parse(bytes: &[u8]) -> Result<Request, Refusal> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut parsed = httparse::Request::new(&mut fields);
-    match parsed.parse(bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         Ok(_) => return Err(Refusal::new(400, "this is not a request")),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "too many fields")),
@@ -197,7 +198,14 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
 
 /// Whether `value` is made of what a host and a port are made of. It may be empty.
 fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
+    let is_mark = |byte| {
+        matches!(
+            byte,
+            b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'
+                ..=b',' | b';' | b'=' | b':' | b'[' | b']'
+        )
+    };
+    value.iter().all(|&byte| byte.is_ascii_alphanumeric() || is_mark(byte))
 }
 
 /// The path and the query of a request's target, given as `/path?query` or as `http://host/path?query`.

@@ -20,7 +20,7 @@ use crate::pool;
 use crate::producer::Producer;
 use crate::queue::{Output, PushError, SinkError};
 use crate::terminator::Terminator;
-use crate::timer::{Owed, Timeout, Timeouts, Timer};
+use crate::timer::{Owed, PackedTimeouts, Timeout, Timeouts, Timer};
 use crate::trace;
 
 /// One connection: framing in, producers out, limits, deadlines and an orderly close.
@@ -110,7 +110,7 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) output: Output,
-    pub(crate) timeouts: Timeouts,
+    timeouts: PackedTimeouts,
     pub(crate) wish: Wish,
     /// There is one once somebody has asked for a handle.
     receiver: Option<Receiver>,
@@ -119,7 +119,16 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(output: Output, timeouts: Timeouts, handle_capacity: u32) -> Self {
+        let timeouts = timeouts.into();
         Shared { output, timeouts, wish: Wish::Nothing, receiver: None, handle_capacity }
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts.into()
+    }
+
+    pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.timeouts = timeouts.into();
     }
 
     pub(crate) fn handle(&mut self) -> Handle {
@@ -199,12 +208,12 @@ impl<S> Channel<S> {
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.shared().timeouts = timeouts;
+        self.shared().set_timeouts(timeouts);
     }
 
     /// The deadlines in force.
     pub fn timeouts(&self) -> Timeouts {
-        lock(&self.shared).timeouts
+        lock(&self.shared).timeouts()
     }
 
     /// Queues bytes. They go out while the channel is polled: by [`next`](Self::next),
@@ -626,7 +635,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Phase::Closed => return Poll::Ready(Ok(())),
                 Phase::Lingering(left) => match self.poll_linger(cx, left) {
                     Poll::Pending => {
-                        let linger = Timeouts { idle: self.timeouts().linger, ..Timeouts::NONE };
+                        let linger = Timeouts { idle: self.shared().timeouts().linger, ..Timeouts::NONE };
                         ready!(self.timer.poll(cx, &linger, Owed::Nothing));
                         self.closed();
                     }
@@ -638,7 +647,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     }
                     self.discard_input();
                     self.timer.has_written();
-                    if self.phase == Phase::Eof || self.timeouts().linger.is_none() {
+                    if self.phase == Phase::Eof || self.shared().timeouts().linger.is_none() {
                         self.closed();
                     } else {
                         self.phase = Phase::Lingering(LINGER_BYTES);
@@ -673,7 +682,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         owed: Owed,
     ) -> Poll<Result<(), ChannelError>> {
-        let timeouts = self.timeouts();
+        let timeouts = self.shared().timeouts();
         let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
         trace::timed_out(timeout);
         let error = ChannelError::Timeout(timeout);

@@ -103,12 +103,12 @@ impl<'a> Control<'a> {
 
     /// The deadlines in force.
     pub fn timeouts(&self) -> Timeouts {
-        lock(self.shared).timeouts
+        lock(self.shared).timeouts()
     }
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        lock(self.shared).timeouts = timeouts;
+        lock(self.shared).set_timeouts(timeouts);
     }
 
     /// Queues bytes.

@@ -67,16 +67,18 @@ pub struct Framer {
     position: u64,
     /// Bytes of the current frame that have been delivered.
     length: u64,
-    /// `limit.max()`. `length <= max` while a limit is in force that was not lowered in mid-frame.
+    /// The limit's, or `u64::MAX`. `length <= max` while a limit is in force that was not lowered in
+    /// mid-frame.
     max: u64,
     scanner: Scanner,
     terminator: Terminator,
-    limit: Limit,
+    /// What happens beyond `max`.
+    beyond: Beyond,
     /// The stream offset after the last byte that has been seen and withheld. What is between
     /// `position` and here is withheld, nothing if `position` has come further.
     seen: u64,
     /// Which member of a set ended the last frame.
-    matched: usize,
+    matched: u32,
     /// The limit that the last overlong frame has passed.
     passed: u64,
 }
@@ -109,6 +111,14 @@ enum State {
     Finished,
 }
 
+/// The kind of a [`Limit`], whose number is kept beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beyond {
+    Unlimited,
+    Fail,
+    Skip,
+}
+
 /// One step through the input, in positions, so that no caller's borrow is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -138,7 +148,7 @@ impl Framer {
             max: u64::MAX,
             scanner: Scanner::new(),
             terminator: Terminator::None,
-            limit: Limit::Unlimited,
+            beyond: Beyond::Unlimited,
             seen: 0,
             matched: 0,
             passed: 0,
@@ -275,13 +285,20 @@ impl Framer {
 
     /// Sets the limit, for the current frame too.
     pub fn set_limit(&mut self, limit: Limit) {
-        self.limit = limit;
-        self.max = limit.max();
+        (self.beyond, self.max) = match limit {
+            Limit::Unlimited => (Beyond::Unlimited, u64::MAX),
+            Limit::Fail(max) => (Beyond::Fail, max),
+            Limit::Skip(max) => (Beyond::Skip, max),
+        };
     }
 
     /// The limit in force.
     pub fn limit(&self) -> Limit {
-        self.limit
+        match self.beyond {
+            Beyond::Unlimited => Limit::Unlimited,
+            Beyond::Fail => Limit::Fail(self.max),
+            Beyond::Skip => Limit::Skip(self.max),
+        }
     }
 
     /// Says that the caller has dropped the input it had buffered, what was withheld included. The next
@@ -320,7 +337,7 @@ impl Framer {
     /// # Ok::<(), asynchat::DelimiterSetError>(())
     /// ```
     pub fn matched(&self) -> usize {
-        self.matched
+        self.matched as usize
     }
 
     /// Turns a step into an event, keeping the second of two for the next call.
@@ -519,7 +536,7 @@ impl Framer {
             self.position = self.origin + next as u64;
             if let Found::At { member, .. } = found {
                 self.length = 0;
-                self.matched = member;
+                self.matched = member as u32;
                 return Step::Data { start, end, ended };
             }
             self.seen = self.origin + input.len() as u64;
@@ -542,12 +559,9 @@ impl Framer {
         }
         self.length = 0;
         self.passed = self.max;
-        self.state = match self.limit {
-            Limit::Fail(max) => {
-                self.passed = max;
-                State::Failed
-            }
-            Limit::Skip(_) | Limit::Unlimited => State::Skipping,
+        self.state = match self.beyond {
+            Beyond::Fail => State::Failed,
+            Beyond::Skip | Beyond::Unlimited => State::Skipping,
         };
         Step::Overlong
     }

@@ -51,8 +51,10 @@ pub(crate) struct Scanner {
     base: u64,
     /// Every hit before this offset is in the list, or behind.
     scanned: u64,
-    /// The automaton's state after the byte before this offset.
-    walked: Option<(StateID, u64)>,
+    /// The automaton's state after the byte before the offset `walked`, which is `u64::MAX` if there is
+    /// none. This and more has to be small: there is one for each connection.
+    state: StateID,
+    walked: u64,
 }
 
 impl Scanner {
@@ -65,7 +67,8 @@ impl Scanner {
             ahead: BLOCK as u16,
             base: 0,
             scanned: 0,
-            walked: None,
+            state: StateID::ZERO,
+            walked: u64::MAX,
         }
     }
 
@@ -74,7 +77,7 @@ impl Scanner {
         self.filled = 0;
         self.next = 0;
         self.scanned = 0;
-        self.walked = None;
+        self.walked = u64::MAX;
     }
 
     /// Prepares for another terminator. Hits are kept if they are of the same needle.
@@ -84,9 +87,9 @@ impl Scanner {
             Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => needle,
             Terminator::AnyOf(set) => match &set.0.suffix {
                 Some(suffix) => &suffix.needle,
-                None => return self.walked = None,
+                None => return self.walked = u64::MAX,
             },
-            Terminator::Bytes(_) => return self.walked = None,
+            Terminator::Bytes(_) => return self.walked = u64::MAX,
             Terminator::Count(_) | Terminator::None => return,
         };
         if self.needle != *needle {
@@ -283,14 +286,13 @@ impl Scanner {
     #[inline(never)]
     fn walk(&mut self, automaton: &Automaton, input: &[u8], origin: u64, start: usize) -> Found {
         let end_of_input = origin + input.len() as u64;
-        let (mut state, fresh) = match self.walked {
-            // What the state has seen of a member must not have been delivered since.
-            Some((state, to))
-                if to >= origin + (start + automaton.depth(state)) as u64 && to <= end_of_input =>
-            {
-                (state, (to - origin) as usize)
-            }
-            _ => (automaton.start(), start),
+        // What the state has seen of a member must not have been delivered since.
+        let goes_on = self.walked <= end_of_input
+            && self.walked >= origin + (start + automaton.depth(self.state)) as u64;
+        let (mut state, fresh) = if goes_on {
+            (self.state, (self.walked - origin) as usize)
+        } else {
+            (automaton.start(), start)
         };
         let overlap = automaton.longest - 1;
         let mut at = fresh;
@@ -312,7 +314,8 @@ impl Scanner {
             let tail = &input[fresh.max(input.len() - overlap)..];
             state = tail.iter().fold(automaton.start(), |state, &byte| automaton.next(state, byte));
         }
-        self.walked = Some((state, end_of_input));
+        self.state = state;
+        self.walked = end_of_input;
         Found::Withheld(automaton.depth(state))
     }
 }

@@ -4,11 +4,13 @@
 //! deadlines. It is not moved when a deadline does: it goes off, finds that there is time left, and
 //! goes to sleep again, so that a busy channel pays for a look at the clock and no more.
 
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{error, fmt};
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection may take. `None` is for ever.
@@ -83,18 +85,70 @@ impl fmt::Display for Timeout {
 
 impl error::Error for Timeout {}
 
-/// The clock of one channel.
+/// [`Timeouts`] as a channel keeps them: in half the room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackedTimeouts {
+    /// In nanoseconds, as are the rest; `u64::MAX` is for ever.
+    idle: u64,
+    frame: u64,
+    write_stall: u64,
+    linger: u64,
+    min_rate: u32,
+}
+
+impl From<Timeouts> for PackedTimeouts {
+    fn from(timeouts: Timeouts) -> Self {
+        let nanos = |time: Option<Duration>| {
+            time.and_then(|time| u64::try_from(time.as_nanos()).ok()).unwrap_or(u64::MAX)
+        };
+        PackedTimeouts {
+            idle: nanos(timeouts.idle),
+            frame: nanos(timeouts.frame),
+            write_stall: nanos(timeouts.write_stall),
+            linger: nanos(timeouts.linger),
+            min_rate: timeouts.min_rate,
+        }
+    }
+}
+
+impl From<PackedTimeouts> for Timeouts {
+    fn from(packed: PackedTimeouts) -> Self {
+        let time = |nanos: u64| (nanos < u64::MAX).then(|| Duration::from_nanos(nanos));
+        Timeouts {
+            idle: time(packed.idle),
+            frame: time(packed.frame),
+            min_rate: packed.min_rate,
+            write_stall: time(packed.write_stall),
+            linger: time(packed.linger),
+        }
+    }
+}
+
+/// When things happened on one channel. What has no deadlines needs no clock.
 #[derive(Debug)]
 pub(crate) struct Timer {
-    /// When a byte last moved.
-    progress: Instant,
-    /// Since when the writer has refused what is ready for it.
-    stalled: Option<Instant>,
-    /// Since when the peer has owed the rest of a frame.
-    waiting: Option<Instant>,
-    /// How long it had been waited for before.
-    waited: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
+    /// There is one from the first wait with a deadline on.
+    clock: Option<Pin<Box<Clock>>>,
+    /// The writer refuses what is ready for it.
+    stalled: bool,
+    /// A frame is over, and the clock has not been told.
+    frame_ended: bool,
+}
+
+pin_project! {
+    #[derive(Debug)]
+    struct Clock {
+        // When a byte last moved.
+        progress: Instant,
+        // Since when the writer has refused what is ready for it.
+        stalled: Option<Instant>,
+        // Since when the peer has owed the rest of a frame.
+        waiting: Option<Instant>,
+        // How long it had been waited for before.
+        waited: Duration,
+        #[pin]
+        sleep: Sleep,
+    }
 }
 
 /// What the peer owes, when a channel waits for input.
@@ -110,44 +164,49 @@ pub(crate) enum Owed {
 
 impl Timer {
     pub(crate) fn new() -> Self {
-        Timer {
-            progress: Instant::now(),
-            stalled: None,
-            waiting: None,
-            waited: Duration::ZERO,
-            sleep: None,
-        }
+        Timer { clock: None, stalled: false, frame_ended: false }
     }
 
     /// Bytes were read.
     pub(crate) fn has_read(&mut self) {
-        let now = Instant::now();
-        self.progress = now;
-        if let Some(since) = self.waiting.take() {
-            self.waited += now - since;
+        if let Some(clock) = &mut self.clock {
+            let clock = clock.as_mut().project();
+            let now = Instant::now();
+            *clock.progress = now;
+            if let Some(since) = clock.waiting.take() {
+                *clock.waited += now - since;
+            }
         }
     }
 
     /// Bytes were written.
     pub(crate) fn has_written(&mut self) {
-        self.progress = Instant::now();
-        self.stalled = None;
+        if let Some(clock) = &mut self.clock {
+            *clock.as_mut().project().progress = Instant::now();
+        }
+        self.has_flushed();
     }
 
     /// The writer refuses what is ready for it.
     pub(crate) fn is_stalled(&mut self) {
-        self.stalled.get_or_insert_with(Instant::now);
+        self.stalled = true;
+        if let Some(clock) = &mut self.clock {
+            clock.as_mut().project().stalled.get_or_insert_with(Instant::now);
+        }
     }
 
     /// There is nothing to be written.
     pub(crate) fn has_flushed(&mut self) {
-        self.stalled = None;
+        self.stalled = false;
+        if let Some(clock) = &mut self.clock {
+            *clock.as_mut().project().stalled = None;
+        }
     }
 
     /// A frame is over: the next has all its time.
     #[inline]
     pub(crate) fn frame_ended(&mut self) {
-        self.waited = Duration::ZERO;
+        self.frame_ended = true;
     }
 
     /// Waits for the first deadline, in a poll that waits for whatever else there is.
@@ -157,35 +216,52 @@ impl Timer {
         timeouts: &Timeouts,
         owed: Owed,
     ) -> Poll<Timeout> {
-        match owed {
-            Owed::Nothing => {
-                if let Some(since) = self.waiting.take() {
-                    self.waited += since.elapsed();
-                }
+        let clock = match &mut self.clock {
+            Some(clock) => clock,
+            None if *timeouts == Timeouts::NONE => return Poll::Pending,
+            None => {
+                let mut clock = Clock::new();
+                clock.stalled = self.stalled.then_some(clock.progress);
+                self.clock.insert(Box::pin(clock))
             }
-            Owed::Frame | Owed::Count(_) => {
-                self.waiting.get_or_insert_with(Instant::now);
-            }
-        }
-        loop {
-            let Some((deadline, timeout)) = self.first(timeouts, owed) else {
-                return Poll::Pending;
-            };
-            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            if sleep.deadline() > deadline {
-                sleep.as_mut().reset(deadline);
-            }
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if Instant::now() >= deadline {
-                return Poll::Ready(timeout);
-            }
-            sleep.as_mut().reset(deadline);
+        };
+        clock.as_mut().poll(cx, timeouts, owed, mem::take(&mut self.frame_ended))
+    }
+}
+
+impl Clock {
+    fn new() -> Self {
+        let now = Instant::now();
+        Clock {
+            progress: now,
+            stalled: None,
+            waiting: None,
+            waited: Duration::ZERO,
+            sleep: sleep_until(now + NEVER),
         }
     }
 
-    fn first(&self, timeouts: &Timeouts, owed: Owed) -> Option<(Instant, Timeout)> {
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        timeouts: &Timeouts,
+        owed: Owed,
+        frame_ended: bool,
+    ) -> Poll<Timeout> {
+        let mut clock = self.project();
+        if frame_ended {
+            *clock.waited = Duration::ZERO;
+        }
+        match owed {
+            Owed::Nothing => {
+                if let Some(since) = clock.waiting.take() {
+                    *clock.waited += since.elapsed();
+                }
+            }
+            Owed::Frame | Owed::Count(_) => {
+                clock.waiting.get_or_insert_with(Instant::now);
+            }
+        }
         let frame = match owed {
             Owed::Nothing => None,
             Owed::Frame => timeouts.frame,
@@ -195,13 +271,31 @@ impl Timer {
             }),
         };
         let deadlines = [
-            (Some(self.progress), timeouts.idle, Timeout::Idle),
-            (self.stalled, timeouts.write_stall, Timeout::WriteStall),
-            (self.waiting, frame.map(|time| time.saturating_sub(self.waited)), Timeout::Frame),
+            (Some(*clock.progress), timeouts.idle, Timeout::Idle),
+            (*clock.stalled, timeouts.write_stall, Timeout::WriteStall),
+            (*clock.waiting, frame.map(|time| time.saturating_sub(*clock.waited)), Timeout::Frame),
         ];
-        deadlines
+        let first = deadlines
             .into_iter()
             .filter_map(|(since, time, timeout)| Some((since?.checked_add(time?)?, timeout)))
-            .min_by_key(|(deadline, _)| *deadline)
+            .min_by_key(|(deadline, _)| *deadline);
+        let Some((deadline, timeout)) = first else {
+            return Poll::Pending;
+        };
+        loop {
+            if clock.sleep.deadline() > deadline {
+                clock.sleep.as_mut().reset(deadline);
+            }
+            if clock.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() >= deadline {
+                return Poll::Ready(timeout);
+            }
+            clock.sleep.as_mut().reset(deadline);
+        }
     }
 }
+
+/// What a clock is set to before it is set.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -508,7 +508,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                         self.timer.frame_ended();
                     }
                     if step == Step::Overlong {
-                        trace::overlong(self.framer.limit().max());
+                        trace::overlong(self.framer.max());
                     }
                     return Poll::Ready(Ok(Some(step)));
                 }

@@ -583,6 +583,11 @@ impl Framer {
         self.length < self.max
     }
 
+    /// The limit in force, in bytes.
+    pub(crate) fn max(&self) -> u64 {
+        self.max
+    }
+
     /// Whether the rest of an overlong frame is being dropped.
     #[inline]
     pub(crate) fn is_skipping(&self) -> bool {

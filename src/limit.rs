@@ -38,16 +38,6 @@ pub enum Limit {
     Skip(u64),
 }
 
-impl Limit {
-    /// The largest number of payload bytes, `u64::MAX` if there is no limit.
-    pub(crate) fn max(self) -> u64 {
-        match self {
-            Limit::Unlimited => u64::MAX,
-            Limit::Fail(max) | Limit::Skip(max) => max,
-        }
-    }
-}
-
 /// A frame was longer than [`Limit::Fail`] allows.
 ///
 /// It follows the [`Event::Overlong`](crate::Event::Overlong) that said so, and is returned again by

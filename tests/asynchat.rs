@@ -3,6 +3,7 @@
 //!
 //! A client sends what it has to say and `QUIT`. The server sends everything back, in pieces of a given
 //! size. The client collects it, frame by frame.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;

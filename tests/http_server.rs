@@ -3,6 +3,7 @@
 //! Nothing here depends on time: each test waits for bytes, or for the end of the connection. The
 //! timeout on reads only turns a hang into a failure.
 
+#![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use std::fs;

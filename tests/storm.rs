@@ -3,6 +3,7 @@
 //! times and another task pushes.
 //!
 //! `STORM_RUNS` sets the number of runs, `STORM_SEED` the first seed. A failure names its seed.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
 use std::env;

@@ -1,4 +1,5 @@
 //! One connection against scripted peers: what it reads, calls, writes, waits for and gives up on.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
 mod back_pressure;

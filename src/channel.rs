@@ -15,6 +15,7 @@ use crate::close::{ChannelError, CloseReason};
 use crate::event::Event;
 use crate::framer::{Framer, Step};
 use crate::handle::{Handle, HandleState, Receiver};
+use crate::handler::Shutdown;
 use crate::limit::Limit;
 use crate::pool;
 use crate::producer::Producer;
@@ -453,8 +454,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The next step if it can be told without reading, writing or waiting: the one that most calls take.
     #[inline(always)]
-    pub(crate) fn step_at_once(&mut self) -> Option<Step> {
-        if self.phase == Phase::Broken || !self.has_room() {
+    pub(crate) fn step_at_once(&mut self, shutdown: Shutdown) -> Option<Step> {
+        if shutdown == Shutdown::Wanted || self.phase == Phase::Broken || !self.has_room() {
             return None;
         }
         let step = self.framer.step_known(&self.input)?;
@@ -467,8 +468,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Takes pushes, and has room for what an event brings forth.
     #[inline]
     pub(crate) fn has_room(&mut self) -> bool {
-        let output = &self.shared().output;
-        output.is_open() && !output.is_full()
+        self.shared().output.has_room()
     }
 
     /// The next step, or `None` at the end. The positions are in `self.input`.
@@ -635,7 +635,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Phase::Closed => return Poll::Ready(Ok(())),
                 Phase::Lingering(left) => match self.poll_linger(cx, left) {
                     Poll::Pending => {
-                        let linger = Timeouts { idle: self.shared().timeouts().linger, ..Timeouts::NONE };
+                        let linger =
+                            Timeouts { idle: self.shared().timeouts().linger, ..Timeouts::NONE };
                         ready!(self.timer.poll(cx, &linger, Owed::Nothing));
                         self.closed();
                     }
@@ -724,9 +725,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
+    /// All input that was read is done with.
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.framer.consumed() == self.input.len()
+    }
+
     /// Gives the read buffer back if the input has been looked at to its end.
+    #[inline]
     pub(crate) fn release_input(&mut self) {
-        if self.framer.consumed() == self.input.len() {
+        if self.is_drained() {
             self.trim_input();
             pool::give_back(mem::take(&mut self.input));
         }

@@ -63,7 +63,7 @@ pub struct Control<'a> {
     framer: &'a mut Framer,
     shared: &'a Mutex<Shared>,
     /// Input that was read and comes after what is being dispatched.
-    buffered: usize,
+    buffered: u32,
     /// The input is to be dropped when the callback returns.
     pub(crate) discard: bool,
 }
@@ -71,7 +71,7 @@ pub struct Control<'a> {
 impl<'a> Control<'a> {
     /// `input` is the length of the input that `framer` cuts.
     pub(crate) fn new(framer: &'a mut Framer, shared: &'a Mutex<Shared>, input: usize) -> Self {
-        let buffered = input.saturating_sub(framer.consumed());
+        let buffered = input.saturating_sub(framer.consumed()) as u32;
         Control { framer, shared, buffered, discard: false }
     }
 
@@ -171,7 +171,7 @@ impl<'a> Control<'a> {
     /// protocol. Nothing has changed then.
     pub fn upgrade(&mut self) -> Result<(), PendingInput> {
         if self.buffered > 0 {
-            return Err(PendingInput { bytes: self.buffered });
+            return Err(PendingInput { bytes: self.buffered as usize });
         }
         lock(self.shared).wish = Wish::Upgrade;
         Ok(())

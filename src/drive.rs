@@ -1,6 +1,6 @@
 use std::future;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -15,7 +15,7 @@ use crate::codec::{CodecError, TerminatorCodec};
 use crate::control::{Chunk, Control};
 use crate::event::Event;
 use crate::handle::HandleState;
-use crate::handler::{Callback, Handler, poll_background};
+use crate::handler::{Callback, Handler, attend, poll_background};
 use crate::queue::Output;
 use crate::sink::ProducerSink;
 use crate::timer::{Timeouts, Timer};
@@ -184,9 +184,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         let shared = &self.lent.shared;
         let (writer, timer) = (&mut *self.writer, &mut self.timer);
         let mut control = Control::new(framer, shared, buffered);
-        let background =
-            |cx: &mut Context<'_>| poll_background(writer, timer, &mut lock(shared), cx);
-        callback.call(handler, &mut control, background).await?;
+        attend(pin!(callback.call(handler, &mut control)), |cx| {
+            poll_background(writer, timer, &mut lock(shared), cx)
+        })
+        .await?;
         let discard = control.discard;
         self.discard_if(discard);
         Ok(())

@@ -1,6 +1,5 @@
 use std::future::{self, Future};
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -245,113 +244,143 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Cancellation safety
     ///
     /// As [`run`](Self::run).
-    pub async fn run_until<H: Handler>(
+    #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+    pub fn run_until<H: Handler>(
         &mut self,
         mut handler: H,
         signal: impl Future<Output = ()>,
-    ) -> (H, CloseReason<H::Error>) {
-        trace::opened();
-        let shutdown = AtomicBool::new(false);
-        let dispatched = {
-            let mut signal = pin!(signal);
-            let mut dispatch = pin!(self.dispatch(&mut handler, &shutdown));
-            future::poll_fn(|cx| {
-                if !shutdown.load(Relaxed) && signal.as_mut().poll(cx).is_ready() {
-                    shutdown.store(true, Relaxed);
-                }
-                dispatch.as_mut().poll(cx)
-            })
-            .await
-        };
-        let reason = match dispatched {
-            Ok(reason) | Err(reason) => self.wind_up(reason).await,
-        };
-        trace::closed(&reason);
-        handler.closed(&reason);
-        (handler, reason)
+    ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
+        async move {
+            trace::opened();
+            let run = Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, truncated: false };
+            let end = self.dispatch(&mut handler, run).await.unwrap_or_else(|early| early);
+            let reason = Box::pin(self.wind_up(end)).await;
+            trace::closed(&reason);
+            handler.closed(&reason);
+            (handler, reason)
+        }
     }
 
     /// Calls the handler with one event after the other. Both ways out are ends; an error comes early.
     ///
-    /// The rare callbacks are boxed: their futures would be a third of what an idle connection holds.
-    async fn dispatch<H: Handler>(
+    /// What is rare is boxed: its futures would be a third of what an idle connection holds.
+    #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+    fn dispatch<H: Handler, F: Future<Output = ()>>(
         &mut self,
         handler: &mut H,
-        shutdown: &AtomicBool,
-    ) -> Result<CloseReason<H::Error>, CloseReason<H::Error>> {
-        let mut truncated = false;
-        let mut told = false;
-        loop {
-            if self.ended {
-                if self.has_room()
-                    || future::poll_fn(|cx| self.poll_owed(cx)).await.map_err(CloseReason::Error)?
-                {
-                    self.ended = false;
-                    self.found_terminator(handler).await?;
-                }
-                self.take_wish()?;
-                continue;
-            }
-            // Most frames are there already, and take this way.
-            if told || !shutdown.load(Relaxed) {
-                if let Some(Step::Data { start, end, ended }) = self.step_at_once() {
+        mut run: Run<'_, F>,
+    ) -> impl Future<Output = Result<CloseReason<H::Error>, CloseReason<H::Error>>> {
+        async move {
+            loop {
+                if !self.ended {
+                    // Most frames are there already, and take the first way.
+                    let step = match self.step_at_once(run.shutdown) {
+                        Some(step) => Ok(Some(step)),
+                        None => future::poll_fn(|cx| self.poll_step_until(cx, &mut run)).await,
+                    };
+                    let Ok(Some(Step::Data { start, end, ended })) = step else {
+                        if let Some(reason) =
+                            Box::pin(self.take_rare(handler, step, &mut run)).await?
+                        {
+                            return Ok(reason);
+                        }
+                        continue;
+                    };
                     if start < end {
                         self.collect(handler, start, end).map_err(CloseReason::Handler)?;
                     }
-                    self.ended = ended;
                     if !ended {
                         self.take_wish()?;
-                    }
-                    continue;
-                }
-            }
-            let step = future::poll_fn(|cx| {
-                if shutdown.load(Relaxed) && !told && self.is_between_frames() {
-                    return Poll::Ready(Ok(Some(Step::Pending)));
-                }
-                self.poll_step(cx)
-            });
-            let step = match step.await {
-                Ok(step) => step,
-                Err(error) => {
-                    if let ChannelError::Timeout(timeout) = error {
-                        self.time_out(handler, timeout).map_err(CloseReason::Handler)?;
-                    }
-                    return Err(CloseReason::Error(error));
-                }
-            };
-            match step {
-                Some(Step::Data { start, end, ended }) => {
-                    if start < end {
-                        self.collect(handler, start, end).map_err(CloseReason::Handler)?;
-                    }
-                    if ended {
-                        self.ended = true;
                         continue;
                     }
                 }
-                Some(Step::Overlong) => Box::pin(self.call(handler, Callback::Overlong)).await?,
-                Some(Step::Truncated) => truncated = true,
-                Some(Step::Pending) => {
-                    told = true;
-                    Box::pin(self.call(handler, Callback::Shutdown)).await?;
+                if self.ended || !self.has_room() {
+                    self.ended = true;
+                    let owed = future::poll_fn(|cx| self.poll_owed(cx)).await;
+                    if !owed.map_err(CloseReason::Error)? {
+                        self.take_wish()?;
+                        continue;
+                    }
                 }
-                Some(Step::Failed(_)) => {}
-                None if self.is_open() => {
-                    Box::pin(self.call(handler, Callback::Eof { truncated })).await?;
-                    self.take_wish()?;
-                    let peer_closed =
-                        if truncated { CloseReason::Truncated } else { CloseReason::PeerClosed };
-                    return Ok(if self.is_open() { peer_closed } else { CloseReason::Done });
+                self.release_input();
+                let Split { io, input, framer, shared, timer } = self.split();
+                let mut control = Control::new(framer, shared, input.len());
+                attend(pin!(handler.found_terminator(&mut control)), |cx| {
+                    run.poll_signal(cx);
+                    poll_background(io, timer, &mut lock(shared), cx)
+                })
+                .await?;
+                if control.discard {
+                    self.discarded();
                 }
-                None => {
-                    // A handle may have aborted.
-                    self.take_wish()?;
-                    return Ok(CloseReason::Done);
-                }
+                self.take_wish()?;
             }
-            self.take_wish()?;
         }
+    }
+
+    /// The next step, or `Step::Pending` where the handler is to be told of the shutdown.
+    fn poll_step_until<F: Future<Output = ()>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        run: &mut Run<'_, F>,
+    ) -> Poll<Result<Option<Step>, ChannelError>> {
+        if self.is_drained() {
+            run.poll_signal(cx);
+        }
+        loop {
+            if run.shutdown == Shutdown::Wanted && self.is_between_frames() {
+                return Poll::Ready(Ok(Some(Step::Pending)));
+            }
+            match self.poll_step(cx) {
+                Poll::Pending if run.poll_signal(cx) => {}
+                step => return step,
+            }
+        }
+    }
+
+    /// Does what is to be done at a step without data. It may be the end.
+    async fn take_rare<H: Handler, F: Future<Output = ()>>(
+        &mut self,
+        handler: &mut H,
+        step: Result<Option<Step>, ChannelError>,
+        run: &mut Run<'_, F>,
+    ) -> Result<Option<CloseReason<H::Error>>, CloseReason<H::Error>> {
+        let step = match step {
+            Ok(step) => step,
+            Err(error) => {
+                if let ChannelError::Timeout(timeout) = error {
+                    self.time_out(handler, timeout).map_err(CloseReason::Handler)?;
+                }
+                return Err(CloseReason::Error(error));
+            }
+        };
+        match step {
+            Some(Step::Overlong) => self.call(handler, Callback::Overlong, run).await?,
+            Some(Step::Truncated) => run.truncated = true,
+            Some(Step::Pending) => {
+                run.shutdown = Shutdown::Told;
+                self.call(handler, Callback::Shutdown, run).await?;
+            }
+            Some(Step::Data { .. } | Step::Failed(_)) => {}
+            None if self.is_open() => {
+                self.call(handler, Callback::Eof { truncated: run.truncated }, run).await?;
+                self.take_wish()?;
+                return Ok(Some(if !self.is_open() {
+                    CloseReason::Done
+                } else if run.truncated {
+                    CloseReason::Truncated
+                } else {
+                    CloseReason::PeerClosed
+                }));
+            }
+            None => {
+                // A handle may have aborted.
+                self.take_wish()?;
+                return Ok(Some(CloseReason::Done));
+            }
+        }
+        self.take_wish()?;
+        Ok(None)
     }
 
     #[inline]
@@ -379,40 +408,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         handler.timed_out(timeout, &mut Control::new(framer, shared, input.len()))
     }
 
-    /// As [`call`](Self::call), without the choice: this is the callback that comes for each frame.
-    async fn found_terminator<H: Handler>(
-        &mut self,
-        handler: &mut H,
-    ) -> Result<(), CloseReason<H::Error>> {
-        self.release_input();
-        let Split { io, input, framer, shared, timer } = self.split();
-        let mut control = Control::new(framer, shared, input.len());
-        {
-            let mut called = pin!(handler.found_terminator(&mut control));
-            future::poll_fn(|cx| match called.as_mut().poll(cx) {
-                Poll::Ready(result) => Poll::Ready(result.map_err(CloseReason::Handler)),
-                Poll::Pending => {
-                    poll_background(io, timer, &mut lock(shared), cx).map(|stop| Err(stop.into()))
-                }
-            })
-            .await?;
-        }
-        if control.discard {
-            self.discarded();
-        }
-        Ok(())
-    }
-
-    async fn call<H: Handler>(
+    async fn call<H: Handler, F: Future<Output = ()>>(
         &mut self,
         handler: &mut H,
         callback: Callback,
+        run: &mut Run<'_, F>,
     ) -> Result<(), CloseReason<H::Error>> {
         self.release_input();
         let Split { io, input, framer, shared, timer } = self.split();
         let mut control = Control::new(framer, shared, input.len());
-        let background = |cx: &mut Context<'_>| poll_background(io, timer, &mut lock(shared), cx);
-        callback.call(handler, &mut control, background).await?;
+        attend(pin!(callback.call(handler, &mut control)), |cx| {
+            run.poll_signal(cx);
+            poll_background(io, timer, &mut lock(shared), cx)
+        })
+        .await?;
         if control.discard {
             self.discarded();
         }
@@ -472,26 +481,57 @@ pub(crate) enum Callback {
 }
 
 impl Callback {
-    /// Calls a handler, and while it waits polls what goes on in the background, which may end it.
     pub(crate) async fn call<H: Handler>(
         self,
         handler: &mut H,
         control: &mut Control<'_>,
-        mut background: impl FnMut(&mut Context<'_>) -> Poll<Stop>,
-    ) -> Result<(), CloseReason<H::Error>> {
-        let mut called = pin!(async {
-            match self {
-                Callback::FoundTerminator => handler.found_terminator(control).await,
-                Callback::Overlong => handler.overlong(control).await,
-                Callback::Eof { truncated } => handler.eof(truncated, control).await,
-                Callback::Shutdown => handler.shutdown(control).await,
-            }
-        });
-        future::poll_fn(|cx| match called.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(result.map_err(CloseReason::Handler)),
-            Poll::Pending => background(cx).map(|stop| Err(stop.into())),
-        })
-        .await
+    ) -> Result<(), H::Error> {
+        match self {
+            Callback::FoundTerminator => handler.found_terminator(control).await,
+            Callback::Overlong => handler.overlong(control).await,
+            Callback::Eof { truncated } => handler.eof(truncated, control).await,
+            Callback::Shutdown => handler.shutdown(control).await,
+        }
+    }
+}
+
+/// Waits for a callback, and meanwhile polls what goes on in the background, which may end it.
+#[inline]
+pub(crate) fn attend<E>(
+    mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
+    mut background: impl FnMut(&mut Context<'_>) -> Poll<Stop>,
+) -> impl Future<Output = Result<(), CloseReason<E>>> {
+    future::poll_fn(move |cx| match called.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result.map_err(CloseReason::Handler)),
+        Poll::Pending => background(cx).map(|stop| Err(stop.into())),
+    })
+}
+
+/// What a run knows beside its channel.
+struct Run<'a, F> {
+    /// Comes when the connection is wanted to end.
+    signal: Pin<&'a mut F>,
+    shutdown: Shutdown,
+    /// The input has ended in mid-frame.
+    truncated: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shutdown {
+    Unwanted,
+    /// The handler is to be told.
+    Wanted,
+    Told,
+}
+
+impl<F: Future<Output = ()>> Run<'_, F> {
+    /// Whether the signal has come just now.
+    fn poll_signal(&mut self, cx: &mut Context<'_>) -> bool {
+        let comes = self.shutdown == Shutdown::Unwanted && self.signal.as_mut().poll(cx).is_ready();
+        if comes {
+            self.shutdown = Shutdown::Wanted;
+        }
+        comes
     }
 }
 

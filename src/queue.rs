@@ -215,6 +215,12 @@ impl Output {
         }
     }
 
+    /// Takes pushes, and is not full.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.state == State::Open && self.weight() < self.high_water_mark()
+    }
+
     /// Takes pushes.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, State::Open | State::Full)

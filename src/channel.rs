@@ -112,7 +112,7 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) output: Output,
-    timeouts: PackedTimeouts,
+    pub(crate) timeouts: PackedTimeouts,
     pub(crate) wish: Wish,
     /// There is one once somebody has asked for a handle.
     receiver: Option<Receiver>,
@@ -636,8 +636,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Phase::Closed => return Poll::Ready(Ok(())),
                 Phase::Lingering(left) => match self.poll_linger(cx, left) {
                     Poll::Pending => {
-                        let linger =
-                            Timeouts { idle: self.shared().timeouts().linger, ..Timeouts::NONE };
+                        let linger = self.shared().timeouts.lingering();
                         ready!(self.timer.poll(cx, &linger, Owed::Nothing));
                         self.closed();
                     }
@@ -649,7 +648,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     }
                     self.discard_input();
                     self.timer.has_written();
-                    if self.phase == Phase::Eof || self.shared().timeouts().linger.is_none() {
+                    if self.phase == Phase::Eof || !self.shared().timeouts.lingers() {
                         self.closed();
                     } else {
                         self.phase = Phase::Lingering(LINGER_BYTES);
@@ -684,7 +683,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         owed: Owed,
     ) -> Poll<Result<(), ChannelError>> {
-        let timeouts = self.shared().timeouts();
+        let timeouts = self.shared().timeouts;
         let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
         trace::timed_out(timeout);
         let error = ChannelError::Timeout(timeout);

@@ -569,7 +569,7 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
             Poll::Ready(Ok(())) | Poll::Pending => break,
         }
     }
-    let timeout = ready!(timer.poll(cx, &shared.timeouts(), Owed::Nothing));
+    let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
     trace::timed_out(timeout);
     Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))
 }

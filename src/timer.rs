@@ -6,11 +6,11 @@
 
 use std::mem;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{error, fmt};
 
-use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection may take. `None` is for ever.
@@ -88,19 +88,28 @@ impl error::Error for Timeout {}
 /// [`Timeouts`] as a channel keeps them: in half the room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackedTimeouts {
-    /// In nanoseconds, as are the rest; `u64::MAX` is for ever.
-    idle: u64,
-    frame: u64,
-    write_stall: u64,
-    linger: u64,
+    /// In nanoseconds, as are the rest; [`NEVER`] is for ever.
+    idle: i64,
+    frame: i64,
+    write_stall: i64,
+    linger: i64,
     min_rate: u32,
+}
+
+impl PackedTimeouts {
+    /// What holds while the channel lingers.
+    pub(crate) fn lingering(self) -> Self {
+        PackedTimeouts { idle: self.linger, ..Timeouts::NONE.into() }
+    }
+
+    pub(crate) fn lingers(self) -> bool {
+        self.linger < NEVER
+    }
 }
 
 impl From<Timeouts> for PackedTimeouts {
     fn from(timeouts: Timeouts) -> Self {
-        let nanos = |time: Option<Duration>| {
-            time.and_then(|time| u64::try_from(time.as_nanos()).ok()).unwrap_or(u64::MAX)
-        };
+        let nanos = |time: Option<Duration>| time.map_or(NEVER, nanos);
         PackedTimeouts {
             idle: nanos(timeouts.idle),
             frame: nanos(timeouts.frame),
@@ -113,7 +122,7 @@ impl From<Timeouts> for PackedTimeouts {
 
 impl From<PackedTimeouts> for Timeouts {
     fn from(packed: PackedTimeouts) -> Self {
-        let time = |nanos: u64| (nanos < u64::MAX).then(|| Duration::from_nanos(nanos));
+        let time = |nanos: i64| (nanos < NEVER).then(|| Duration::from_nanos(nanos.unsigned_abs()));
         Timeouts {
             idle: time(packed.idle),
             frame: time(packed.frame),
@@ -124,31 +133,24 @@ impl From<PackedTimeouts> for Timeouts {
     }
 }
 
-/// When things happened on one channel. What has no deadlines needs no clock.
+/// When things happened on one channel, in nanoseconds on a clock of its own. It is small, as there is
+/// one for each connection, and what has no deadlines does not look at the clock.
 #[derive(Debug)]
 pub(crate) struct Timer {
-    /// There is one from the first wait with a deadline on.
-    clock: Option<Pin<Box<Clock>>>,
+    /// When a byte last moved.
+    progress: i64,
+    /// Since when the writer has refused what is ready for it, or `NEVER`.
+    stalled: i64,
+    /// Since when the peer has owed the rest of a frame, or `NEVER`.
+    waiting: i64,
+    /// How long it had been waited for before.
+    waited: i64,
+    /// There is one from the first wait with a deadline on. Without it, times are not kept.
+    sleep: Option<Pin<Box<Sleep>>>,
     /// The writer refuses what is ready for it.
-    stalled: bool,
-    /// A frame is over, and the clock has not been told.
+    refused: bool,
+    /// A frame is over, which has not been taken into account yet.
     frame_ended: bool,
-}
-
-pin_project! {
-    #[derive(Debug)]
-    struct Clock {
-        // When a byte last moved.
-        progress: Instant,
-        // Since when the writer has refused what is ready for it.
-        stalled: Option<Instant>,
-        // Since when the peer has owed the rest of a frame.
-        waiting: Option<Instant>,
-        // How long it had been waited for before.
-        waited: Duration,
-        #[pin]
-        sleep: Sleep,
-    }
 }
 
 /// What the peer owes, when a channel waits for input.
@@ -164,43 +166,45 @@ pub(crate) enum Owed {
 
 impl Timer {
     pub(crate) fn new() -> Self {
-        Timer { clock: None, stalled: false, frame_ended: false }
+        Timer {
+            progress: NEVER,
+            stalled: NEVER,
+            waiting: NEVER,
+            waited: 0,
+            sleep: None,
+            refused: false,
+            frame_ended: false,
+        }
     }
 
     /// Bytes were read.
     pub(crate) fn has_read(&mut self) {
-        if let Some(clock) = &mut self.clock {
-            let clock = clock.as_mut().project();
-            let now = Instant::now();
-            *clock.progress = now;
-            if let Some(since) = clock.waiting.take() {
-                *clock.waited += now - since;
-            }
+        if self.sleep.is_some() {
+            self.progress = now();
+            self.pause(self.progress);
         }
     }
 
     /// Bytes were written.
     pub(crate) fn has_written(&mut self) {
-        if let Some(clock) = &mut self.clock {
-            *clock.as_mut().project().progress = Instant::now();
+        if self.sleep.is_some() {
+            self.progress = now();
         }
         self.has_flushed();
     }
 
     /// The writer refuses what is ready for it.
     pub(crate) fn is_stalled(&mut self) {
-        self.stalled = true;
-        if let Some(clock) = &mut self.clock {
-            clock.as_mut().project().stalled.get_or_insert_with(Instant::now);
+        self.refused = true;
+        if self.sleep.is_some() && self.stalled == NEVER {
+            self.stalled = now();
         }
     }
 
     /// There is nothing to be written.
     pub(crate) fn has_flushed(&mut self) {
-        self.stalled = false;
-        if let Some(clock) = &mut self.clock {
-            *clock.as_mut().project().stalled = None;
-        }
+        self.refused = false;
+        self.stalled = NEVER;
     }
 
     /// A frame is over: the next has all its time.
@@ -209,93 +213,104 @@ impl Timer {
         self.frame_ended = true;
     }
 
+    /// The peer is not waited for any more.
+    fn pause(&mut self, now: i64) {
+        if self.waiting < NEVER {
+            self.waited += now - self.waiting;
+            self.waiting = NEVER;
+        }
+    }
+
     /// Waits for the first deadline, in a poll that waits for whatever else there is.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        timeouts: &Timeouts,
+        timeouts: &PackedTimeouts,
         owed: Owed,
     ) -> Poll<Timeout> {
-        let clock = match &mut self.clock {
-            Some(clock) => clock,
-            None if *timeouts == Timeouts::NONE => return Poll::Pending,
-            None => {
-                let mut clock = Clock::new();
-                clock.stalled = self.stalled.then_some(clock.progress);
-                self.clock.insert(Box::pin(clock))
+        if mem::take(&mut self.frame_ended) {
+            self.waited = 0;
+        }
+        let frame = match owed {
+            Owed::Nothing => NEVER,
+            Owed::Count(_) if timeouts.min_rate == 0 => NEVER,
+            Owed::Frame => timeouts.frame,
+            Owed::Count(received) => {
+                let earned = Duration::from_secs(received / u64::from(timeouts.min_rate));
+                timeouts.frame.saturating_add(nanos(earned))
             }
         };
-        clock.as_mut().poll(cx, timeouts, owed, mem::take(&mut self.frame_ended))
-    }
-}
-
-impl Clock {
-    fn new() -> Self {
-        let now = Instant::now();
-        Clock {
-            progress: now,
-            stalled: None,
-            waiting: None,
-            waited: Duration::ZERO,
-            sleep: sleep_until(now + NEVER),
+        if timeouts.idle.min(timeouts.write_stall).min(frame) == NEVER && self.sleep.is_none() {
+            return Poll::Pending;
         }
-    }
-
-    fn poll(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        timeouts: &Timeouts,
-        owed: Owed,
-        frame_ended: bool,
-    ) -> Poll<Timeout> {
-        let mut clock = self.project();
-        if frame_ended {
-            *clock.waited = Duration::ZERO;
+        if self.sleep.is_none() {
+            self.progress = now();
+            self.stalled = if self.refused { self.progress } else { NEVER };
         }
         match owed {
             Owed::Nothing => {
-                if let Some(since) = clock.waiting.take() {
-                    *clock.waited += since.elapsed();
+                if self.waiting < NEVER {
+                    self.pause(now());
                 }
             }
             Owed::Frame | Owed::Count(_) => {
-                clock.waiting.get_or_insert_with(Instant::now);
+                if self.waiting == NEVER {
+                    self.waiting = now();
+                }
             }
         }
-        let frame = match owed {
-            Owed::Nothing => None,
-            Owed::Frame => timeouts.frame,
-            Owed::Count(_) if timeouts.min_rate == 0 => None,
-            Owed::Count(received) => timeouts.frame.map(|grace| {
-                grace.saturating_add(Duration::from_secs(received / u64::from(timeouts.min_rate)))
-            }),
-        };
         let deadlines = [
-            (Some(*clock.progress), timeouts.idle, Timeout::Idle),
-            (*clock.stalled, timeouts.write_stall, Timeout::WriteStall),
-            (*clock.waiting, frame.map(|time| time.saturating_sub(*clock.waited)), Timeout::Frame),
+            (self.progress, timeouts.idle, Timeout::Idle),
+            (self.stalled, timeouts.write_stall, Timeout::WriteStall),
+            (self.waiting, if frame < NEVER { frame - self.waited } else { NEVER }, Timeout::Frame),
         ];
         let first = deadlines
             .into_iter()
-            .filter_map(|(since, time, timeout)| Some((since?.checked_add(time?)?, timeout)))
+            .filter(|(since, time, _)| *since < NEVER && *time < NEVER)
+            .map(|(since, time, timeout)| (since.saturating_add(time), timeout))
             .min_by_key(|(deadline, _)| *deadline);
         let Some((deadline, timeout)) = first else {
             return Poll::Pending;
         };
+        let instant = instant(deadline);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(instant)));
         loop {
-            if clock.sleep.deadline() > deadline {
-                clock.sleep.as_mut().reset(deadline);
+            if sleep.deadline() > instant {
+                sleep.as_mut().reset(instant);
             }
-            if clock.sleep.as_mut().poll(cx).is_pending() {
+            if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if Instant::now() >= deadline {
+            if now() >= deadline {
                 return Poll::Ready(timeout);
             }
-            clock.sleep.as_mut().reset(deadline);
+            sleep.as_mut().reset(instant);
         }
     }
 }
 
-/// What a clock is set to before it is set.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// No time, or no end of it.
+const NEVER: i64 = i64::MAX;
+/// The longest time that is told from no end, in nanoseconds: tokio's clock ends before `NEVER`.
+const LONGEST: i64 = 30 * 365 * 24 * 3600 * 1_000_000_000;
+
+/// Where the channels' clock has its zero.
+fn zero() -> Instant {
+    static ZERO: OnceLock<std::time::Instant> = OnceLock::new();
+    (*ZERO.get_or_init(std::time::Instant::now)).into()
+}
+
+/// The time on the channels' clock. It may be below zero: a clock that was stopped is behind.
+fn now() -> i64 {
+    let (now, zero) = (Instant::now(), zero());
+    nanos(now.saturating_duration_since(zero)) - nanos(zero.saturating_duration_since(now))
+}
+
+fn instant(time: i64) -> Instant {
+    let distance = Duration::from_nanos(time.unsigned_abs().min(LONGEST.unsigned_abs()));
+    if time < 0 { zero() - distance } else { zero() + distance }
+}
+
+fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(NEVER)
+}

@@ -1,5 +1,6 @@
 use std::io;
 use std::mem;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -15,7 +16,6 @@ use crate::close::{ChannelError, CloseReason};
 use crate::event::Event;
 use crate::framer::{Framer, Step};
 use crate::handle::{Handle, HandleState, Receiver};
-use crate::handler::Shutdown;
 use crate::limit::Limit;
 use crate::pool;
 use crate::producer::Producer;
@@ -453,17 +453,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Poll::Ready(Ok(mem::take(&mut self.ended) && self.is_open()))
     }
 
-    /// The next step if it can be told without reading, writing or waiting: the one that most calls take.
+    /// The rest of the current frame, if it is there and can be told without reading, writing or
+    /// waiting: most are. The positions are in `self.input`.
     #[inline(always)]
-    pub(crate) fn step_at_once(&mut self, shutdown: Shutdown) -> Option<Step> {
-        if shutdown == Shutdown::Wanted || self.phase == Phase::Broken || !self.has_room() {
+    pub(crate) fn frame_at_once(&mut self) -> Option<Range<usize>> {
+        if self.phase == Phase::Broken || !self.has_room() {
             return None;
         }
-        let step = self.framer.step_known(&self.input)?;
-        if !matches!(step, Step::Data { ended: false, .. }) {
-            self.timer.frame_ended();
-        }
-        Some(step)
+        let frame = self.framer.frame_known(&self.input)?;
+        self.timer.frame_ended();
+        Some(frame)
     }
 
     /// Takes pushes, and has room for what an event brings forth.

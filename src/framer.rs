@@ -1,3 +1,6 @@
+#[cfg(feature = "tokio")]
+use std::ops::Range;
+
 use crate::event::Event;
 use crate::limit::{Limit, OverlongError};
 use crate::search::{Direct, Found, Scanner};
@@ -599,13 +602,17 @@ impl Framer {
         self.length
     }
 
-    /// The step where it is known where the frame ends, and it ends in the input.
+    /// The rest of a frame of which it is known where it ends, which is in the input.
     #[inline(always)]
-    pub(crate) fn step_known(&mut self, input: &[u8]) -> Option<Step> {
-        match self.state {
+    pub(crate) fn frame_known(&mut self, input: &[u8]) -> Option<Range<usize>> {
+        let step = match self.state {
             State::Direct => self.step_hit::<false>(input),
             State::Widening => self.step_hit::<true>(input),
             State::Counted => self.step_count(input),
+            _ => None,
+        };
+        match step? {
+            Step::Data { start, end, ended: true } => Some(start..end),
             _ => None,
         }
     }

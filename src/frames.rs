@@ -271,7 +271,7 @@ impl BatchCodec {
                         frames.reserve(self.expected);
                     }
                     frames.push(payload);
-                    frames.extend(iter::from_fn(|| cutter.cut_known(src)));
+                    frames.extend(iter::from_fn(|| cutter.framer.frame_known(src)));
                     complete = cutter.consumed();
                 }
                 end => break end,
@@ -420,15 +420,6 @@ impl Cutter {
                 Step::Failed(error) => return Cut::Failed(error),
                 Step::Pending => return Cut::Pending,
             }
-        }
-    }
-
-    /// The next frame, if it is known to be complete and none is open.
-    #[inline(always)]
-    fn cut_known(&mut self, src: &[u8]) -> Option<Range<usize>> {
-        match self.framer.step_known(src)? {
-            Step::Data { start, end, .. } => Some(start..end),
-            _ => None,
         }
     }
 

@@ -273,18 +273,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         async move {
             loop {
                 if !self.ended {
-                    // Most frames are there already, and take the first way.
-                    let step = match self.step_at_once(run.shutdown) {
-                        Some(step) => Ok(Some(step)),
-                        None => future::poll_fn(|cx| self.poll_step_until(cx, &mut run)).await,
+                    let at_once = match run.shutdown {
+                        Shutdown::Wanted => None,
+                        _ => self.frame_at_once(),
                     };
-                    let Ok(Some(Step::Data { start, end, ended })) = step else {
-                        if let Some(reason) =
-                            Box::pin(self.take_rare(handler, step, &mut run)).await?
-                        {
-                            return Ok(reason);
+                    let (start, end, ended) = match at_once {
+                        Some(frame) => (frame.start, frame.end, true),
+                        None => {
+                            let step = future::poll_fn(|cx| self.poll_step_until(cx, &mut run));
+                            match step.await {
+                                Ok(Some(Step::Data { start, end, ended })) => (start, end, ended),
+                                rare => {
+                                    let taken = self.take_rare(handler, rare, &mut run);
+                                    if let Some(reason) = Box::pin(taken).await? {
+                                        return Ok(reason);
+                                    }
+                                    continue;
+                                }
+                            }
                         }
-                        continue;
                     };
                     if start < end {
                         self.collect(handler, start, end).map_err(CloseReason::Handler)?;
@@ -517,7 +524,7 @@ struct Run<'a, F> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shutdown {
+enum Shutdown {
     Unwanted,
     /// The handler is to be told.
     Wanted,

@@ -193,7 +193,7 @@ impl Framer {
 
     #[inline(never)]
     fn next_on<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
-        let step = self.step_on(input, false);
+        let step = self.step_elsewhere(input, false);
         self.event(input, step)
     }
 
@@ -382,6 +382,12 @@ impl Framer {
 
     #[inline(never)]
     fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
+        self.step_elsewhere(input, eof)
+    }
+
+    /// The step where `step_hit` did not do.
+    #[inline(always)]
+    fn step_elsewhere(&mut self, input: &[u8], eof: bool) -> Step {
         match self.state {
             State::Direct if !eof => return self.step_miss::<false>(input),
             State::Widening => {

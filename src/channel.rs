@@ -767,6 +767,7 @@ pub(crate) struct Split<'a, S> {
 }
 
 /// Nothing in here panics half-way but a producer, after which the queue has failed in good order.
+#[inline]
 pub(crate) fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -76,6 +76,7 @@ impl Output {
     }
 
     /// Queues bytes.
+    #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
         if !self.is_open() {
             return Err(PushError(item));
@@ -222,6 +223,7 @@ impl Output {
     }
 
     /// Takes pushes.
+    #[inline]
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, State::Open | State::Full)
     }
@@ -281,6 +283,7 @@ impl Output {
         self.busy.as_ref().map_or(0, |busy| busy.weight())
     }
 
+    #[inline]
     fn busy(&mut self) -> &mut Busy {
         self.busy.get_or_insert_default()
     }
@@ -462,7 +465,13 @@ impl Busy {
     }
 
     /// Appends to the last pieces of the queue.
+    #[inline]
     fn at_end<R>(&mut self, append: impl FnOnce(&mut Pieces) -> R) -> R {
+        if self.waiting.is_empty() { append(&mut self.ready) } else { self.behind_last(append) }
+    }
+
+    #[inline(never)]
+    fn behind_last<R>(&mut self, append: impl FnOnce(&mut Pieces) -> R) -> R {
         let Some(last) = self.waiting.back_mut() else {
             return append(&mut self.ready);
         };
@@ -566,15 +575,21 @@ struct Pieces {
 }
 
 impl Pieces {
+    #[inline]
     fn push<T: Payload>(&mut self, item: T) {
         let bytes = item.as_ref();
         if bytes.len() < LARGE {
             self.make_room(bytes.len());
             self.gathered.extend_from_slice(bytes);
         } else {
-            self.seal();
-            self.push_sealed(item.into_bytes());
+            self.push_large(item.into_bytes());
         }
+    }
+
+    #[inline(never)]
+    fn push_large(&mut self, bytes: Bytes) {
+        self.seal();
+        self.push_sealed(bytes);
     }
 
     /// Appends `other`, which is left as it is as far as possible.
@@ -592,12 +607,20 @@ impl Pieces {
     }
 
     /// Makes sure that `len` more bytes can be gathered.
+    #[inline]
     fn make_room(&mut self, len: usize) {
+        let gathered = self.gathered.len();
+        if gathered >= MAX_GATHER || self.gathered.capacity() - gathered < len {
+            self.grow(len);
+        }
+    }
+
+    #[inline(never)]
+    fn grow(&mut self, len: usize) {
         if self.gathered.len() >= MAX_GATHER {
             self.seal();
             self.gathered = BytesMut::with_capacity(MAX_GATHER);
-        }
-        if self.gathered.capacity() - self.gathered.len() < len {
+        } else {
             self.gathered.reserve(len.max(FIRST_GATHER));
         }
     }

@@ -92,7 +92,7 @@ pub struct Channel<S> {
 ///     |  `--- error ---.      |
 ///     |                v      |
 ///     |             Broken    |
-///     +-- close_when_done ----+-- written, shut down --> Lingering --> Closed
+///     +-- close_when_done ----+--> Draining -- written, shut down --> Lingering --> Closed
 ///     any: -- abort, I/O error --> Closed
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,9 @@ enum Phase {
     Eof,
     /// The input is of no use any more: an error was reported.
     Broken,
-    /// Shut down; input is read, to be dropped: so many bytes more.
+    /// Closing, and the writer is waited for; input is read, to be dropped: so many bytes more.
+    Draining(u32),
+    /// The same after the shutdown.
     Lingering(u32),
     Closed,
 }
@@ -148,6 +150,18 @@ impl Shared {
             Wish::Nothing => Ok(()),
             Wish::Abort => Err(CloseReason::Aborted),
             Wish::Upgrade => Err(CloseReason::Upgrade),
+        }
+    }
+
+    /// The channel was aborted.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.wish == Wish::Abort
+    }
+
+    /// Forgets what the callback of a run that was dropped had asked for.
+    pub(crate) fn forget_upgrade(&mut self) {
+        if self.wish == Wish::Upgrade {
+            self.wish = Wish::Nothing;
         }
     }
 
@@ -369,9 +383,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Writes all that is queued, shuts the stream down, and waits a little for the peer to close too
     /// ([`Timeouts::linger`]), so that a reset does not destroy what was sent last.
     ///
+    /// What the peer sends meanwhile is dropped.
+    ///
     /// # Errors
     ///
-    /// [`ChannelError`] if what was queued could not be written.
+    /// [`ChannelError`] if what was queued could not be written; [`ChannelError::Closed`] if a handle
+    /// aborted before it was.
     ///
     /// # Cancellation safety
     ///
@@ -628,47 +645,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         if self.phase != Phase::Closed && self.poll_handle(cx) == HandleState::Aborted {
+            let written = matches!(self.phase, Phase::Lingering(_));
             self.abort();
+            return Poll::Ready(if written { Ok(()) } else { Err(ChannelError::Closed) });
         }
         loop {
             match self.phase {
                 Phase::Closed => return Poll::Ready(Ok(())),
-                Phase::Lingering(left) => match self.poll_linger(cx, left) {
+                Phase::Lingering(0) => self.closed(),
+                Phase::Lingering(left) => match self.poll_drop_input(cx, left) {
+                    Poll::Ready(Ok(read @ 1..)) => self.phase = Phase::Lingering(left - read),
+                    Poll::Ready(_) => self.closed(),
                     Poll::Pending => {
                         let linger = self.shared().timeouts.lingering();
                         ready!(self.timer.poll(cx, &linger, Owed::Nothing));
                         self.closed();
                     }
-                    Poll::Ready(()) => {}
                 },
-                Phase::Open | Phase::Eof | Phase::Broken => {
-                    if self.poll_output(cx)?.is_pending() {
-                        return self.poll_deadline(cx, Owed::Nothing);
-                    }
+                Phase::Open | Phase::Eof | Phase::Broken | Phase::Draining(_) => {
+                    let written = self.poll_output(cx)?;
                     self.discard_input();
-                    self.timer.has_written();
-                    if self.phase == Phase::Eof || !self.shared().timeouts.lingers() {
-                        self.closed();
-                    } else {
-                        self.phase = Phase::Lingering(LINGER_BYTES);
+                    let lingers = self.phase != Phase::Eof && self.shared().timeouts.lingers();
+                    let left = match self.phase {
+                        Phase::Draining(left) => left,
+                        _ => LINGER_BYTES,
+                    };
+                    if written.is_ready() {
+                        self.timer.has_written();
+                        if lingers {
+                            self.phase = Phase::Lingering(left);
+                        } else {
+                            self.closed();
+                        }
+                        continue;
                     }
+                    // A peer that writes all before it reads must not wait for us as we for it.
+                    if lingers {
+                        self.phase = Phase::Draining(left);
+                        match self.poll_drop_input(cx, left) {
+                            Poll::Ready(Ok(0)) => self.phase = Phase::Eof,
+                            Poll::Ready(Ok(read)) => {
+                                self.phase = Phase::Draining(left - read);
+                                continue;
+                            }
+                            // The writer will say what is wrong.
+                            Poll::Ready(Err(_)) => self.phase = Phase::Draining(0),
+                            Poll::Pending => {}
+                        }
+                    }
+                    return self.poll_deadline(cx, Owed::Nothing);
                 }
             }
         }
     }
 
-    /// Reads and drops, so that the peer is not reset before it has read the last answer.
-    fn poll_linger(&mut self, cx: &mut Context<'_>, left: u32) -> Poll<()> {
-        let mut buffer = pool::take(self.read_size as usize);
-        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut buffer);
-        pool::give(buffer);
-        match ready!(read) {
-            Ok(read) if read > 0 && read < left as usize => {
-                self.phase = Phase::Lingering(left - read as u32);
-            }
-            _ => self.closed(),
+    /// Reads at most so many bytes, and drops them. With none left it is pending.
+    fn poll_drop_input(&mut self, cx: &mut Context<'_>, left: u32) -> Poll<io::Result<u32>> {
+        if left == 0 {
+            return Poll::Pending;
         }
-        Poll::Ready(())
+        let most = left.min(self.read_size);
+        let mut buffer = pool::take(most as usize);
+        let mut room = (&mut buffer).limit(most as usize);
+        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut room);
+        pool::give(buffer);
+        read.map_ok(|read| read as u32)
     }
 
     fn closed(&mut self) {

@@ -271,6 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         mut run: Run<'_, F>,
     ) -> impl Future<Output = Result<CloseReason<H::Error>, CloseReason<H::Error>>> {
         async move {
+            self.shared().forget_upgrade();
             loop {
                 if !self.ended {
                     let at_once = match run.shutdown {
@@ -355,8 +356,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let step = match step {
             Ok(step) => step,
             Err(error) => {
-                if let ChannelError::Timeout(timeout) = error {
-                    self.time_out(handler, timeout).map_err(CloseReason::Handler)?;
+                match error {
+                    ChannelError::Timeout(timeout) => {
+                        self.time_out(handler, timeout).map_err(CloseReason::Handler)?;
+                    }
+                    // A handle may have aborted.
+                    ChannelError::Closed => self.take_wish()?,
+                    _ => {}
                 }
                 return Err(CloseReason::Error(error));
             }
@@ -443,6 +449,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Brings the connection to its end.
     async fn wind_up<E>(&mut self, reason: CloseReason<E>) -> CloseReason<E> {
         let done = match reason {
+            _ if self.shared().is_aborted() => Err(ChannelError::Closed),
             CloseReason::Upgrade => self.flush().await,
             // The peer may well be there to read what was pushed last.
             CloseReason::PeerClosed
@@ -456,12 +463,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             CloseReason::Error(ChannelError::Timeout(Timeout::Idle)) if self.is_busy() => {
                 self.close().await
             }
-            CloseReason::Aborted | CloseReason::Error(_) => {
-                self.abort();
-                self.shut_down().await;
-                Ok(())
-            }
+            CloseReason::Aborted | CloseReason::Error(_) => Err(ChannelError::Closed),
         };
+        if done.is_err() {
+            self.abort();
+            self.shut_down().await;
+        }
         // A handle may have aborted while that went on.
         let aborted = self.take_wish::<E>().is_err();
         match reason {

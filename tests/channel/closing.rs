@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use asynchat::{Channel, ChannelError, CloseReason, producer};
+use asynchat::{Channel, ChannelError, CloseReason, Timeout, producer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -285,4 +285,117 @@ async fn a_close_at_a_handler_lingers_for_a_peer_that_stays() {
     assert!(peer.is_shut_down() && !running.is_finished());
     seconds(1).await;
     assert!(matches!(running.await.unwrap(), CloseReason::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_writes_all_before_it_reads_is_not_waited_for_for_ever() {
+    for by_handler in [false, true] {
+        let (socket, peer) = pipe();
+        peer.take(2);
+        peer.send("QUIT\r\n");
+        let mut channel = Channel::new(socket, b"\r\n");
+        let closing = tokio::spawn(async move {
+            if by_handler {
+                let handler = Scripted::new(|seen, control| {
+                    if *seen == Seen::End {
+                        control.push("answer").unwrap();
+                        control.close_when_done();
+                    }
+                    Then::Go
+                });
+                assert!(matches!(channel.run(handler).await.1, CloseReason::Done));
+            } else {
+                channel.push("answer").unwrap();
+                channel.close().await.unwrap();
+            }
+        });
+        settle().await;
+        assert_eq!(peer.output(), "an");
+        peer.send(vec![b'x'; 100_000]);
+        settle().await;
+        assert_eq!(peer.unread(), 0, "it would still be writing");
+        assert!(!peer.is_shut_down());
+        peer.take(usize::MAX);
+        settle().await;
+        assert_eq!(peer.output(), "answer");
+        assert!(peer.is_shut_down());
+        peer.close();
+        closing.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_after_a_close_is_bounded() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    peer.send(vec![b'x'; 1 << 20]);
+    let mut channel = Channel::new(socket, b"\r\n");
+    channel.push("answer").unwrap();
+    let closing = tokio::spawn(async move { channel.close().await });
+    settle().await;
+    let unread = peer.unread();
+    assert!((1 << 19..1 << 20).contains(&unread), "{unread}");
+    // Nor does it keep the connection open once the answer is written.
+    peer.take(usize::MAX);
+    settle().await;
+    closing.await.unwrap().unwrap();
+    assert_eq!((peer.output(), peer.unread()), ("answer".into(), unread));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_input_while_a_close_waits_for_the_writer_is_no_end_of_that() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    peer.send("more");
+    peer.close();
+    let mut channel = Channel::new(socket, b"\r\n");
+    channel.push("answer").unwrap();
+    let closing = tokio::spawn(async move { channel.close().await });
+    settle().await;
+    assert!(!closing.is_finished());
+    peer.take(usize::MAX);
+    settle().await;
+    // There is nobody to linger for.
+    assert!(closing.is_finished());
+    closing.await.unwrap().unwrap();
+    assert_eq!(peer.output(), "answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_and_an_error_in_one_callback_end_at_once_and_say_why() {
+    for in_collect in [false, true] {
+        let (socket, peer) = pipe();
+        peer.send("BAD\r\n");
+        let handler = Scripted::new(move |seen, control| {
+            if matches!(seen, Seen::Data(_)) != in_collect {
+                return Then::Go;
+            }
+            control.push("never written").unwrap();
+            control.abort();
+            Then::Fail("bad")
+        });
+        let running =
+            tokio::spawn(async move { Channel::new(socket, b"\r\n").run(handler).await.1 });
+        settle().await;
+        assert!(running.is_finished(), "it lingers");
+        let reason = running.await.unwrap();
+        assert!(matches!(reason, CloseReason::Handler("bad")), "{reason:?}");
+        assert_eq!((peer.output(), peer.wire().shutdowns), (String::new(), 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_cannot_be_written_still_shuts_down() {
+    let (socket, peer) = pipe();
+    peer.take(2);
+    peer.send("QUIT\r\n");
+    let handler = Scripted::new(|_, control| {
+        let _ = control.push("answer");
+        control.close_when_done();
+        Then::Go
+    });
+    let (_, reason) = Channel::new(socket, b"\r\n").run(handler).await;
+    let CloseReason::Error(ChannelError::Timeout(timeout)) = reason else { panic!("{reason:?}") };
+    assert_eq!(timeout, Timeout::WriteStall);
+    assert_eq!((peer.output(), peer.wire().shutdowns), ("an".into(), 1));
 }

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use asynchat::{Channel, CloseReason, Handle, HandleError, Timeouts};
+use asynchat::{Channel, ChannelError, CloseReason, Handle, HandleError, Timeouts};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
@@ -337,7 +337,8 @@ async fn a_handle_made_after_the_close_does_not_hinder_an_abort() {
     let closing = tokio::spawn(async move { channel.close().await });
     settle().await;
     handle.abort();
-    let _ = closing.await.unwrap();
+    let closed = closing.await.unwrap();
+    assert!(matches!(closed, Err(ChannelError::Closed)), "{closed:?}");
     assert_eq!(peer.output(), "");
 }
 

@@ -5,7 +5,7 @@ use std::error::Error;
 use asynchat::{Channel, ChannelError, CloseReason, Event};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seen, settle};
+use crate::support::{Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seen, settle, wait};
 
 fn channel(peer_sends: &str) -> (Channel<Socket>, Peer) {
     let (socket, peer) = pipe();
@@ -165,4 +165,26 @@ async fn input_that_comes_during_the_upgrade_stays_in_the_stream() {
     // Another channel over the same stream begins where this one stopped.
     let mut next = Channel::builder(None).timeouts(patient()).build(socket);
     assert_eq!(next.next().await.unwrap().unwrap(), Event::Chunk("(client hello)".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_a_dropped_run_asked_for_is_forgotten() {
+    let (mut channel, peer) = channel("STARTTLS\r\n");
+    let handler = Scripted::new(|seen, control| {
+        if *seen != Seen::End {
+            return Then::Go;
+        }
+        control.upgrade().unwrap();
+        wait(std::future::pending())
+    });
+    tokio::select! {
+        biased;
+        (_, reason) = channel.run(handler) => panic!("{reason:?}"),
+        () = settle() => {}
+    }
+    peer.send("NOOP\r\n");
+    peer.close();
+    let (handler, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    assert_eq!(handler.log.seen()[..2], [data("NOOP"), Seen::End]);
 }

@@ -683,13 +683,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if lingers {
                         self.phase = Phase::Draining(left);
                         match self.poll_drop_input(cx, left) {
-                            Poll::Ready(Ok(0)) => self.phase = Phase::Eof,
-                            Poll::Ready(Ok(read)) => {
+                            Poll::Ready(Ok(read @ 1..)) => {
                                 self.phase = Phase::Draining(left - read);
                                 continue;
                             }
-                            // The writer will say what is wrong.
-                            Poll::Ready(Err(_)) => self.phase = Phase::Draining(0),
+                            // If something is wrong, the writer will say so.
+                            Poll::Ready(_) => self.phase = Phase::Draining(0),
                             Poll::Pending => {}
                         }
                     }

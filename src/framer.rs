@@ -59,10 +59,10 @@ use crate::terminator::Terminator;
 #[derive(Clone, Debug)]
 pub struct Framer {
     state: State,
-    /// What `state` is in a frame of this terminator: `Frame`, `Direct`, `Widening` or
+    /// What `state` is in a frame of this terminator: `Frame`, `Direct`, `Widening`, `Checked` or
     /// `Counted`.
     in_frame: State,
-    /// Where `in_frame` is `Direct` or `Widening`, how to take its hits.
+    /// Where `in_frame` is `Direct`, `Widening` or `Checked`, how to take its hits.
     direct: Direct,
     /// The stream offset of the first byte of the input.
     origin: u64,
@@ -102,6 +102,8 @@ enum State {
     Direct,
     /// The same, where the byte before a hit may belong to the terminator.
     Widening,
+    /// The same, where what is on the list of hits may be none.
+    Checked,
     /// The same, where the terminator is a count.
     Counted,
     /// A chunk was delivered and the terminator behind it consumed.
@@ -269,7 +271,11 @@ impl Framer {
             Terminator::None => self.length = 0,
             Terminator::Bytes(_) | Terminator::AnyOf(_) => {
                 if let Some(direct) = Direct::new(&terminator) {
-                    self.in_frame = if direct.widens { State::Widening } else { State::Direct };
+                    self.in_frame = match direct.len {
+                        _ if direct.widens => State::Widening,
+                        ..=2 => State::Direct,
+                        _ => State::Checked,
+                    };
                     self.direct = direct;
                 }
             }
@@ -322,7 +328,14 @@ impl Framer {
             (Terminator::Count(_), _) => true,
             (Terminator::None, _) => false,
             (_, State::Skipping | State::Failed) => true,
-            (_, State::Frame | State::Direct | State::Widening | State::Counted) => {
+            (
+                _,
+                State::Frame
+                | State::Direct
+                | State::Widening
+                | State::Checked
+                | State::Counted,
+            ) => {
                 self.length > 0 || self.position < self.seen
             }
         }
@@ -403,6 +416,11 @@ impl Framer {
                     return step;
                 }
             }
+            State::Checked => {
+                if let Some(step) = self.step_checked(input) {
+                    return step;
+                }
+            }
             _ => {}
         }
         self.step_slow(input, eof)
@@ -430,8 +448,15 @@ impl Framer {
         Some(Step::Data { start, end, ended: true })
     }
 
-    /// The step where a direct terminator has no known hits: look for more, or deliver what is there.
+    /// The same, where it has to be looked at first.
     #[inline]
+    fn step_checked(&mut self, input: &[u8]) -> Option<Step> {
+        self.scanner.listed_hit(input, self.origin, self.position)?;
+        self.step_hit::<false>(input)
+    }
+
+    /// The step where a direct terminator has no known hits: look for more, or deliver what is there.
+    #[inline(always)]
     fn step_miss<const WIDENS: bool>(&mut self, input: &[u8]) -> Step {
         let end = self.origin + input.len() as u64;
         if self.position > end || self.scanner.next_hit(self.position).is_some() {
@@ -614,6 +639,7 @@ impl Framer {
         let step = match self.state {
             State::Direct => self.step_hit::<false>(input),
             State::Widening => self.step_hit::<true>(input),
+            State::Checked => self.step_checked(input),
             State::Counted => self.step_count(input),
             _ => None,
         };

@@ -154,17 +154,26 @@ impl Scanner {
     fn peek_hit(&mut self, input: &[u8], origin: u64, start: usize) -> Option<usize> {
         let from = origin + start as u64;
         loop {
-            while let Some(hit) = self.next_hit(from) {
-                let at = (hit - origin) as usize;
-                if input.get(at..).is_some_and(|rest| rest.starts_with(self.needle.as_bytes())) {
-                    return Some(at);
-                }
-                self.take_hit();
+            if let Some(at) = self.listed_hit(input, origin, from) {
+                return Some(at);
             }
             if !self.refill(input, origin, from) {
                 return None;
             }
         }
+    }
+
+    /// The same, if it is on the list already. What is on it and is no hit is taken off.
+    #[inline]
+    pub(crate) fn listed_hit(&mut self, input: &[u8], origin: u64, from: u64) -> Option<usize> {
+        while let Some(hit) = self.next_hit(from) {
+            let at = (hit - origin) as usize;
+            if input.get(at..).is_some_and(|rest| rest.starts_with(self.needle.as_bytes())) {
+                return Some(at);
+            }
+            self.take_hit();
+        }
+        None
     }
 
     /// Fills the empty list with hits at or after `from`. False if the input has no more.
@@ -494,13 +503,11 @@ impl Direct {
     #[inline]
     pub(crate) fn new(terminator: &Terminator) -> Option<Self> {
         match terminator {
-            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
-                Some(Direct {
-                    len: needle.len,
-                    partial: (needle.len == 2).then_some(needle.first()),
-                    ..Direct::default()
-                })
-            }
+            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => Some(Direct {
+                len: needle.len,
+                partial: (needle.len == 2).then_some(needle.first()),
+                ..Direct::default()
+            }),
             Terminator::AnyOf(set) => set.0.suffix.as_ref()?.direct(),
             _ => None,
         }

@@ -330,14 +330,8 @@ impl Framer {
             (_, State::Skipping | State::Failed) => true,
             (
                 _,
-                State::Frame
-                | State::Direct
-                | State::Widening
-                | State::Checked
-                | State::Counted,
-            ) => {
-                self.length > 0 || self.position < self.seen
-            }
+                State::Frame | State::Direct | State::Widening | State::Checked | State::Counted,
+            ) => self.length > 0 || self.position < self.seen,
         }
     }
 

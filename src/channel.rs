@@ -444,14 +444,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         if self.ended && ready!(self.poll_owed(cx))? {
             return Poll::Ready(Some(Ok(Event::Terminator)));
         }
-        let event = match ready!(self.poll_step(cx)) {
+        let step = match self.frame_at_once() {
+            Some(Range { start, end }) => Ok(Some(Step::Data { start, end, ended: true })),
+            None => ready!(self.poll_step(cx)),
+        };
+        let event = match step {
+            Ok(Some(Step::Data { start, end, .. })) if start == end => Event::Terminator,
             Ok(Some(Step::Data { start, end, ended })) => {
-                if start == end {
-                    Event::Terminator
-                } else {
-                    self.ended = ended;
-                    Event::Chunk(keep(&self.input, start, end))
-                }
+                self.ended = ended;
+                Event::Chunk(keep(&self.input, start, end))
             }
             Ok(Some(Step::Overlong)) => Event::Overlong,
             Ok(Some(Step::Truncated)) => Event::Truncated,

@@ -13,6 +13,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
 use crate::close::{ChannelError, CloseReason};
+use crate::control::{Access, Control};
 use crate::event::Event;
 use crate::framer::{Framer, Step};
 use crate::handle::{Handle, HandleState, Receiver};
@@ -769,6 +770,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     #[inline]
     pub(crate) fn is_drained(&self) -> bool {
         self.framer.consumed() == self.input.len()
+    }
+
+    /// The input, and what a callback that does not wait needs.
+    #[inline]
+    pub(crate) fn control(&mut self) -> (&Bytes, Control<'_>) {
+        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let control = Control::new(&mut self.framer, Access::Alone(shared), self.input.len());
+        (&self.input, control)
     }
 
     /// Gives the read buffer back if the input has been looked at to its end.

@@ -1,4 +1,4 @@
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard};
 use std::{error, fmt};
 
@@ -58,10 +58,62 @@ impl fmt::Debug for Chunk<'_> {
     }
 }
 
+/// How a callback gets at the output.
+pub(crate) enum Access<'a> {
+    /// The callback does not wait: nobody else needs it meanwhile.
+    Alone(&'a mut Shared),
+    /// It may, and output goes on while it does.
+    Shared(&'a Mutex<Shared>),
+}
+
+impl Access<'_> {
+    #[inline]
+    fn get(&mut self) -> Held<'_> {
+        match self {
+            Access::Alone(shared) => Held::Alone(shared),
+            Access::Shared(shared) => Held::Locked(lock(shared)),
+        }
+    }
+
+    fn read<R>(&self, read: impl FnOnce(&Shared) -> R) -> R {
+        match self {
+            Access::Alone(shared) => read(shared),
+            Access::Shared(shared) => read(&lock(shared)),
+        }
+    }
+}
+
+enum Held<'a> {
+    Alone(&'a mut Shared),
+    Locked(MutexGuard<'a, Shared>),
+}
+
+impl Deref for Held<'_> {
+    type Target = Shared;
+
+    #[inline]
+    fn deref(&self) -> &Shared {
+        match self {
+            Held::Alone(shared) => shared,
+            Held::Locked(shared) => shared,
+        }
+    }
+}
+
+impl DerefMut for Held<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Shared {
+        match self {
+            Held::Alone(shared) => shared,
+            Held::Locked(shared) => shared,
+        }
+    }
+}
+
 /// What a [`Handler`](crate::Handler) can do with its connection.
 pub struct Control<'a> {
     framer: &'a mut Framer,
-    shared: &'a Mutex<Shared>,
+    access: Access<'a>,
     /// Input that was read and comes after what is being dispatched.
     buffered: u32,
     /// The input is to be dropped when the callback returns.
@@ -70,9 +122,9 @@ pub struct Control<'a> {
 
 impl<'a> Control<'a> {
     /// `input` is the length of the input that `framer` cuts.
-    pub(crate) fn new(framer: &'a mut Framer, shared: &'a Mutex<Shared>, input: usize) -> Self {
+    pub(crate) fn new(framer: &'a mut Framer, access: Access<'a>, input: usize) -> Self {
         let buffered = input.saturating_sub(framer.consumed()) as u32;
-        Control { framer, shared, buffered, discard: false }
+        Control { framer, access, buffered, discard: false }
     }
 
     /// Switches the terminator: see [`Framer::set_terminator`].
@@ -103,12 +155,12 @@ impl<'a> Control<'a> {
 
     /// The deadlines in force.
     pub fn timeouts(&self) -> Timeouts {
-        lock(self.shared).timeouts()
+        self.access.read(Shared::timeouts)
     }
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        lock(self.shared).set_timeouts(timeouts);
+        self.access.get().set_timeouts(timeouts);
     }
 
     /// Queues bytes.
@@ -116,8 +168,9 @@ impl<'a> Control<'a> {
     /// # Errors
     ///
     /// After the close: the item is handed back.
+    #[inline]
     pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        lock(self.shared).output.push(item)
+        self.access.get().output.push(item)
     }
 
     /// Queues a producer, behind all that was pushed before it.
@@ -129,34 +182,34 @@ impl<'a> Control<'a> {
     where
         P: Producer + Send + 'static,
     {
-        lock(self.shared).output.push_with_producer(producer)
+        self.access.get().output.push_with_producer(producer)
     }
 
     /// The output queue, to push several items at the price of one. It must not be held across an await.
     pub fn output(&mut self) -> Outgoing<'_> {
-        Outgoing { shared: lock(self.shared) }
+        Outgoing { shared: self.access.get() }
     }
 
     /// Bytes waiting to be written, without those that producers still hold.
     pub fn queued_bytes(&self) -> usize {
-        lock(self.shared).output.queued_bytes()
+        self.access.read(|shared| shared.output.queued_bytes())
     }
 
     /// Closes once all that was pushed is written. No further input is dispatched.
     pub fn close_when_done(&mut self) {
-        lock(self.shared).close_when_done();
+        self.access.get().close_when_done();
     }
 
     /// Drops what is queued for output, and, when the callback returns, input that is buffered or
     /// withheld. A scheduled close stays, as do the terminator and what remains of a count.
     pub fn discard_buffers(&mut self) {
-        lock(self.shared).output.discard_buffers();
+        self.access.get().output.discard_buffers();
         self.discard = true;
     }
 
     /// Closes now: nothing that is queued is written. A callback that waits is dropped.
     pub fn abort(&mut self) {
-        let mut shared = lock(self.shared);
+        let mut shared = self.access.get();
         shared.output.abort();
         shared.wish = Wish::Abort;
     }
@@ -173,13 +226,13 @@ impl<'a> Control<'a> {
         if self.buffered > 0 {
             return Err(PendingInput { bytes: self.buffered as usize });
         }
-        lock(self.shared).wish = Wish::Upgrade;
+        self.access.get().wish = Wish::Upgrade;
         Ok(())
     }
 
     /// A handle for other tasks. The first one costs an allocation, further ones are clones.
     pub fn handle(&mut self) -> Handle {
-        lock(self.shared).handle()
+        self.access.get().handle()
     }
 }
 
@@ -195,7 +248,7 @@ impl fmt::Debug for Control<'_> {
 
 /// The output queue of a channel, borrowed by [`Control::output`].
 pub struct Outgoing<'a> {
-    shared: MutexGuard<'a, Shared>,
+    shared: Held<'a>,
 }
 
 impl Outgoing<'_> {

@@ -12,7 +12,7 @@ use tokio_util::codec::FramedRead;
 use crate::channel::{HANDLE_CAPACITY, Shared, lock, take_pushed};
 use crate::close::{ChannelError, CloseReason};
 use crate::codec::{CodecError, TerminatorCodec};
-use crate::control::{Chunk, Control};
+use crate::control::{Access, Chunk, Control};
 use crate::event::Event;
 use crate::handle::HandleState;
 use crate::handler::{Callback, Handler, attend, poll_background};
@@ -166,7 +166,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
     ) -> Result<(), CloseReason<H::Error>> {
         let buffered = self.reader.read_buffer().len();
         let framer = self.reader.decoder_mut().framer_mut();
-        let mut control = Control::new(framer, &self.lent.shared, buffered);
+        let shared = self.lent.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut control = Control::new(framer, Access::Alone(shared), buffered);
         let collected =
             handler.collect_incoming_data(Chunk::new(bytes, 0, bytes.len()), &mut control);
         let discard = control.discard;
@@ -183,7 +184,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         let framer = self.reader.decoder_mut().framer_mut();
         let shared = &self.lent.shared;
         let (writer, timer) = (&mut *self.writer, &mut self.timer);
-        let mut control = Control::new(framer, shared, buffered);
+        let mut control = Control::new(framer, Access::Shared(shared), buffered);
         attend(pin!(callback.call(handler, &mut control)), |cx| {
             poll_background(writer, timer, &mut lock(shared), cx)
         })

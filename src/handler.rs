@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::channel::{Channel, Shared, Split, Wish, lock, poll_flush, take_pushed};
 use crate::close::{ChannelError, CloseReason};
-use crate::control::{Chunk, Control};
+use crate::control::{Access, Chunk, Control};
 use crate::framer::Step;
 use crate::handle::HandleState;
 use crate::timer::{Owed, Timeout, Timer};
@@ -312,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 }
                 self.release_input();
                 let Split { io, input, framer, shared, timer } = self.split();
-                let mut control = Control::new(framer, shared, input.len());
+                let mut control = Control::new(framer, Access::Shared(shared), input.len());
                 attend(pin!(handler.found_terminator(&mut control)), |cx| {
                     run.poll_signal(cx);
                     poll_background(io, timer, &mut lock(shared), cx)
@@ -403,8 +403,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         start: usize,
         end: usize,
     ) -> Result<(), H::Error> {
-        let Split { input, framer, shared, .. } = self.split();
-        let mut control = Control::new(framer, shared, input.len());
+        let (input, mut control) = self.control();
         handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
         if control.discard {
             self.discarded();
@@ -417,8 +416,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         if !self.is_open() {
             return Ok(());
         }
-        let Split { input, framer, shared, .. } = self.split();
-        handler.timed_out(timeout, &mut Control::new(framer, shared, input.len()))
+        handler.timed_out(timeout, &mut self.control().1)
     }
 
     async fn call<H: Handler, F: Future<Output = ()>>(
@@ -429,7 +427,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Result<(), CloseReason<H::Error>> {
         self.release_input();
         let Split { io, input, framer, shared, timer } = self.split();
-        let mut control = Control::new(framer, shared, input.len());
+        let mut control = Control::new(framer, Access::Shared(shared), input.len());
         attend(pin!(callback.call(handler, &mut control)), |cx| {
             run.poll_signal(cx);
             poll_background(io, timer, &mut lock(shared), cx)

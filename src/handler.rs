@@ -1,4 +1,5 @@
 use std::future::{self, Future};
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -332,7 +333,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         run: &mut Run<'_, F>,
     ) -> Poll<Result<Option<Step>, ChannelError>> {
-        if self.is_drained() {
+        let mut asked = self.is_drained();
+        if asked {
             run.poll_signal(cx);
         }
         loop {
@@ -340,7 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 return Poll::Ready(Ok(Some(Step::Pending)));
             }
             match self.poll_step(cx) {
-                Poll::Pending if run.poll_signal(cx) => {}
+                Poll::Pending if !mem::replace(&mut asked, true) && run.poll_signal(cx) => {}
                 step => return step,
             }
         }

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use asynchat::Server;
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::files::Site;
@@ -52,11 +53,12 @@ const DEFAULT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_se
 
 /// Connections at a time; further ones wait until the operating system's queue is full.
 const CONNECTIONS: usize = 1024;
+/// Threads that wait for the disk. Many of them, with a small file each, would mostly wake one another.
+const DISK_THREADS: usize = 4;
 /// How long requests that have begun may take to be answered once the server is to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (addr, dir) = match args.as_slice() {
         [] => (DEFAULT_ADDR, None),
@@ -71,7 +73,9 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(addr, dir).await {
+    let runtime =
+        Builder::new_multi_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
+    match runtime.and_then(|runtime| runtime.block_on(run(addr, dir))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("http_server: {error}");

@@ -345,7 +345,7 @@ fn files_have_their_bytes_and_types() {
 fn head_is_get_without_the_body() {
     let server = Server::start();
     let mut client = server.connect();
-    for path in ["/", "/large.bin", "/nothing.txt", "/missing", "/folder", "/echo"] {
+    for path in ["/", "/large.bin", "/nothing.txt", "/missing", "/folder", "/echo", "/hello"] {
         client.send(get(path));
         let mut get_fields = client.response().fields;
         client.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -357,6 +357,20 @@ fn head_is_get_without_the_body() {
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(client.head().status, 200);
     client.assert_end();
+}
+
+#[test]
+fn hello_is_no_file_and_many_are_answered_in_one_write() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send(get("/hello").repeat(100));
+    for _ in 0..100 {
+        let response = client.response();
+        assert_eq!((response.status, &response.body[..]), (200, &b"hello, world\n"[..]));
+        assert_eq!(response.field("Content-Type"), Some("text/plain; charset=utf-8"));
+        let date = response.field("Date").unwrap();
+        assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
+    }
 }
 
 #[test]

@@ -168,12 +168,24 @@ impl Shared {
 
     /// Takes no more pushes, after those that other tasks were told are accepted.
     pub(crate) fn close_when_done(&mut self) {
+        self.take_last();
+        self.output.close_when_done();
+    }
+
+    /// Refuses what other tasks push from here on, and takes what they were told is accepted. They can
+    /// still abort.
+    pub(crate) fn take_last(&mut self) {
         if let Some(receiver) = &self.receiver {
             for item in receiver.close() {
                 let _ = self.output.push(item);
             }
         }
-        self.output.close_when_done();
+    }
+
+    /// Whether another task has aborted. If one does later, this task is woken.
+    pub(crate) fn poll_aborted(&self, cx: &Context<'_>) -> bool {
+        let state = self.receiver.as_ref().map(|receiver| receiver.poll_take(cx, false).1);
+        state == Some(HandleState::Aborted)
     }
 
     /// Refuses what other tasks push from here on.

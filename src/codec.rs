@@ -164,6 +164,11 @@ impl TerminatorCodec {
         !self.ended && self.framer.is_mid_frame()
     }
 
+    /// Whether the next event is the end of the frame whose bytes were the last.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The framer, for a driver that has taken the event before.
     pub(crate) fn framer_mut(&mut self) -> &mut Framer {
         &mut self.framer

@@ -15,7 +15,7 @@ use crate::codec::{CodecError, TerminatorCodec};
 use crate::control::{Access, Chunk, Control};
 use crate::event::Event;
 use crate::handle::HandleState;
-use crate::handler::{Callback, Handler, attend, poll_background};
+use crate::handler::{Callback, Handler, attend, poll_outgoing};
 use crate::queue::Output;
 use crate::sink::ProducerSink;
 use crate::timer::{Timeouts, Timer};
@@ -24,7 +24,7 @@ use crate::timer::{Timeouts, Timer};
 /// `FramedRead`, and a [`ProducerSink`] for what the handler pushes.
 ///
 /// It is [`Channel::run`](crate::Channel::run) without a channel: no deadlines, and at the end the sink
-/// is flushed but closed only if the handler asked for it.
+/// is flushed but closed only if the handler or a handle asked for it.
 ///
 /// ```
 /// use asynchat::{Chunk, CloseReason, Control, Handler, ProducerSink, TerminatorCodec};
@@ -100,25 +100,32 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         let mut truncated = false;
         loop {
             match future::poll_fn(|cx| self.poll_event(cx)).await? {
-                Some(Event::Chunk(bytes)) => self.collect(handler, &bytes)?,
+                Some(Event::Chunk(bytes)) => {
+                    self.collect(handler, &bytes)?;
+                    if self.reader.decoder().has_ended() && self.shared().output.is_open() {
+                        // The end of the frame comes before all else.
+                        continue;
+                    }
+                }
                 Some(Event::Terminator) => self.call(handler, Callback::FoundTerminator).await?,
                 Some(Event::Overlong) => self.call(handler, Callback::Overlong).await?,
                 Some(Event::Truncated) => truncated = true,
                 None => {
                     self.call(handler, Callback::Eof { truncated }).await?;
-                    self.take_wish()?;
-                    return Ok(if truncated {
-                        CloseReason::Truncated
-                    } else {
-                        CloseReason::PeerClosed
+                    self.shared().take_wish()?;
+                    return Ok(match truncated {
+                        _ if !self.shared().output.is_open() => CloseReason::Done,
+                        true => CloseReason::Truncated,
+                        false => CloseReason::PeerClosed,
                     });
                 }
             }
-            self.take_wish()?;
-            if !lock(&self.lent.shared).output.is_open() {
-                return Ok(CloseReason::Done);
-            }
+            self.shared().take_wish()?;
         }
+    }
+
+    fn shared(&mut self) -> &mut Shared {
+        self.lent.shared.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next event, unless the output is too full for one.
@@ -127,15 +134,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Event<Bytes>>, CloseReason<E>>> {
         let shared = self.lent.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match take_pushed(shared, cx) {
-            HandleState::Aborted => return Poll::Ready(Err(CloseReason::Aborted)),
-            HandleState::Closing if !shared.output.is_open() => {
+        let failed = |error: ChannelError| CloseReason::Error(error);
+        loop {
+            if take_pushed(shared, cx) == HandleState::Aborted {
+                return Poll::Ready(Err(CloseReason::Aborted));
+            }
+            if !shared.output.is_open() {
                 return Poll::Ready(Err(CloseReason::Done));
             }
-            _ => {}
-        }
-        let failed = |error: ChannelError| CloseReason::Error(error);
-        if shared.output.is_full() {
+            if !shared.output.is_full() {
+                break;
+            }
+            // What other tasks push then waits, and is looked at again.
             let writer = Pin::new(&mut *self.writer);
             ready!(shared.output.poll_ready(cx, writer)).map_err(|error| failed(error.into()))?;
         }
@@ -150,10 +160,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
             Poll::Ready(None) => Poll::Ready(Ok(None)),
             Poll::Pending => {
                 // The input is drained: now is the time to flush.
-                let writer = Pin::new(&mut *self.writer);
-                match shared.output.poll_flush(cx, writer) {
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(failed(error.into()))),
-                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                match poll_outgoing(self.writer, &mut self.timer, shared, cx) {
+                    Some(stop) => Poll::Ready(Err(stop.into())),
+                    None if !shared.output.is_open() => Poll::Ready(Err(CloseReason::Done)),
+                    None => Poll::Pending,
                 }
             }
         }
@@ -186,7 +196,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         let (writer, timer) = (&mut *self.writer, &mut self.timer);
         let mut control = Control::new(framer, Access::Shared(shared), buffered);
         attend(pin!(callback.call(handler, &mut control)), |cx| {
-            poll_background(writer, timer, &mut lock(shared), cx)
+            match poll_outgoing(writer, timer, &mut lock(shared), cx) {
+                Some(stop) => Poll::Ready(stop),
+                None => Poll::Pending,
+            }
         })
         .await?;
         let discard = control.discard;
@@ -202,28 +215,33 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         }
     }
 
-    fn take_wish<E>(&mut self) -> Result<(), CloseReason<E>> {
-        lock(&self.lent.shared).take_wish()
-    }
-
     /// Writes what the handler has pushed, and closes if it asked for that.
     async fn wind_up<E>(&mut self, reason: CloseReason<E>) -> CloseReason<E> {
-        if matches!(reason, CloseReason::Aborted) {
-            lock(&self.lent.shared).output.abort();
-        }
+        let shared = self.lent.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        shared.take_last();
+        let mut aborted = matches!(reason, CloseReason::Aborted) || shared.is_aborted();
         let written = future::poll_fn(|cx| {
-            lock(&self.lent.shared).output.poll_flush(cx, Pin::new(&mut *self.writer))
+            aborted |= shared.poll_aborted(cx);
+            if aborted {
+                shared.output.abort();
+            }
+            match shared.output.poll_flush(cx, Pin::new(&mut *self.writer)) {
+                // The shutdown is not waited for.
+                Poll::Pending if aborted => Poll::Ready(Ok(())),
+                written => written,
+            }
         })
         .await;
-        match (written, reason) {
-            (
-                Err(error),
-                CloseReason::PeerClosed
-                | CloseReason::Truncated
-                | CloseReason::Done
-                | CloseReason::Upgrade,
-            ) => CloseReason::Error(error.into()),
-            (_, reason) => reason,
+        match reason {
+            CloseReason::PeerClosed
+            | CloseReason::Truncated
+            | CloseReason::Done
+            | CloseReason::Upgrade => match written {
+                _ if aborted => CloseReason::Aborted,
+                Ok(()) => reason,
+                Err(error) => CloseReason::Error(error.into()),
+            },
+            _ => reason,
         }
     }
 }
@@ -245,6 +263,7 @@ impl<'a> Lent<'a> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        shared.take_last();
         mem::swap(self.owner, &mut shared.output);
     }
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::channel::{Channel, Shared, Split, Wish, lock, poll_flush, take_pushed};
+use crate::channel::{Channel, Shared, Split, lock, poll_flush, take_pushed};
 use crate::close::{ChannelError, CloseReason};
 use crate::control::{Access, Chunk, Control};
 use crate::framer::Step;
@@ -571,19 +571,31 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
     shared: &mut Shared,
     cx: &mut Context<'_>,
 ) -> Poll<Stop> {
-    loop {
-        // What other tasks push then waits.
-        let full = shared.output.is_full();
-        if shared.wish == Wish::Abort || take_pushed(shared, cx) == HandleState::Aborted {
-            return Poll::Ready(Stop::Aborted);
-        }
-        match poll_flush(&mut shared.output, io, timer, cx) {
-            Poll::Ready(Ok(())) if full => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Stop::Failed(error.into())),
-            Poll::Ready(Ok(())) | Poll::Pending => break,
-        }
+    if let Some(stop) = poll_outgoing(io, timer, shared, cx) {
+        return Poll::Ready(stop);
     }
     let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
     trace::timed_out(timeout);
     Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))
+}
+
+/// Takes what other tasks push, and writes what the writer takes. This may be the end.
+pub(crate) fn poll_outgoing<S: AsyncWrite + Unpin>(
+    io: &mut S,
+    timer: &mut Timer,
+    shared: &mut Shared,
+    cx: &mut Context<'_>,
+) -> Option<Stop> {
+    loop {
+        // What other tasks push then waits.
+        let full = shared.output.is_full();
+        if shared.is_aborted() || take_pushed(shared, cx) == HandleState::Aborted {
+            return Some(Stop::Aborted);
+        }
+        match poll_flush(&mut shared.output, io, timer, cx) {
+            Poll::Ready(Ok(())) if full => {}
+            Poll::Ready(Err(error)) => return Some(Stop::Failed(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => return None,
+        }
+    }
 }

@@ -326,7 +326,6 @@ async fn a_close_at_the_end_of_the_input_shuts_down() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "the reason is PeerClosed or Truncated"]
 async fn a_close_at_the_end_of_the_input_is_done() {
     for input in ["one\n", "one"] {
         let (mut reader, mut sink, peer) = lines(input);
@@ -407,7 +406,6 @@ async fn the_end_waits_until_all_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "one event is waited for and dispatched"]
 async fn a_sink_that_was_closed_before_gets_no_callback() {
     let (mut reader, mut sink, peer) = lines("one\n");
     sink.push("bye").unwrap();
@@ -479,7 +477,6 @@ async fn an_abort_does_not_wait_for_a_peer_that_reads_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "the shutdown is waited for"]
 async fn an_abort_does_not_wait_for_the_shutdown() {
     let (mut reader, mut sink, peer) = lines("one\n");
     peer.stick_shutdown(true);
@@ -713,7 +710,6 @@ async fn a_close_is_carried_out_while_its_callback_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "set_timeouts has an effect while a callback waits"]
 async fn there_are_no_deadlines() {
     let (reader, sink, peer) = lines("");
     let handler = Scripted::new(|seen, control| {
@@ -841,7 +837,6 @@ async fn an_abort_from_another_task_ends_back_pressure() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "handles are not looked at while the last output is written"]
 async fn an_abort_from_another_task_does_not_wait_for_the_last_write() {
     let (reader, sink, peer) = lines("");
     let (handle, _, running) = serve(reader, sink, &peer).await;
@@ -883,13 +878,11 @@ async fn what_waited_for_room_goes_out_while_a_callback_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "what waited for room is not looked at again"]
 async fn what_waited_for_room_goes_out_when_there_is_room() {
     assert_eq!(pushed_when_full(false).await, "xxxxxxxxxyz");
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "what waited for room is not looked at again"]
 async fn a_close_from_another_task_behind_a_push_that_waited_for_room_is_done() {
     let (reader, mut sink, peer) = lines("");
     sink.set_high_water_mark(10);
@@ -933,19 +926,16 @@ async fn what_a_handle_pushed_last_is_written_before_a_close() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "what a handle has accepted is dropped"]
 async fn what_a_handle_pushed_last_is_written_at_the_peers_end() {
     assert_eq!(pushed_last(|_| Then::Go).await.1, "accepted");
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "what a handle has accepted is dropped"]
 async fn what_a_handle_pushed_last_is_written_after_an_error() {
     assert_eq!(pushed_last(|_| Then::Fail("done")).await.1, "accepted");
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "what a handle has accepted is dropped"]
 async fn what_a_handle_pushed_last_is_written_before_an_upgrade() {
     let (reason, output) = pushed_last(|control| {
         control.upgrade().unwrap();
@@ -1102,7 +1092,6 @@ async fn an_upgrade_flushes_and_leaves_the_halves_intact() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "the frame's end is left over in the reader"]
 async fn an_upgrade_asked_for_in_the_data_waits_for_the_frame_as_with_a_channel() {
     let (mut reader, mut sink, _peer) = lines("STARTTLS\n");
     let handler = Scripted::new(|seen, control| {
@@ -1295,7 +1284,6 @@ async fn an_upgrade_that_a_dropped_future_asked_for_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "what a handle has accepted is dropped"]
 async fn what_a_handle_pushed_before_it_was_dropped_is_not_lost() {
     let (mut reader, mut sink, peer) = lines("one\n");
     let (give, given) = oneshot::channel();

@@ -39,7 +39,8 @@ pub struct Timeouts {
     /// Without the peer taking a byte of what is ready for it: 60 seconds by default.
     pub write_stall: Option<Duration>,
     /// After a close, how long to wait for the peer to close too, so that a reset does not destroy what
-    /// was sent last: 2 seconds by default. `None` does not wait.
+    /// was sent last: 2 seconds by default. Up to 256 KiB of input are read and dropped meanwhile, and
+    /// while the last output is written. `None` neither waits nor reads.
     pub linger: Option<Duration>,
 }
 

@@ -399,3 +399,20 @@ async fn a_close_that_cannot_be_written_still_shuts_down() {
     assert_eq!(timeout, Timeout::WriteStall);
     assert_eq!((peer.output(), peer.wire().shutdowns), ("an".into(), 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_fails_while_a_close_waits_for_the_writer_ends_the_close() {
+    let (mut channel, peer) = channel();
+    let mut timeouts = patient();
+    timeouts.linger = Some(Duration::from_secs(2));
+    channel.set_timeouts(timeouts);
+    peer.take(0);
+    channel.push("bye\r\n").unwrap();
+    let closing = tokio::spawn(async move { channel.close().await });
+    peer.send("more");
+    settle().await;
+    assert_eq!(peer.unread(), 0);
+    peer.reset();
+    let error = closing.await.unwrap().unwrap_err();
+    assert!(matches!(error, ChannelError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe));
+}

@@ -579,3 +579,67 @@ async fn a_frame_deadline_writes_what_a_handler_had_pushed() {
     assert_eq!(peer.output(), "ab");
     assert!(peer.is_shut_down());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_of_no_time_passes_at_the_first_wait() {
+    let (socket, _peer) = pipe();
+    let channel = timed(b"\n", only(|t| t.idle = secs(0)), socket);
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::Idle), 0));
+
+    let (socket, peer) = pipe();
+    peer.send("x");
+    let channel = timed(b"\n", only(|t| t.frame = secs(0)), socket);
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::Frame), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_times_and_the_largest_numbers_are_no_deadline() {
+    let longest = i64::MAX.unsigned_abs();
+    let times = [longest - 1, longest, longest + 1, u64::MAX].map(Duration::from_nanos);
+    for time in times.into_iter().chain([Duration::MAX]) {
+        for limit in [Limit::Fail(u64::MAX), Limit::Skip(u64::MAX)] {
+            let timeouts = only(|t| {
+                (t.idle, t.frame, t.write_stall) = (Some(time), Some(time), Some(time));
+                t.min_rate = 1;
+            });
+            let (socket, peer) = pipe();
+            peer.take(0);
+            let mut channel = timed(u64::MAX, timeouts, socket);
+            channel.set_limit(limit);
+            channel.push("never taken").unwrap();
+            let waiting = tokio::spawn(until_timeout(channel));
+            for _ in 0..3 {
+                peer.send("x");
+                seconds(1_000_000).await;
+            }
+            assert!(!waiting.is_finished());
+            waiting.abort();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_was_refused_before_there_was_a_deadline_has_all_its_time() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = timed(b"\n", Timeouts::NONE, socket);
+    channel.push("never taken").unwrap();
+    tokio::time::timeout(Duration::from_secs(50), channel.next()).await.unwrap_err();
+    channel.set_timeouts(only(|t| t.write_stall = secs(10)));
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::WriteStall), 10));
+}
+
+#[test]
+fn clocks_that_stopped_at_different_times_do_not_mix() {
+    for ahead in [0, 1_000_000, 5] {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            tokio::time::advance(Duration::from_secs(ahead)).await;
+            let (socket, peer) = pipe();
+            peer.send("x");
+            let channel = timed(b"\n", only(|t| (t.idle, t.frame) = (secs(10), secs(4))), socket);
+            assert_eq!(until_timeout(channel).await, (Some(Timeout::Frame), 4));
+        });
+    }
+}

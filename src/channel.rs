@@ -331,6 +331,9 @@ impl<S> Channel<S> {
     pub(crate) fn discarded(&mut self) {
         self.timer.has_flushed();
         self.discard_input();
+        if !self.framer.is_mid_frame() {
+            self.timer.frame_ended();
+        }
     }
 
     pub(crate) fn discard_input(&mut self) {
@@ -400,8 +403,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// # Errors
     ///
-    /// [`ChannelError`] if what was queued could not be written; [`ChannelError::Closed`] if a handle
-    /// aborted before it was.
+    /// [`ChannelError`] if what was queued could not be written; [`ChannelError::Closed`] if the channel
+    /// was aborted before it was, or has failed before.
     ///
     /// # Cancellation safety
     ///
@@ -509,7 +512,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Poll<Result<Option<Step>, ChannelError>> {
         loop {
             if !self.shared().output.is_open() {
-                return self.poll_close(cx).map_ok(|()| None);
+                return Poll::Ready(match ready!(self.poll_close(cx)) {
+                    // Somebody has aborted, or an error was reported before.
+                    Ok(()) | Err(ChannelError::Closed) => Ok(None),
+                    Err(error) => Err(error),
+                });
             }
             if self.shared().output.is_full() {
                 ready!(self.poll_room(cx))?;
@@ -659,13 +666,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         if self.phase != Phase::Closed && self.poll_handle(cx) == HandleState::Aborted {
-            let written = matches!(self.phase, Phase::Lingering(_));
             self.abort();
-            return Poll::Ready(if written { Ok(()) } else { Err(ChannelError::Closed) });
         }
         loop {
             match self.phase {
-                Phase::Closed => return Poll::Ready(Ok(())),
+                Phase::Closed => {
+                    let closed = self.shared().output.is_closed();
+                    return Poll::Ready(if closed { Ok(()) } else { Err(ChannelError::Closed) });
+                }
                 Phase::Lingering(0) => self.closed(),
                 Phase::Lingering(left) => match self.poll_drop_input(cx, left) {
                     Poll::Ready(Ok(read @ 1..)) => self.phase = Phase::Lingering(left - read),
@@ -1006,7 +1014,7 @@ impl ChannelBuilder {
     }
 
     /// How many bytes may be queued for output before no more input is read and no event dispatched:
-    /// 256 KiB by default. The bound on memory is this and what one callback pushes.
+    /// 256 KiB by default, at least 1. The bound on memory is this and what one callback pushes.
     #[must_use]
     pub fn high_water_mark(mut self, bytes: usize) -> Self {
         self.high_water_mark = bytes;
@@ -1047,7 +1055,7 @@ impl ChannelBuilder {
             ended: false,
             phase: Phase::Open,
             shared: Mutex::new(Shared::new(output, self.timeouts, self.handle_capacity)),
-            timer: Timer::new(),
+            timer: Timer::new(&self.timeouts.into()),
             read_size: self.read_size,
         }
     }

@@ -76,7 +76,12 @@ where
     H: Handler,
 {
     let (writer, output) = sink.parts();
-    let mut driver = Driver { reader, writer, lent: Lent::new(output), timer: Timer::new() };
+    let mut driver = Driver {
+        reader,
+        writer,
+        lent: Lent::new(output),
+        timer: Timer::new(&Timeouts::NONE.into()),
+    };
     let reason = match driver.dispatch(&mut handler).await {
         Ok(reason) | Err(reason) => driver.wind_up(reason).await,
     };

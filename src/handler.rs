@@ -253,7 +253,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
         async move {
             trace::opened();
-            let run = Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, truncated: false };
+            let run = Run {
+                signal: pin!(signal),
+                shutdown: Shutdown::Unwanted,
+                truncated: false,
+                has_waited: false,
+            };
             let end = self.dispatch(&mut handler, run).await.unwrap_or_else(|early| early);
             let reason = Box::pin(self.wind_up(end)).await;
             trace::closed(&reason);
@@ -273,6 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> impl Future<Output = Result<CloseReason<H::Error>, CloseReason<H::Error>>> {
         async move {
             self.shared().forget_upgrade();
+            run.look().await;
             loop {
                 if !self.ended {
                     let at_once = match run.shutdown {
@@ -305,7 +311,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 }
                 if self.ended || !self.has_room() {
                     self.ended = true;
-                    let owed = future::poll_fn(|cx| self.poll_owed(cx)).await;
+                    let owed = future::poll_fn(|cx| {
+                        run.poll_signal(cx);
+                        self.poll_owed(cx)
+                    });
+                    let owed = owed.await;
                     if !owed.map_err(CloseReason::Error)? {
                         self.take_wish()?;
                         continue;
@@ -315,12 +325,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 let Split { io, input, framer, shared, timer } = self.split();
                 let mut control = Control::new(framer, Access::Shared(shared), input.len());
                 attend(pin!(handler.found_terminator(&mut control)), |cx| {
+                    run.has_waited = true;
                     run.poll_signal(cx);
                     poll_background(io, timer, &mut lock(shared), cx)
                 })
                 .await?;
                 if control.discard {
                     self.discarded();
+                }
+                if mem::take(&mut run.has_waited) {
+                    run.look().await;
                 }
                 self.take_wish()?;
             }
@@ -333,18 +347,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         run: &mut Run<'_, F>,
     ) -> Poll<Result<Option<Step>, ChannelError>> {
-        let mut asked = self.is_drained();
-        if asked {
-            run.poll_signal(cx);
+        run.poll_signal(cx);
+        if run.shutdown == Shutdown::Wanted && self.is_between_frames() {
+            return Poll::Ready(Ok(Some(Step::Pending)));
         }
-        loop {
-            if run.shutdown == Shutdown::Wanted && self.is_between_frames() {
-                return Poll::Ready(Ok(Some(Step::Pending)));
+        match self.poll_step(cx) {
+            // A frame that is skipped may have ended.
+            Poll::Pending if run.shutdown == Shutdown::Wanted && self.is_between_frames() => {
+                Poll::Ready(Ok(Some(Step::Pending)))
             }
-            match self.poll_step(cx) {
-                Poll::Pending if !mem::replace(&mut asked, true) && run.poll_signal(cx) => {}
-                step => return step,
-            }
+            step => step,
         }
     }
 
@@ -358,13 +370,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let step = match step {
             Ok(step) => step,
             Err(error) => {
-                match error {
-                    ChannelError::Timeout(timeout) => {
-                        self.time_out(handler, timeout).map_err(CloseReason::Handler)?;
-                    }
-                    // A handle may have aborted.
-                    ChannelError::Closed => self.take_wish()?,
-                    _ => {}
+                if let ChannelError::Timeout(timeout) = error {
+                    self.time_out(handler, timeout).map_err(CloseReason::Handler)?;
                 }
                 return Err(CloseReason::Error(error));
             }
@@ -528,6 +535,8 @@ struct Run<'a, F> {
     shutdown: Shutdown,
     /// The input has ended in mid-frame.
     truncated: bool,
+    /// The callback was not ready at once.
+    has_waited: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -539,13 +548,20 @@ enum Shutdown {
 }
 
 impl<F: Future<Output = ()>> Run<'_, F> {
-    /// Whether the signal has come just now.
-    fn poll_signal(&mut self, cx: &mut Context<'_>) -> bool {
-        let comes = self.shutdown == Shutdown::Unwanted && self.signal.as_mut().poll(cx).is_ready();
-        if comes {
+    /// Looks for the signal, which wakes the task when it comes. Each time that the task is woken this
+    /// comes before any dispatch.
+    fn poll_signal(&mut self, cx: &mut Context<'_>) {
+        if self.shutdown == Shutdown::Unwanted && self.signal.as_mut().poll(cx).is_ready() {
             self.shutdown = Shutdown::Wanted;
         }
-        comes
+    }
+
+    /// The same, where nothing is polled otherwise.
+    fn look(&mut self) -> impl Future<Output = ()> {
+        future::poll_fn(|cx| {
+            self.poll_signal(cx);
+            Poll::Ready(())
+        })
     }
 }
 

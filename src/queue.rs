@@ -253,7 +253,7 @@ impl Output {
     }
 
     pub(crate) fn set_high_water_mark(&mut self, bytes: usize) {
-        self.high = saturate(bytes);
+        self.high = saturate(bytes.max(1));
     }
 
     pub(crate) fn low_water_mark(&self) -> usize {

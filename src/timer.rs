@@ -13,7 +13,7 @@ use std::{error, fmt};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a connection may take. `None` is for ever.
+/// How long a connection may take. `None` is for ever. Times are kept in nanoseconds, up to 292 years.
 ///
 /// ```
 /// use asynchat::Timeouts;
@@ -26,7 +26,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Without a byte in either direction: 5 minutes by default.
+    /// Without a byte in either direction: 5 minutes by default. After a close, only those that the peer
+    /// takes count.
     pub idle: Option<Duration>,
     /// From the first byte of a frame to its end: 60 seconds by default. Only time spent waiting for
     /// the peer counts, not that under our own back-pressure or while a callback awaits. There is none
@@ -106,11 +107,15 @@ impl PackedTimeouts {
     pub(crate) fn lingers(self) -> bool {
         self.linger < NEVER
     }
+
+    fn is_none(&self) -> bool {
+        self.idle == NEVER && self.frame == NEVER && self.write_stall == NEVER
+    }
 }
 
 impl From<Timeouts> for PackedTimeouts {
     fn from(timeouts: Timeouts) -> Self {
-        let nanos = |time: Option<Duration>| time.map_or(NEVER, nanos);
+        let nanos = |time: Option<Duration>| time.map_or(NEVER, |time| nanos(time).min(NEVER - 1));
         PackedTimeouts {
             idle: nanos(timeouts.idle),
             frame: nanos(timeouts.frame),
@@ -146,8 +151,10 @@ pub(crate) struct Timer {
     waiting: i64,
     /// How long it had been waited for before.
     waited: i64,
-    /// There is one from the first wait with a deadline on. Without it, times are not kept.
+    /// There is one from the first wait with a deadline on.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// There are deadlines, or were. Else times are not kept.
+    kept: bool,
     /// The writer refuses what is ready for it.
     refused: bool,
     /// A frame is over, which has not been taken into account yet.
@@ -166,13 +173,15 @@ pub(crate) enum Owed {
 }
 
 impl Timer {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(timeouts: &PackedTimeouts) -> Self {
+        let kept = !timeouts.is_none();
         Timer {
-            progress: NEVER,
+            progress: if kept { now() } else { NEVER },
             stalled: NEVER,
             waiting: NEVER,
             waited: 0,
             sleep: None,
+            kept,
             refused: false,
             frame_ended: false,
         }
@@ -180,7 +189,7 @@ impl Timer {
 
     /// Bytes were read.
     pub(crate) fn has_read(&mut self) {
-        if self.sleep.is_some() {
+        if self.kept {
             self.progress = now();
             self.pause(self.progress);
         }
@@ -188,7 +197,7 @@ impl Timer {
 
     /// Bytes were written.
     pub(crate) fn has_written(&mut self) {
-        if self.sleep.is_some() {
+        if self.kept {
             self.progress = now();
         }
         self.has_flushed();
@@ -197,7 +206,7 @@ impl Timer {
     /// The writer refuses what is ready for it.
     pub(crate) fn is_stalled(&mut self) {
         self.refused = true;
-        if self.sleep.is_some() && self.stalled == NEVER {
+        if self.kept && self.stalled == NEVER {
             self.stalled = now();
         }
     }
@@ -231,6 +240,7 @@ impl Timer {
     ) -> Poll<Timeout> {
         if mem::take(&mut self.frame_ended) {
             self.waited = 0;
+            self.waiting = NEVER;
         }
         let frame = match owed {
             Owed::Nothing => NEVER,
@@ -241,10 +251,11 @@ impl Timer {
                 timeouts.frame.saturating_add(nanos(earned))
             }
         };
-        if timeouts.idle.min(timeouts.write_stall).min(frame) == NEVER && self.sleep.is_none() {
-            return Poll::Pending;
-        }
-        if self.sleep.is_none() {
+        if !self.kept {
+            if timeouts.is_none() {
+                return Poll::Pending;
+            }
+            self.kept = true;
             self.progress = now();
             self.stalled = if self.refused { self.progress } else { NEVER };
         }
@@ -282,7 +293,7 @@ impl Timer {
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if now() >= deadline {
+            if Instant::now() >= instant {
                 return Poll::Ready(timeout);
             }
             sleep.as_mut().reset(instant);
@@ -292,8 +303,8 @@ impl Timer {
 
 /// No time, or no end of it.
 const NEVER: i64 = i64::MAX;
-/// The longest time that is told from no end, in nanoseconds: tokio's clock ends before `NEVER`.
-const LONGEST: i64 = 30 * 365 * 24 * 3600 * 1_000_000_000;
+/// Where a clock can be relied on to go.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Where the channels' clock has its zero.
 fn zero() -> Instant {
@@ -308,8 +319,11 @@ fn now() -> i64 {
 }
 
 fn instant(time: i64) -> Instant {
-    let distance = Duration::from_nanos(time.unsigned_abs().min(LONGEST.unsigned_abs()));
-    if time < 0 { zero() - distance } else { zero() + distance }
+    let distance = Duration::from_nanos(time.unsigned_abs());
+    let instant =
+        if time < 0 { zero().checked_sub(distance) } else { zero().checked_add(distance) };
+    // Some systems' clocks end before `NEVER`.
+    instant.unwrap_or_else(|| Instant::now() + FAR)
 }
 
 fn nanos(time: Duration) -> i64 {

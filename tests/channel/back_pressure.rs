@@ -2,7 +2,7 @@
 
 use asynchat::{Channel, Event, producer};
 
-use crate::support::{Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, settle};
+use crate::support::{Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, settle, wait};
 
 fn channel(high: usize, low: usize) -> (Channel<Socket>, Peer) {
     let (socket, peer) = pipe();
@@ -140,4 +140,22 @@ async fn marks_that_are_equal_do_not_spin() {
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("12345".into()));
     channel.push("0123456789").unwrap();
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_of_nothing_is_a_mark_of_one_byte() {
+    let (mut channel, peer) = channel(0, 0);
+    channel.push("x").unwrap();
+    channel.flush().await.unwrap();
+    peer.send("a\n");
+    peer.close();
+    let handler = Scripted::new(|seen, control| {
+        if *seen == Seen::End {
+            control.push("y").unwrap();
+            return wait(tokio::task::yield_now());
+        }
+        Then::Go
+    });
+    channel.run(handler).await;
+    assert_eq!(peer.output(), "xy");
 }

@@ -643,3 +643,104 @@ fn clocks_that_stopped_at_different_times_do_not_mix() {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_frame_without_a_deadline_waited_is_not_charged_to_the_next() {
+    // A count without a minimum rate, then a line.
+    let (socket, peer) = pipe();
+    let timeouts = only(|timeouts| {
+        timeouts.frame = secs(10);
+        timeouts.write_stall = secs(60);
+    });
+    let mut channel = timed(2, timeouts, socket);
+    let handler = Scripted::new(|seen, control| {
+        if *seen == Seen::End {
+            control.set_terminator(b"\n");
+        }
+        Then::Go
+    });
+    let start = Instant::now();
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    peer.send("a");
+    seconds(100).await;
+    peer.send("b");
+    seconds(50).await;
+    peer.send("head");
+    running.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 160);
+
+    // A line before there is a deadline, and one after.
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|timeouts| timeouts.write_stall = secs(60)), socket);
+    let handler = Scripted::new(|seen, control| {
+        if *seen == Seen::End {
+            let mut timeouts = control.timeouts();
+            timeouts.frame = secs(10);
+            control.set_timeouts(timeouts);
+        }
+        Then::Go
+    });
+    let start = Instant::now();
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    peer.send("a");
+    seconds(100).await;
+    peer.send("b\nhead");
+    running.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 110);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_ends_without_a_read_is_not_charged_to_the_next() {
+    for discard in [false, true] {
+        let (socket, peer) = pipe();
+        let mut channel = timed(b"\r\n", only(|timeouts| timeouts.frame = secs(10)), socket);
+        peer.send("\r");
+        tokio::time::timeout(Duration::from_secs(9), channel.next()).await.unwrap_err();
+        if discard {
+            channel.discard_buffers();
+        } else {
+            channel.set_terminator(b"\r");
+            assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+        }
+        tokio::time::timeout(Duration::from_secs(100), channel.next()).await.unwrap_err();
+        peer.send("x");
+        let start = Instant::now();
+        assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("x".into()));
+        channel.next().await.unwrap().unwrap_err();
+        assert_eq!(start.elapsed().as_secs(), 10, "{discard}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_linger_is_a_linger() {
+    let (socket, peer) = pipe();
+    let longest = only(|timeouts| timeouts.linger = Some(Duration::MAX));
+    let mut channel = timed(b"\n", longest, socket);
+    let closing = tokio::spawn(async move { channel.close().await });
+    settle().await;
+    assert!(peer.is_shut_down() && !closing.is_finished());
+    peer.close();
+    closing.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_beyond_tokios_clock_is_waited_for() {
+    let (socket, _peer) = pipe();
+    let century = only(|timeouts| timeouts.idle = secs(u32::MAX.into()));
+    let (timeout, after) = until_timeout(timed(b"\n", century, socket)).await;
+    assert_eq!((timeout, after), (Some(Timeout::Idle), u32::MAX.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_is_counted_from_the_last_byte_though_nothing_was_waited_for() {
+    let (socket, peer) = pipe();
+    peer.send("a\n");
+    let mut channel = timed(b"\n", only(|timeouts| timeouts.idle = secs(10)), socket);
+    for _ in 0..2 {
+        channel.next().await.unwrap().unwrap();
+    }
+    seconds(9).await;
+    let start = Instant::now();
+    channel.next().await.unwrap().unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 1);
+}

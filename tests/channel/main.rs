@@ -8,6 +8,7 @@ mod deadlines;
 mod dispatch;
 mod handles;
 mod pulling;
+mod shutdown;
 #[path = "../support/channel.rs"]
 mod support;
 mod traits;

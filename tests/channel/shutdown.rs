@@ -1,0 +1,153 @@
+//! The signal of `run_until`: whenever it comes, nothing that comes behind is dispatched.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use asynchat::{Channel, Chunk, CloseReason, Control, Handler, Limit};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::support::{
+    Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, settle, wait,
+};
+
+fn piped(peer_sends: &str) -> (Socket, Peer) {
+    let (socket, peer) = pipe();
+    peer.send(peer_sends);
+    (socket, peer)
+}
+
+type Running = JoinHandle<CloseReason<&'static str>>;
+
+fn run<F>(mut channel: Channel<Socket>, act: F) -> (oneshot::Sender<()>, Log, Running)
+where
+    F: FnMut(&Seen, &mut Control<'_>) -> Then + Send + 'static,
+{
+    let (stop, stopped) = oneshot::channel();
+    let handler = Scripted::new(act);
+    let log = handler.log.clone();
+    let signal = async { drop(stopped.await) };
+    let running = tokio::spawn(async move { channel.run_until(handler, signal).await.1 });
+    (stop, log, running)
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_seen_before_input_that_was_buffered_before_the_run() {
+    let (socket, _peer) = piped("a\nb\nc\nd\n");
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    for _ in 0..2 {
+        channel.next().await.unwrap().unwrap();
+    }
+    let handler = Scripted::new(|_, _| Then::Go);
+    let (handler, reason) = channel.run_until(handler, std::future::ready(())).await;
+    assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+    assert_eq!(handler.log.seen(), [Seen::Closed("closed".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_seen_under_back_pressure() {
+    let (socket, peer) = piped("a\nb\nc\nd\n");
+    peer.take(0);
+    let builder = Channel::builder(b"\n").high_water_mark(10).low_water_mark(0);
+    let (stop, log, running) = run(builder.timeouts(patient()).build(socket), |seen, control| {
+        if matches!(seen, Seen::Data(_)) {
+            control.push("x".repeat(100)).unwrap();
+        }
+        Then::Go
+    });
+    settle().await;
+    assert_eq!(log.seen(), [data("a")]);
+    stop.send(()).unwrap();
+    for _ in 0..4 {
+        peer.take_more(100);
+        seconds(1).await;
+    }
+    running.await.unwrap();
+    assert_eq!(log.seen(), [data("a"), Seen::End, Seen::Closed("closed".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_seen_though_a_callback_becomes_ready_at_the_same_time() {
+    let (socket, _peer) = piped("a\nb\nc\nd\n");
+    let (go, gone) = oneshot::channel::<()>();
+    let mut gone = Some(gone);
+    let channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    let (stop, log, running) = run(channel, move |seen, _| match gone.take() {
+        Some(gone) if *seen == Seen::End => wait(async { drop(gone.await) }),
+        other => {
+            gone = other;
+            Then::Go
+        }
+    });
+    settle().await;
+    stop.send(()).unwrap();
+    go.send(()).unwrap();
+    running.await.unwrap();
+    assert_eq!(log.seen(), [data("a"), Seen::End, Seen::Closed("closed".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_told_when_a_skipped_frame_ends() {
+    let (socket, peer) = piped("abcdef");
+    let builder = Channel::builder(b"\n").limit(Limit::Skip(2)).timeouts(patient());
+    let (stop, _, running) = run(builder.build(socket), |_, _| Then::Go);
+    settle().await;
+    stop.send(()).unwrap();
+    settle().await;
+    assert!(!running.is_finished());
+    peer.send("\n");
+    settle().await;
+    assert!(peer.is_shut_down());
+    running.await.unwrap();
+}
+
+/// Counts frames.
+struct Count(Arc<AtomicUsize>);
+
+impl Handler for Count {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.0.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_busy_peer_does_not_hide_it() {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    // Each read ends within a terminator: there is always something left.
+    let mut channel = Channel::builder(b"\r\n").read_size(3).build(server);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let count = Arc::new(AtomicUsize::new(0));
+    let handler = Count(count.clone());
+    let signal = async { drop(stopped.await) };
+    let running = tokio::spawn(async move { channel.run_until(handler, signal).await.1 });
+    client.write_all(b"x\r").await.unwrap();
+    let mut stop = Some(stop);
+    let mut before = 0;
+    for round in 0..200 {
+        if client.write_all(&b"\nx\r".repeat(1000)).await.is_err() || running.is_finished() {
+            break;
+        }
+        tokio::task::yield_now().await;
+        if round == 50 {
+            before = count.load(Relaxed);
+            stop.take().unwrap().send(()).unwrap();
+        }
+    }
+    drop(client);
+    running.await.unwrap();
+    let behind = count.load(Relaxed) - before;
+    assert!(before > 0 && behind < 1000, "{behind} frames behind the signal");
+}

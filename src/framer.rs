@@ -195,7 +195,14 @@ impl Framer {
 
     #[inline(never)]
     fn next_on<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
-        let step = self.step_elsewhere(input, false);
+        let counted = match self.state {
+            State::Counted => self.step_count(input),
+            _ => None,
+        };
+        let step = match counted {
+            Some(step) => step,
+            None => self.step_on(input, false),
+        };
         self.event(input, step)
     }
 
@@ -389,12 +396,6 @@ impl Framer {
 
     #[inline(never)]
     fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
-        self.step_elsewhere(input, eof)
-    }
-
-    /// The step where `step_hit` did not do.
-    #[inline(always)]
-    fn step_elsewhere(&mut self, input: &[u8], eof: bool) -> Step {
         match self.state {
             State::Direct if !eof => return self.step_miss::<false>(input),
             State::Widening => {

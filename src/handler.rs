@@ -281,6 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             run.look().await;
             loop {
                 if !self.ended {
+                    // Most frames are there already, and take the short way.
                     let at_once = match run.shutdown {
                         Shutdown::Wanted => None,
                         _ => self.frame_at_once(),
@@ -315,8 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                         run.poll_signal(cx);
                         self.poll_owed(cx)
                     });
-                    let owed = owed.await;
-                    if !owed.map_err(CloseReason::Error)? {
+                    if !owed.await.map_err(CloseReason::Error)? {
                         self.take_wish()?;
                         continue;
                     }
@@ -445,6 +445,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         if control.discard {
             self.discarded();
         }
+        run.look().await;
         Ok(())
     }
 

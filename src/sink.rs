@@ -217,7 +217,7 @@ impl<T, E> ProducerSink<T, E> {
         self.output.high_water_mark()
     }
 
-    /// Sets the number of queued bytes from which [`ready`](Self::ready) waits, up to 4 GiB.
+    /// Sets the number of queued bytes from which [`ready`](Self::ready) waits, from 1 to 4 GiB.
     pub fn set_high_water_mark(&mut self, bytes: usize) {
         self.output.set_high_water_mark(bytes);
     }

@@ -628,20 +628,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     fn poll_output_only(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        loop {
-            // What other tasks push then waits.
-            let full = self.shared().output.is_full();
-            if self.poll_handle(cx) == HandleState::Aborted {
-                self.abort();
-            }
-            if self.phase == Phase::Closed {
-                return Poll::Ready(Err(ChannelError::Closed));
-            }
-            match self.poll_output(cx)? {
-                Poll::Ready(()) if full => {}
-                Poll::Ready(()) => return Poll::Ready(Ok(())),
-                Poll::Pending => return self.poll_deadline(cx, Owed::Nothing),
-            }
+        if self.phase == Phase::Closed {
+            return Poll::Ready(Err(ChannelError::Closed));
+        }
+        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match poll_outgoing(&mut self.io, &mut self.timer, shared, cx) {
+            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+            Ok(Poll::Pending) => self.poll_deadline(cx, Owed::Nothing),
+            Err(Stop::Aborted) => Poll::Ready(Err(self.fail(ChannelError::Closed))),
+            Err(Stop::Failed(error)) => Poll::Ready(Err(self.fail(error))),
         }
     }
 
@@ -875,6 +870,43 @@ pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
     let result = output.poll_flush(cx, Pin::new(&mut meter));
     meter.report(timer, result.is_ready());
     result
+}
+
+/// Takes what other tasks push, and writes and flushes what the writer takes. This may be the end.
+pub(crate) fn poll_outgoing<S: AsyncWrite + Unpin>(
+    io: &mut S,
+    timer: &mut Timer,
+    shared: &mut Shared,
+    cx: &mut Context<'_>,
+) -> Result<Poll<()>, Stop> {
+    loop {
+        // What other tasks push then waits.
+        let full = shared.output.is_full();
+        if shared.is_aborted() || take_pushed(shared, cx) == HandleState::Aborted {
+            return Err(Stop::Aborted);
+        }
+        match poll_flush(&mut shared.output, io, timer, cx) {
+            Poll::Ready(Ok(())) if full => {}
+            Poll::Ready(Err(error)) => return Err(Stop::Failed(error.into())),
+            Poll::Ready(Ok(())) => return Ok(Poll::Ready(())),
+            Poll::Pending => return Ok(Poll::Pending),
+        }
+    }
+}
+
+/// Why there is no going on, for whoever waits for something else meanwhile.
+pub(crate) enum Stop {
+    Aborted,
+    Failed(ChannelError),
+}
+
+impl<E> From<Stop> for CloseReason<E> {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Aborted => CloseReason::Aborted,
+            Stop::Failed(error) => CloseReason::Error(error),
+        }
+    }
 }
 
 /// Bytes to be kept: a share of the input if there are many, else a copy that keeps nothing else.

@@ -9,13 +9,13 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::FramedRead;
 
-use crate::channel::{HANDLE_CAPACITY, Shared, lock, take_pushed};
+use crate::channel::{HANDLE_CAPACITY, Shared, lock, poll_outgoing, take_pushed};
 use crate::close::{ChannelError, CloseReason};
 use crate::codec::{CodecError, TerminatorCodec};
 use crate::control::{Access, Chunk, Control};
 use crate::event::Event;
 use crate::handle::HandleState;
-use crate::handler::{Callback, Handler, attend, poll_outgoing};
+use crate::handler::{Callback, Handler, attend};
 use crate::queue::Output;
 use crate::sink::ProducerSink;
 use crate::timer::{Timeouts, Timer};
@@ -166,9 +166,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
             Poll::Pending => {
                 // The input is drained: now is the time to flush.
                 match poll_outgoing(self.writer, &mut self.timer, shared, cx) {
-                    Some(stop) => Poll::Ready(Err(stop.into())),
-                    None if !shared.output.is_open() => Poll::Ready(Err(CloseReason::Done)),
-                    None => Poll::Pending,
+                    Err(stop) => Poll::Ready(Err(stop.into())),
+                    Ok(_) if !shared.output.is_open() => Poll::Ready(Err(CloseReason::Done)),
+                    Ok(_) => Poll::Pending,
                 }
             }
         }
@@ -202,8 +202,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         let mut control = Control::new(framer, Access::Shared(shared), buffered);
         attend(pin!(callback.call(handler, &mut control)), |cx| {
             match poll_outgoing(writer, timer, &mut lock(shared), cx) {
-                Some(stop) => Poll::Ready(stop),
-                None => Poll::Pending,
+                Err(stop) => Poll::Ready(stop),
+                Ok(_) => Poll::Pending,
             }
         })
         .await?;

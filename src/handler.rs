@@ -5,11 +5,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::channel::{Channel, Shared, Split, lock, poll_flush, take_pushed};
+use crate::channel::{Channel, Shared, Split, Stop, lock, poll_outgoing};
 use crate::close::{ChannelError, CloseReason};
 use crate::control::{Access, Chunk, Control};
 use crate::framer::Step;
-use crate::handle::HandleState;
 use crate::timer::{Owed, Timeout, Timer};
 use crate::trace;
 
@@ -566,21 +565,6 @@ impl<F: Future<Output = ()>> Run<'_, F> {
     }
 }
 
-/// Why a callback was not waited for any longer.
-pub(crate) enum Stop {
-    Aborted,
-    Failed(ChannelError),
-}
-
-impl<E> From<Stop> for CloseReason<E> {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Aborted => CloseReason::Aborted,
-            Stop::Failed(error) => CloseReason::Error(error),
-        }
-    }
-}
-
 /// What goes on while a callback waits: pushes of other tasks, writing, deadlines.
 pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
     io: &mut S,
@@ -588,31 +572,10 @@ pub(crate) fn poll_background<S: AsyncWrite + Unpin>(
     shared: &mut Shared,
     cx: &mut Context<'_>,
 ) -> Poll<Stop> {
-    if let Some(stop) = poll_outgoing(io, timer, shared, cx) {
+    if let Err(stop) = poll_outgoing(io, timer, shared, cx) {
         return Poll::Ready(stop);
     }
     let timeout = ready!(timer.poll(cx, &shared.timeouts, Owed::Nothing));
     trace::timed_out(timeout);
     Poll::Ready(Stop::Failed(ChannelError::Timeout(timeout)))
-}
-
-/// Takes what other tasks push, and writes what the writer takes. This may be the end.
-pub(crate) fn poll_outgoing<S: AsyncWrite + Unpin>(
-    io: &mut S,
-    timer: &mut Timer,
-    shared: &mut Shared,
-    cx: &mut Context<'_>,
-) -> Option<Stop> {
-    loop {
-        // What other tasks push then waits.
-        let full = shared.output.is_full();
-        if shared.is_aborted() || take_pushed(shared, cx) == HandleState::Aborted {
-            return Some(Stop::Aborted);
-        }
-        match poll_flush(&mut shared.output, io, timer, cx) {
-            Poll::Ready(Ok(())) if full => {}
-            Poll::Ready(Err(error)) => return Some(Stop::Failed(error.into())),
-            Poll::Ready(Ok(())) | Poll::Pending => return None,
-        }
-    }
 }

@@ -8,9 +8,9 @@
 #[cfg(feature = "serve")]
 use std::{fmt, future::Future, io};
 
-use crate::close::ChannelError;
-use crate::close::CloseReason;
-use crate::timer::Timeout;
+use crate::session::close::ChannelError;
+use crate::session::close::CloseReason;
+use crate::session::timer::Timeout;
 
 macro_rules! event {
     ($($argument:tt)*) => {

@@ -12,17 +12,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
-use crate::close::{ChannelError, CloseReason};
-use crate::control::{Access, Control};
-use crate::event::Event;
-use crate::framer::{Framer, Step};
-use crate::handle::{Handle, HandleState, Receiver};
-use crate::limit::Limit;
-use crate::pool;
-use crate::producer::Producer;
-use crate::queue::{Output, PushError, SinkError};
-use crate::terminator::Terminator;
-use crate::timer::{Owed, PackedTimeouts, Timeout, Timeouts, Timer};
+use crate::framing::event::Event;
+use crate::framing::framer::{Framer, Step};
+use crate::framing::limit::Limit;
+use crate::framing::terminator::Terminator;
+use crate::handler::control::{Access, Control};
+use crate::output::Producer;
+use crate::output::queue::{Output, PushError, SinkError};
+use crate::session::close::{ChannelError, CloseReason};
+use crate::session::handle::{Handle, HandleState, Receiver};
+use crate::session::pool;
+use crate::session::timer::{Owed, PackedTimeouts, Timeout, Timeouts, Timer};
 use crate::trace;
 
 /// One connection: framing in, producers out, limits, deadlines and an orderly close.

@@ -5,14 +5,14 @@ use std::{error, fmt};
 use bytes::Bytes;
 
 use crate::Payload;
-use crate::channel::{Shared, Wish, keep, lock};
-use crate::framer::Framer;
-use crate::handle::Handle;
-use crate::limit::Limit;
-use crate::producer::Producer;
-use crate::queue::PushError;
-use crate::terminator::Terminator;
-use crate::timer::Timeouts;
+use crate::framing::framer::Framer;
+use crate::framing::limit::Limit;
+use crate::framing::terminator::Terminator;
+use crate::output::Producer;
+use crate::output::queue::PushError;
+use crate::session::channel::{Shared, Wish, keep, lock};
+use crate::session::handle::Handle;
+use crate::session::timer::Timeouts;
 
 /// Some bytes of a frame, lent to a [`Handler`](crate::Handler). It derefs to `[u8]`, is never empty, and
 /// holds no byte of a terminator.

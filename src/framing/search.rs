@@ -19,7 +19,7 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, Input, MatchKind};
 use wide::{CmpEq, i8x16};
 
-use crate::terminator::{Delimiter, DelimiterKind, Terminator};
+use crate::framing::terminator::{Delimiter, DelimiterKind, Terminator};
 
 /// What a search says of `input[start..]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::{fmt, iter, mem, str};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::codec::{CodecError, reserve};
-use crate::framer::{Framer, Step};
-use crate::limit::{Limit, OverlongError};
-use crate::search::{Found, Scanner};
-use crate::terminator::{Delimiter, DelimiterSet, Terminator};
+use crate::codec::terminator::{CodecError, reserve};
+use crate::framing::framer::{Framer, Step};
+use crate::framing::limit::{Limit, OverlongError};
+use crate::framing::search::{Found, Scanner};
+use crate::framing::terminator::{Delimiter, DelimiterSet, Terminator};
 
 /// A codec of whole frames: lines, for one, but with any delimiter, with a limit that does not end the
 /// stream, and without a copy.

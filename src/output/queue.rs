@@ -28,7 +28,7 @@ use std::{error, fmt};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use crate::{Payload, producer::Producer};
+use crate::{Payload, output::Producer};
 
 /// Bytes, producers and perhaps a close, waiting to be written.
 pub(crate) struct Output {

@@ -9,16 +9,16 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::FramedRead;
 
-use crate::channel::{HANDLE_CAPACITY, Shared, lock, poll_outgoing, take_pushed};
-use crate::close::{ChannelError, CloseReason};
 use crate::codec::{CodecError, TerminatorCodec};
-use crate::control::{Access, Chunk, Control};
-use crate::event::Event;
-use crate::handle::HandleState;
-use crate::handler::{Callback, Handler, attend};
-use crate::queue::Output;
-use crate::sink::ProducerSink;
-use crate::timer::{Timeouts, Timer};
+use crate::framing::event::Event;
+use crate::handler::control::{Access, Chunk, Control};
+use crate::handler::handler::{Callback, Handler, attend};
+use crate::output::queue::Output;
+use crate::output::sink::ProducerSink;
+use crate::session::channel::{HANDLE_CAPACITY, Shared, lock, poll_outgoing, take_pushed};
+use crate::session::close::{ChannelError, CloseReason};
+use crate::session::handle::HandleState;
+use crate::session::timer::{Timeouts, Timer};
 
 /// Drives a handler from the two halves of a connection that a service already has: the events of a
 /// `FramedRead`, and a [`ProducerSink`] for what the handler pushes.

@@ -7,7 +7,7 @@ use futures_sink::Sink;
 use tokio::io::AsyncWrite;
 use tokio_util::codec::{Encoder, FramedWrite};
 
-use crate::queue::Output;
+use crate::output::queue::Output;
 use crate::{Payload, Producer, PushError, SinkError};
 
 /// A queue of bytes and producers in front of a [`FramedWrite`].

@@ -3,10 +3,10 @@ use std::{error, fmt, io};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::event::Event;
-use crate::framer::{Framer, Step};
-use crate::limit::{Limit, OverlongError};
-use crate::terminator::Terminator;
+use crate::framing::event::Event;
+use crate::framing::framer::{Framer, Step};
+use crate::framing::limit::{Limit, OverlongError};
+use crate::framing::terminator::Terminator;
 
 /// A codec that yields chunks and terminators as they come, and whose terminator can be switched while
 /// the stream runs.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::{error, fmt};
 
-use crate::search::{Automaton, Needle, SharedSuffix};
+use super::search::{Automaton, Needle, SharedSuffix};
 
 /// What ends the current frame.
 ///

@@ -1,8 +1,8 @@
 use std::{error, fmt, io};
 
-use crate::limit::OverlongError;
-use crate::queue::SinkError;
-use crate::timer::Timeout;
+use crate::framing::limit::OverlongError;
+use crate::output::queue::SinkError;
+use crate::session::timer::Timeout;
 
 /// How a connection ended.
 #[derive(Debug)]

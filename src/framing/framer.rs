@@ -1,10 +1,10 @@
 #[cfg(feature = "tokio")]
 use std::ops::Range;
 
-use crate::event::Event;
-use crate::limit::{Limit, OverlongError};
-use crate::search::{Direct, Found, Scanner};
-use crate::terminator::Terminator;
+use crate::framing::event::Event;
+use crate::framing::limit::{Limit, OverlongError};
+use crate::framing::search::{Direct, Found, Scanner};
+use crate::framing::terminator::Terminator;
 
 /// The framing itself, without any I/O: bytes in, lent events out.
 ///

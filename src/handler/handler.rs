@@ -5,11 +5,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::channel::{Channel, Shared, Split, Stop, lock, poll_outgoing};
-use crate::close::{ChannelError, CloseReason};
-use crate::control::{Access, Chunk, Control};
-use crate::framer::Step;
-use crate::timer::{Owed, Timeout, Timer};
+use crate::framing::framer::Step;
+use crate::handler::control::{Access, Chunk, Control};
+use crate::session::channel::{Channel, Shared, Split, Stop, lock, poll_outgoing};
+use crate::session::close::{ChannelError, CloseReason};
+use crate::session::timer::{Owed, Timeout, Timer};
 use crate::trace;
 
 /// What a protocol does with its frames: asynchat's callbacks, driven by [`Channel::run`].

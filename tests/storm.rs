@@ -404,7 +404,7 @@ async fn handled(
         CloseReason::Done => "closed",
         CloseReason::Aborted => "aborted",
         CloseReason::Handler("failed") => "failed",
-        CloseReason::Error(ChannelError::Overlong(_)) => "overlong",
+        CloseReason::Overlong(_) => "overlong",
         other => panic!("{other:?}"),
     };
     let mut log = handler.log.seen();

@@ -203,8 +203,8 @@ impl Session {
             let length = Length::Known(text.len() as u64);
             let mut head = response::Head::new(refusal.status, TEXT, length);
             head.field("Connection", "close");
-            let _ = control.push(head.finish());
-            let _ = control.push(text);
+            control.push(head.finish());
+            control.push(text);
         }
         Err(refusal)
     }
@@ -299,7 +299,7 @@ impl Session {
             return self.respond(request, head, Content::default(), control);
         };
         if request.expects_continue {
-            let _ = control.push("HTTP/1.1 100 Continue\r\n\r\n");
+            control.push("HTTP/1.1 100 Continue\r\n\r\n");
         }
         let keep_alive = self.keeps_alive(request);
         head.connection(request, keep_alive);

@@ -23,7 +23,7 @@ async fn the_queue_is_bounded_by_the_mark_and_what_one_callback_pushes() {
     peer.take(0);
     peer.send("abc\n".repeat(10_000));
     let handler = Scripted::new(move |_, control| {
-        control.push(vec![b'x'; PUSH]).unwrap();
+        control.try_push(vec![b'x'; PUSH]).unwrap();
         // Asked in the callback, when the queue is at its longest.
         assert!(control.queued_bytes() < HIGH + PUSH, "{}", control.queued_bytes());
         Then::Go
@@ -43,7 +43,7 @@ async fn the_queue_is_bounded_by_the_mark_and_what_one_callback_pushes() {
 fn echo(mut channel: Channel<Socket>) -> (Log, tokio::task::JoinHandle<()>) {
     let handler = Scripted::new(|seen, control| {
         if let Seen::Data(text) = seen {
-            control.push(text.clone()).unwrap();
+            control.try_push(text.clone()).unwrap();
         }
         Then::Go
     });
@@ -120,7 +120,7 @@ async fn queued_producers_weigh_against_the_mark() {
     let counter = counting.clone();
     let handler = Scripted::new(move |_, control| {
         let waiting = producer::once(std::future::pending::<std::io::Result<&str>>());
-        control.push_with_producer(waiting).unwrap();
+        control.try_push_with_producer(waiting).unwrap();
         queued += 1;
         counter.store(queued, std::sync::atomic::Ordering::Relaxed);
         Then::Go
@@ -151,7 +151,7 @@ async fn a_mark_of_nothing_is_a_mark_of_one_byte() {
     peer.close();
     let handler = Scripted::new(|seen, control| {
         if *seen == Seen::End {
-            control.push("y").unwrap();
+            control.try_push("y").unwrap();
             return wait(tokio::task::yield_now());
         }
         Then::Go

@@ -192,7 +192,7 @@ async fn a_close_while_a_callback_waits_lets_it_finish() {
             return Then::Go;
         }
         wait_then(tokio::time::sleep(secs(5).unwrap()), |control| {
-            assert_eq!(control.push("late").unwrap_err().0, "late");
+            assert_eq!(control.try_push("late").unwrap_err().0, "late");
         })
     });
     let log = handler.log.clone();
@@ -285,7 +285,7 @@ async fn an_abort_ends_a_channel_that_drains() {
         peer.send("\n");
         let handler = Scripted::new(move |seen, control| {
             if *seen == Seen::End {
-                control.push("never taken").unwrap();
+                control.try_push("never taken").unwrap();
                 if how == 0 {
                     control.close_when_done();
                 }

@@ -53,7 +53,7 @@ async fn it_is_seen_under_back_pressure() {
     let builder = Channel::builder(b"\n").high_water_mark(10).low_water_mark(0);
     let (stop, log, running) = run(builder.timeouts(patient()).build(socket), |seen, control| {
         if matches!(seen, Seen::Data(_)) {
-            control.push("x".repeat(100)).unwrap();
+            control.try_push("x".repeat(100)).unwrap();
         }
         Then::Go
     });

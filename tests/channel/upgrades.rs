@@ -46,7 +46,7 @@ async fn buffered_withheld_or_owed_input_refuses_with_everything_intact() {
         let error = channel.upgrade().await.unwrap_err();
         assert!(error.source().is_none());
         assert_eq!(peer.output(), "");
-        let mut channel = error.into_channel();
+        let mut channel = error.into_inner();
         assert_eq!(channel.queued_bytes(), 5);
         // It goes on.
         peer.send("\n");
@@ -85,7 +85,7 @@ async fn a_handler_upgrades_and_the_stream_is_given() {
         let running = tokio::spawn(async move {
             let handler = Scripted::new(move |seen, control| {
                 if matches!(seen, Seen::Data(_)) == in_collect {
-                    control.push("220\r\n").unwrap();
+                    control.try_push("220\r\n").unwrap();
                     control.upgrade().unwrap();
                 }
                 Then::Go
@@ -117,8 +117,8 @@ async fn a_handler_is_refused_while_input_is_behind_and_goes_on() {
             if *seen == Seen::End && !asked {
                 asked = true;
                 let refused = control.upgrade().unwrap_err();
-                assert_eq!(refused.bytes(), bytes);
-                control.push("554\r\n").unwrap();
+                assert_eq!(refused.pending_input(), bytes);
+                control.try_push("554\r\n").unwrap();
             }
             Then::Go
         });
@@ -136,7 +136,7 @@ async fn an_upgrade_that_cannot_write_ends_with_the_cause() {
     let running = tokio::spawn(async move {
         let handler = Scripted::new(|seen, control| {
             if *seen == Seen::End {
-                control.push("220\r\n").unwrap();
+                control.try_push("220\r\n").unwrap();
                 control.upgrade().unwrap();
             }
             Then::Go
@@ -146,7 +146,7 @@ async fn an_upgrade_that_cannot_write_ends_with_the_cause() {
     settle().await;
     peer.reset();
     let reason = running.await.unwrap();
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Io(_))), "{reason:?}");
+    assert!(matches!(reason, CloseReason::Io(_)), "{reason:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -151,7 +151,9 @@ fn pull(builder: &ChannelBuilder, input: &[u8]) -> u64 {
         match event.expect("well-formed") {
             Event::Chunk(chunk) => tally.chunk(&chunk),
             Event::Terminator => tally.end(),
-            Event::Overlong | Event::Truncated => unreachable!("short and whole frames"),
+            Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                unreachable!("short and whole frames")
+            }
         }
     });
     tally.sum()
@@ -168,7 +170,9 @@ fn framer(end: &[u8], input: &[u8], window: &mut Window) -> u64 {
             match event {
                 Event::Chunk(chunk) => tally.chunk(chunk),
                 Event::Terminator => tally.end(),
-                Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
+                Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                    unreachable!("no limit, no end")
+                }
             }
         }
         window.consume(framer.take_consumed());

@@ -17,7 +17,9 @@ pub fn framer(terminator: Terminator, input: &[u8], read: usize, window: &mut Wi
             match event {
                 Event::Chunk(chunk) => tally.chunk(chunk),
                 Event::Terminator => tally.end(),
-                Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
+                Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                    unreachable!("no limit, no end")
+                }
             }
         }
         window.consume(framer.take_consumed());
@@ -32,7 +34,9 @@ pub fn terminator_codec(terminator: Terminator, reader: Reader<'_>) -> u64 {
         match event.expect("no limit") {
             Event::Chunk(chunk) => tally.chunk(&chunk),
             Event::Terminator => tally.end(),
-            Event::Overlong | Event::Truncated => unreachable!("no limit, whole frames"),
+            Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                unreachable!("no limit, whole frames")
+            }
         }
     });
     tally.sum()

@@ -1,13 +1,14 @@
 //! One byte at a time.
 
-use asynchat::{Frame, FrameCodec, Terminator};
+use asynchat::{Frame, FrameCodec};
+use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window};
-use asynchat_benches::lines::lines_codec;
-use asynchat_benches::{Bench, Tally, input};
+use asynchat_benches::lines::{Lines, lines_codec};
+use asynchat_benches::ours::{self, Frames, delimiter};
+use asynchat_benches::{Bench, Tally};
 use bytes::BytesMut;
+use memchr::memmem;
 use tokio_util::codec::{Decoder, LinesCodec};
-
-use crate::ours;
 
 /// The longest proper border of each prefix of the needle, itself included: what the automaton falls
 /// back to.
@@ -86,74 +87,86 @@ fn bare_automaton(needle: &[u8], borders: &[usize], input: &[u8]) -> u64 {
 }
 
 pub fn periodic(bench: &mut Bench) {
-    let size = bench.size(1 << 20, 1 << 15);
-    let Some(row) = bench.row("4 KiB periodic terminator, bytewise") else {
-        return;
-    };
-    let mut needle = vec![b'a'; 4096];
-    needle[4095] = b'b';
-    let mut input = vec![b'a'; size];
-    input.push(b'b');
-    let mut tally = Tally::default();
-    tally.frame(&input[..input.len() - needle.len()]);
-    let borders = borders(&needle);
-    let (mut window, mut other) = (Window::new(READ), Window::new(READ));
-    row.work(input.len(), input.len())
-        .expect(tally.sum())
-        .with("Framer", || {
-            let end = Terminator::try_from(&*needle).expect("not empty");
-            ours::framer(end, &input, 1, &mut window)
-        })
-        .against("an automaton", 1.3, 1.1, || automaton(&needle, &borders, &input, &mut other))
-        .beside("an automaton without a buffer", || bare_automaton(&needle, &borders, &input))
-        .run();
-}
-
-pub fn frames(bench: &mut Bench) {
     let size = bench.size(1 << 18, 1 << 14);
-    if let Some(row) = bench.row("lines, whole frames, bytewise") {
-        let input = input::lines(size, b"\n");
-        row.work(input.len(), input.len())
-            .with("FrameCodec", || {
-                ours::frame_codec(FrameCodec::lf(), Reader::dribbling(&input, 1))
-            })
-            .against("LinesCodec", 0.65, 0.50, || lines_codec(Reader::dribbling(&input, 1), READ))
-            .run();
-    }
-    if let Some(row) = bench.row("CRLF lines, whole frames, bytewise") {
-        let input = input::lines(size, b"\r\n");
-        row.work(input.len(), input.len())
-            .with("FrameCodec", || {
-                ours::frame_codec(FrameCodec::crlf(), Reader::dribbling(&input, 1))
-            })
-            .against("LinesCodec", 0.65, 0.50, || lines_codec(Reader::dribbling(&input, 1), READ))
-            .run();
-    }
-}
-
-/// What the decoders do of it, without what reads and polls.
-pub fn decoders(bench: &mut Bench) {
-    let size = bench.size(1 << 18, 1 << 14);
-    for (name, end, codec) in [
-        ("lines, whole frames, bytewise, decode alone", &b"\n"[..], FrameCodec::lf()),
-        ("CRLF lines, whole frames, bytewise, decode alone", b"\r\n", FrameCodec::crlf()),
+    type Part = fn() -> Vec<u8>;
+    for (called, needle, part) in [
+        (
+            "a..ab in a..",
+            (|| [&[b'a'; 4095][..], b"b"].concat()) as Part,
+            (|| vec![b'a']) as Part,
+        ),
+        (
+            "ba..a in (ba..)..",
+            || [b"b", &[b'a'; 4095][..]].concat(),
+            || [b"b", &[b'a'; 4094][..]].concat(),
+        ),
+        ("(ab)..ac in (ab)..", || [&b"ab".repeat(2047)[..], b"ac"].concat(), || b"ab".to_vec()),
     ] {
-        let Some(row) = bench.row(name) else { continue };
-        let input = input::lines(size, end);
-        row.work(input.len(), input.len())
-            .with("FrameCodec", || {
-                decode(codec.clone(), &input, |tally, frame| match frame {
+        let Some(row) = bench.row(&format!("4 KiB delimiter, by 1 byte, {called}")) else {
+            continue;
+        };
+        let needle = needle();
+        let mut input: Vec<u8> = part().into_iter().cycle().take(size).collect();
+        input.extend_from_slice(&needle);
+        let mut tally = Tally::default();
+        let end = memmem::find(&input, &needle).expect("it is there");
+        tally.frame(&input[..end]);
+        input.truncate(end + needle.len());
+        let borders = borders(&needle);
+        let (mut window, mut other) = (Window::new(READ), Window::new(READ));
+        let (end, plain) = (delimiter(&needle), ours::plain(delimiter(&needle)));
+        row.work(input.len(), "byte", input.len())
+            .expect(tally.sum())
+            .ours("Framer, events", || {
+                ours::framer(Frames::default(), end.clone(), &input, 1, &mut window)
+            })
+            .goal("an automaton", 1.3)
+            .ours("Channel, Handler", || {
+                ours::handler(Frames::default(), &plain, Reader::dribbling(&input, 1))
+            })
+            .peer("an automaton", || automaton(&needle, &borders, &input, &mut other))
+            .peer("an automaton without a buffer", || bare_automaton(&needle, &borders, &input))
+            .run();
+    }
+}
+
+pub fn lines(bench: &mut Bench) {
+    let size = bench.size(1 << 18, 1 << 14);
+    type Codec = fn() -> FrameCodec;
+    for (ending, end, codec) in
+        [("LF", &b"\n"[..], FrameCodec::lf as Codec), ("CRLF", b"\r\n", FrameCodec::crlf)]
+    {
+        let Some(row) = bench.row(&format!("lines by 1 byte, {ending}")) else { continue };
+        let lines = Lines::new(size, end, Shape::Random);
+        let input = &*lines.input;
+        let reader = || Reader::dribbling(input, 1);
+        let plain = ours::plain(delimiter(end));
+        let mut window = Window::new(READ);
+        row.work(input.len(), "byte", input.len())
+            .expect(lines.checksum)
+            .ours("Framer, events", || {
+                ours::framer(Frames::default(), delimiter(end), input, 1, &mut window)
+            })
+            .goal("LinesCodec", 0.90)
+            .ours("FrameCodec", || ours::frame_codec(codec(), reader()))
+            .goal("LinesCodec", 0.60)
+            .ours("FrameCodec, decode alone", || {
+                decode(codec(), input, |tally, frame| match frame {
                     Frame::Complete(frame) => tally.frame(&frame),
                     Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("whole frames"),
                 })
             })
-            .against("LinesCodec", 0.65, 0.50, || {
-                decode(LinesCodec::new(), &input, |tally, line| tally.frame(line.as_bytes()))
+            .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
+            .goal("LinesCodec", 1.2)
+            .peer("LinesCodec", || lines_codec(reader(), READ))
+            .peer("LinesCodec, decode alone", || {
+                decode(LinesCodec::new(), input, |tally, line| tally.frame(line.as_bytes()))
             })
             .run();
     }
 }
 
+/// What a decoder does of it, without what reads and polls.
 fn decode<D: Decoder>(mut codec: D, input: &[u8], each: impl Fn(&mut Tally, D::Item)) -> u64
 where
     D::Error: std::fmt::Debug,

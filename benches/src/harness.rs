@@ -28,7 +28,8 @@ const MOST_ROUNDS: usize = 301;
 ///
 /// - `--quick` runs small inputs a few times only, for the sake of the checksums. So does a run that is
 ///   not `cargo bench`'s.
-/// - `--only=COMPETITOR` runs one competitor alone, for a profiler.
+/// - `--row=ROW` runs the row of that name alone, `--only=COMPETITOR` that competitor of each row: for a
+///   profiler.
 /// - `--record=FILE` also appends each figure to a file, one a line: see [`Figure`].
 /// - `--list` runs nothing and prints what `--count` can count.
 /// - `--count` runs each competitor once to warm up and once inside [`counted`], on small inputs: for a
@@ -36,6 +37,7 @@ const MOST_ROUNDS: usize = 301;
 pub struct Bench {
     mode: Mode,
     filters: Vec<String>,
+    exactly: Option<String>,
     only: Option<String>,
     record: Option<String>,
     random: Random,
@@ -57,6 +59,7 @@ impl Bench {
         let mut bench = Bench {
             mode: Mode::Quick,
             filters: Vec::new(),
+            exactly: None,
             only: None,
             record: None,
             random: Random::new(1),
@@ -70,6 +73,7 @@ impl Bench {
                 ("--quick", _) => wanted = Some(Mode::Quick),
                 ("--list", _) => wanted = Some(Mode::List),
                 ("--count", _) => wanted = Some(Mode::Count),
+                (_, Some(("--row", name))) => bench.exactly = Some(name.to_owned()),
                 (_, Some(("--only", name))) => bench.only = Some(name.to_owned()),
                 (_, Some(("--record", file))) => bench.record = Some(file.to_owned()),
                 (flag, _) if flag.starts_with('-') => {}
@@ -95,8 +99,12 @@ impl Bench {
 
     /// Starts a row, unless the command line leaves it out.
     pub fn row<'a>(&'a mut self, name: &str) -> Option<Row<'a>> {
-        let wanted = self.filters.is_empty()
-            || self.filters.iter().any(|filter| name.contains(filter.as_str()));
+        let wanted = match &self.exactly {
+            Some(exactly) => name == exactly,
+            None => {
+                self.filters.is_empty() || self.filters.iter().any(|part| name.contains(&**part))
+            }
+        };
         wanted.then(|| Row {
             bench: self,
             name: name.to_owned(),
@@ -363,7 +371,11 @@ impl<'a> Row<'a> {
                     })
                     .collect(),
             };
-            print!("{} {:<56} {value:>16.3}", if figure.ours { '*' } else { ' ' }, figure.competitor);
+            print!(
+                "{} {:<56} {value:>16.3}",
+                if figure.ours { '*' } else { ' ' },
+                figure.competitor
+            );
             print!(" {:>7}", rate.map(|rate| format!("{rate:.0}")).unwrap_or_default());
             println!(" {:>7}", figure.ratio.map(|ratio| format!("{ratio:.3}")).unwrap_or_default());
             if self.bench.quick() {

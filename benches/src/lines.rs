@@ -3,8 +3,8 @@
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
 
-use crate::io::{READ, Reader, complete, drain};
 use crate::input::{self, Shape};
+use crate::io::{READ, Reader, complete, drain};
 use crate::{Row, Tally};
 
 /// Lines, and what is to come of them.

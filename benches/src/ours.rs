@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use asynchat::{
-    Channel, ChannelBuilder, Chunk, CloseReason, Control, Event, Frame, FrameCodec, Framer, Handler,
-    Limit, Terminator, TerminatorCodec, Timeouts,
+    Channel, ChannelBuilder, Chunk, CloseReason, Control, Event, Frame, FrameCodec, Framer,
+    Handler, Limit, Terminator, TerminatorCodec, Timeouts,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::FramedRead;

@@ -23,8 +23,8 @@ pub trait Aim {
 }
 
 macro_rules! aim {
-    ($($type:ty),*) => {$(
-        impl Aim for $type {
+    ($([$($generic:ident)?] $type:ty;)*) => {$(
+        impl$(<$generic>)? Aim for $type {
             #[inline]
             fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
                 <$type>::set_terminator(self, terminator);
@@ -38,7 +38,12 @@ macro_rules! aim {
     )*};
 }
 
-aim!(Framer, TerminatorCodec, Control<'_>, Channel<Connection<'_>>);
+aim! {
+    [] Framer;
+    [] TerminatorCodec;
+    [] Control<'_>;
+    [S] Channel<S>;
+}
 
 /// What a user does with what comes, whichever way it comes.
 pub trait Protocol {
@@ -52,8 +57,10 @@ pub trait Protocol {
     fn truncated(&self) {
         panic!("whole frames");
     }
+}
 
-    /// The checksum.
+/// What a protocol was told, as a checksum.
+pub trait Sum {
     fn sum(&self) -> u64;
 }
 
@@ -71,7 +78,9 @@ impl Protocol for Frames {
     fn end(&mut self, _: &mut impl Aim) {
         self.0.end();
     }
+}
 
+impl Sum for Frames {
     fn sum(&self) -> u64 {
         self.0.sum()
     }
@@ -83,7 +92,7 @@ pub fn delimiter(bytes: &[u8]) -> Terminator {
 }
 
 /// The events of a [`Framer`], over a buffer that is filled `read` bytes at a time.
-pub fn framer<P: Protocol>(
+pub fn framer<P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
     input: &[u8],
@@ -107,7 +116,7 @@ pub fn framer<P: Protocol>(
 }
 
 /// The same where the input lies in memory already, and nothing is copied.
-pub fn framer_in_place<P: Protocol>(
+pub fn framer_in_place<P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
     input: &[u8],
@@ -130,7 +139,7 @@ pub fn framer_in_place<P: Protocol>(
 }
 
 /// A [`TerminatorCodec`] through `FramedRead`: each chunk is a `Bytes`.
-pub fn terminator_codec<P: Protocol>(
+pub fn terminator_codec<P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
     reader: Reader<'_>,
@@ -203,7 +212,11 @@ pub fn plain(terminator: Terminator) -> ChannelBuilder {
 }
 
 /// A [`Channel`], pulled with `next`: each chunk is a `Bytes`.
-pub fn pulled<P: Protocol>(mut protocol: P, builder: &ChannelBuilder, reader: Reader<'_>) -> u64 {
+pub fn pulled<P: Protocol + Sum>(
+    mut protocol: P,
+    builder: &ChannelBuilder,
+    reader: Reader<'_>,
+) -> u64 {
     drain_with(builder.build(Connection(reader)), |channel, event| {
         match event.expect("well-formed") {
             Event::Chunk(chunk) => protocol.chunk(&chunk),
@@ -240,7 +253,7 @@ impl<P: Protocol + Send> Handler for Handled<P> {
 }
 
 /// A [`Channel`] that runs a [`Handler`].
-pub fn handler<P: Protocol + Send>(
+pub fn handler<P: Protocol + Sum + Send>(
     protocol: P,
     builder: &ChannelBuilder,
     reader: Reader<'_>,

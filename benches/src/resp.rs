@@ -12,7 +12,7 @@ use tokio_util::codec::{Decoder, FramedRead};
 
 use crate::input::{self, Shape};
 use crate::io::{READ, Reader, Window, drain};
-use crate::ours::{Aim, Protocol};
+use crate::ours::{Aim, Protocol, Sum};
 use crate::{Row, Tally};
 
 /// What ends a line.
@@ -28,10 +28,30 @@ fn number(so_far: usize, digits: &[u8]) -> Option<usize> {
     })
 }
 
+/// What is done with commands: told of each argument, in pieces.
+pub trait Arguments: Default {
+    fn chunk(&mut self, chunk: &[u8]);
+
+    /// The end of an argument, and whether it is the command's last.
+    fn end(&mut self, last: bool);
+}
+
+impl Arguments for Tally {
+    #[inline]
+    fn chunk(&mut self, chunk: &[u8]) {
+        self.chunk(chunk);
+    }
+
+    #[inline]
+    fn end(&mut self, _: bool) {
+        self.end();
+    }
+}
+
 /// Where in a command we are. Every piece may come in pieces.
 #[derive(Debug, Default)]
-struct Commands {
-    tally: Tally,
+struct Commands<T> {
+    to: T,
     at: At,
     arguments: usize,
     number: usize,
@@ -48,7 +68,7 @@ enum At {
     End,
 }
 
-impl Commands {
+impl<T: Arguments> Commands<T> {
     #[inline]
     fn line(&mut self, mut chunk: &[u8]) {
         if self.kind == 0 {
@@ -75,17 +95,30 @@ impl Commands {
     /// An argument has ended.
     #[inline]
     fn argument_end(&mut self) {
-        self.tally.end();
         self.arguments -= 1;
+        self.to.end(self.arguments == 0);
         self.at = if self.arguments == 0 { At::Array } else { At::Length };
     }
 }
 
 /// Commands whose arguments are counts of two bytes more: those are looked at by hand.
 #[derive(Debug, Default)]
-pub struct CountedIn(Commands);
+pub struct CountedIn<T = Tally>(Commands<T>);
 
-impl Protocol for CountedIn {
+impl<T> CountedIn<T> {
+    /// What the arguments went to.
+    pub fn to(&mut self) -> &mut T {
+        &mut self.0.to
+    }
+}
+
+impl Sum for CountedIn {
+    fn sum(&self) -> u64 {
+        self.0.to.sum()
+    }
+}
+
+impl<T: Arguments> Protocol for CountedIn<T> {
     #[inline]
     fn chunk(&mut self, chunk: &[u8]) {
         let commands = &mut self.0;
@@ -96,7 +129,7 @@ impl Protocol for CountedIn {
         let (argument, mut end) = chunk.split_at(n);
         commands.number -= n;
         if n > 0 {
-            commands.tally.chunk(argument);
+            commands.to.chunk(argument);
         }
         if end == CRLF {
             return;
@@ -125,21 +158,30 @@ impl Protocol for CountedIn {
             }
         }
     }
-
-    fn sum(&self) -> u64 {
-        self.0.tally.sum()
-    }
 }
 
 /// Commands whose arguments end at a terminator of its own, before which nothing may stand.
 #[derive(Debug, Default)]
-pub struct Verified(Commands);
+pub struct Verified<T = Tally>(Commands<T>);
 
-impl Protocol for Verified {
+impl<T> Verified<T> {
+    /// What the arguments went to.
+    pub fn to(&mut self) -> &mut T {
+        &mut self.0.to
+    }
+}
+
+impl Sum for Verified {
+    fn sum(&self) -> u64 {
+        self.0.to.sum()
+    }
+}
+
+impl<T: Arguments> Protocol for Verified<T> {
     #[inline]
     fn chunk(&mut self, chunk: &[u8]) {
         if self.0.at == At::Argument {
-            self.0.tally.chunk(chunk);
+            self.0.to.chunk(chunk);
         } else {
             self.0.line(chunk);
         }
@@ -165,10 +207,6 @@ impl Protocol for Verified {
                 aim.set_limit(Limit::Unlimited);
             }
         }
-    }
-
-    fn sum(&self) -> u64 {
-        self.0.tally.sum()
     }
 }
 
@@ -256,8 +294,8 @@ pub fn key_and_value(reader: Reader<'_>) -> u64 {
 }
 
 /// A `Bytes` for each argument, in a `Vec`.
-#[derive(Default)]
-struct VecOfBytes {
+#[derive(Debug, Default)]
+pub struct VecOfBytes {
     places: Vec<Range<usize>>,
 }
 

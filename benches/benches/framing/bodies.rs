@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use asynchat_benches::io::{READ, Reader, Window, complete, drain};
-use asynchat_benches::ours::{self, Aim, Frames, Protocol, delimiter};
+use asynchat_benches::ours::{self, Aim, Frames, Protocol, Sum, delimiter};
 use asynchat_benches::{Bench, Tally, input};
 use memchr::{memchr, memmem};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -46,7 +46,9 @@ impl Protocol for Bodies {
     fn truncated(&self) {
         assert!(!self.in_body && self.length == 0, "whole bodies");
     }
+}
 
+impl Sum for Bodies {
     fn sum(&self) -> u64 {
         self.tally.sum()
     }

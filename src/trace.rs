@@ -8,6 +8,7 @@
 #[cfg(feature = "serve")]
 use std::{fmt, future::Future, io};
 
+use crate::framing::limit::{FrameError, Limit};
 use crate::session::{CloseReason, Timeout, Traffic};
 
 macro_rules! event {
@@ -33,7 +34,13 @@ pub(crate) fn closed<E>(reason: &CloseReason<E>, traffic: Traffic) {
         CloseReason::Handler(_) => ("the handler failed", None),
         CloseReason::Io(error) => ("the stream failed", Some(error.kind())),
         CloseReason::Producer(error) => ("a producer failed", Some(error.kind())),
-        CloseReason::Overlong(_) => ("overlong frame", None),
+        CloseReason::Frame(error) => {
+            let reason = match error {
+                FrameError::WrongEnd => "wrong end of a frame",
+                _ => "overlong frame",
+            };
+            (reason, None)
+        }
         CloseReason::Timeout(_) => ("deadline passed", None),
     };
     event!(
@@ -48,8 +55,11 @@ pub(crate) fn closed<E>(reason: &CloseReason<E>, traffic: Traffic) {
 
 /// A frame has passed its limit.
 #[cold]
-pub(crate) fn overlong(limit: u64) {
-    event!(tracing::Level::DEBUG, limit, "frame longer than its limit");
+pub(crate) fn overlong(limit: Limit) {
+    #[cfg(feature = "tracing")]
+    if let Limit::Fail(limit) | Limit::Skip(limit) = limit {
+        event!(tracing::Level::DEBUG, limit, "frame longer than its limit");
+    }
 }
 
 /// A deadline has passed.

@@ -10,11 +10,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::framing::step::End;
 use crate::handler::handler::Handler;
 use crate::session::channel::{Channel, Turn};
 use crate::session::control::Chunk;
 use crate::session::error::CloseReason;
-use crate::session::read::End;
 use crate::session::state::State;
 use crate::session::timer::Timeout;
 use crate::trace;
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         handler: &mut H,
         run: &mut Run<'_, F>,
     ) -> Result<Option<End>, H::Error> {
-        if self.inbound.owed.is_some() {
+        if self.inbound.has_owed() {
             return Ok(self.take_owed());
         }
         if run.shutdown == Shutdown::Wanted && self.inbound.is_between_messages() {
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             run.unfinished = cut.outcome.is_none();
             if cut.outcome.is_some() {
                 // What it has pushed may be too much, or the last.
-                self.inbound.owed = cut.outcome;
+                self.inbound.framing.framer.owe(cut.outcome);
                 return Ok(self.take_owed());
             }
         }
@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         if wanted && self.outbound_mut().state.is_open() && self.inbound.is_between_messages() {
             return Poll::Ready(Some(Rare::Shutdown));
         }
-        if !self.outbound_mut().state.is_open() && self.inbound.owed.is_none() {
+        if !self.outbound_mut().state.is_open() && !self.inbound.has_owed() {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
         Poll::Ready(match ready!(self.poll_turn(cx, wanted)) {
@@ -223,6 +223,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 if end == End::Overlong {
                     let (mut control, meanwhile) = self.waiting_parts();
                     attend(pin!(handler.overlong(&mut control)), run, meanwhile).await?;
+                }
+                if end == End::WrongEnd {
+                    let (mut control, meanwhile) = self.waiting_parts();
+                    attend(pin!(handler.wrong_end(&mut control)), run, meanwhile).await?;
                 }
                 self.end_told();
             }

@@ -126,6 +126,22 @@ pub trait Handler {
         async { Ok(()) }
     }
 
+    /// The count of a frame is spent, and behind it is something else than its end
+    /// ([`Terminator::CountThen`](crate::Terminator::CountThen)).
+    ///
+    /// By default nothing is done, and the connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn wrong_end(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = control;
+        async { Ok(()) }
+    }
+
     /// The peer sends no more, in mid-frame if `truncated`. Output can still be pushed; when it is
     /// written the connection is closed.
     ///

@@ -18,7 +18,9 @@ use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
 use crate::framing::event::Event;
+use crate::framing::framer::Cut;
 use crate::framing::limit::Limit;
+use crate::framing::step::End;
 use crate::framing::terminator::Terminator;
 use crate::output::Producer;
 use crate::output::queue::PushError;
@@ -27,7 +29,7 @@ use crate::session::control::{Control, Outlet};
 use crate::session::error::{Cause, ChannelError, CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
 use crate::session::pool;
-use crate::session::read::{Cut, End, Inbound, Input};
+use crate::session::read::{Inbound, Input};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
 use crate::session::write::{Outbound, Traffic, Written, deadline};
@@ -67,7 +69,7 @@ use crate::trace;
 ///
 /// | what | default |
 /// |---|---|
-/// | frame length | 64 KiB of payload, then [`ChannelError::Overlong`] |
+/// | frame length | 64 KiB of payload, then [`ChannelError::Frame`] |
 /// | deadlines | those of [`Timeouts::default`] |
 /// | output queue | 256 KiB; above it nothing is read or dispatched until 64 KiB are left |
 /// | one read | 64 KiB at most |
@@ -123,7 +125,7 @@ impl<S> Channel<S> {
     }
 
     /// The terminator in force. Of a count, what remains.
-    pub fn terminator(&self) -> &Terminator {
+    pub fn terminator(&self) -> Terminator {
         self.inbound.framing.framer.terminator()
     }
 
@@ -278,7 +280,7 @@ impl<S> Channel<S> {
         }
         match cut {
             Ok(Some(cut)) => Some(cut),
-            ended => self.cut_nothing(ended.err().map(CloseReason::Overlong)),
+            ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),
         }
     }
 
@@ -309,19 +311,19 @@ impl<S> Channel<S> {
             // The upgrade was asked for with the last piece of a frame, and waits for its end.
             State::Over(CloseReason::Upgrade) => true,
             _ => {
-                self.inbound.owed = None;
+                self.inbound.framing.framer.owe(None);
                 return None;
             }
         };
-        if may_be_told { self.inbound.owed.take() } else { None }
+        if may_be_told { self.inbound.framing.framer.take_owed() } else { None }
     }
 
     /// A frame has ended in this way.
     #[inline]
     pub(crate) fn note_end(&mut self, end: End) {
         match end {
-            End::Terminator => {}
-            End::Overlong => trace::overlong(self.inbound.framing.framer.max()),
+            End::Terminator | End::WrongEnd => {}
+            End::Overlong => trace::overlong(self.limit()),
             End::Truncated => self.outbound_mut().state.over(CloseReason::Truncated),
         }
     }
@@ -366,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// # Errors
     ///
-    /// [`ChannelError`], once; then `None`. After [`ChannelError::Overlong`], and after
+    /// [`ChannelError`], once; then `None`. After [`ChannelError::Frame`], and after
     /// [`ChannelError::Timeout`] where it is the peer's turn ([`Timeout::Frame`], and [`Timeout::Idle`]
     /// with nothing queued), an answer can still be pushed and the channel closed. After
     /// [`Timeout::Quiet`] the channel goes on.
@@ -463,7 +465,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// output could not be written. The channel is handed back as it was
     /// ([`UpgradeError::into_inner`]), unless the stream or a producer has failed.
     pub async fn upgrade(mut self) -> Result<S, UpgradeError<Channel<S>>> {
-        let pending = self.pending_input().max(self.inbound.owed.is_some().into());
+        let pending = self.pending_input().max(self.inbound.has_owed().into());
         if pending > 0 {
             return Err(UpgradeError::new(self, Refusal::Pending(pending)));
         }
@@ -516,7 +518,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Event::from(end)
             }
             outcome => {
-                self.inbound.owed = outcome;
+                self.inbound.framing.framer.owe(outcome);
                 Event::Chunk(self.inbound.input.keep(cut.start, cut.end))
             }
         };
@@ -529,7 +531,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             self.timer.frame_ended();
         }
         loop {
-            if self.inbound.owed.is_none() {
+            if !self.inbound.has_owed() {
                 if let Some(cut) = self.cut() {
                     return Poll::Ready(Ok(Some(cut)));
                 }
@@ -876,7 +878,7 @@ impl<S: fmt::Debug> fmt::Debug for Channel<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
             .field("io", &self.io)
-            .field("terminator", self.terminator())
+            .field("terminator", &self.terminator())
             .field("pending_input", &self.pending_input())
             .field("outbound", &*lock(&self.outbound))
             .finish_non_exhaustive()

@@ -91,7 +91,7 @@ impl<'a> Control<'a> {
     }
 
     /// The terminator in force. Of a count, what remains; a count that is spent has become `None`.
-    pub fn terminator(&self) -> &Terminator {
+    pub fn terminator(&self) -> Terminator {
         self.framing.framer.terminator()
     }
 
@@ -248,7 +248,7 @@ impl<'a> Control<'a> {
 impl fmt::Debug for Control<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control")
-            .field("terminator", self.framing.framer.terminator())
+            .field("terminator", &self.framing.framer.terminator())
             .field("limit", &self.framing.framer.limit())
             .field("pending", &self.pending)
             .finish_non_exhaustive()

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::{error, fmt, io};
 
-use crate::framing::limit::OverlongError;
+use crate::framing::limit::FrameError;
 use crate::output::queue::SinkError;
 use crate::session::timer::Timeout;
 
@@ -39,8 +39,9 @@ pub enum CloseReason<E> {
     Io(io::Error),
     /// A producer failed. What was queued is dropped.
     Producer(io::Error),
-    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows.
-    Overlong(OverlongError),
+    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, or a counted frame did not
+    /// have its end.
+    Frame(FrameError),
     /// A deadline has passed.
     Timeout(Timeout),
     /// The handler failed.
@@ -60,7 +61,7 @@ impl<E: fmt::Display> fmt::Display for CloseReason<E> {
             CloseReason::Upgrade => f.write_str("upgraded"),
             CloseReason::Io(error) => write!(f, "the stream failed: {error}"),
             CloseReason::Producer(error) => write!(f, "a producer failed: {error}"),
-            CloseReason::Overlong(error) => error.fmt(f),
+            CloseReason::Frame(error) => error.fmt(f),
             CloseReason::Timeout(timeout) => timeout.fmt(f),
             CloseReason::Handler(error) => error.fmt(f),
         }
@@ -78,7 +79,7 @@ impl Cause {
             CloseReason::Aborted
             | CloseReason::Io(_)
             | CloseReason::Producer(_)
-            | CloseReason::Overlong(_)
+            | CloseReason::Frame(_)
             | CloseReason::Timeout(_) => false,
             CloseReason::Handler(never) => match *never {},
         }
@@ -98,7 +99,7 @@ impl Cause {
             CloseReason::Upgrade => CloseReason::Upgrade,
             CloseReason::Io(error) => CloseReason::Io(take(error)),
             CloseReason::Producer(error) => CloseReason::Producer(take(error)),
-            CloseReason::Overlong(error) => CloseReason::Overlong(*error),
+            CloseReason::Frame(error) => CloseReason::Frame(*error),
             CloseReason::Timeout(timeout) => CloseReason::Timeout(*timeout),
             CloseReason::Handler(never) => match *never {},
         }
@@ -124,8 +125,9 @@ pub enum ChannelError {
     Io(io::Error),
     /// A producer failed. What was queued is dropped.
     Producer(io::Error),
-    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows.
-    Overlong(OverlongError),
+    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, or a counted frame did not
+    /// have its end.
+    Frame(FrameError),
     /// A deadline has passed.
     Timeout(Timeout),
     /// The channel was closed or aborted before all was written, or has failed before.
@@ -137,7 +139,7 @@ impl fmt::Display for ChannelError {
         f.write_str(match self {
             ChannelError::Io(_) => "the stream failed",
             ChannelError::Producer(_) => "a producer failed",
-            ChannelError::Overlong(_) => "a frame is not as it should be",
+            ChannelError::Frame(_) => "a frame is not as it should be",
             ChannelError::Timeout(_) => "a deadline has passed",
             ChannelError::Closed => "the channel is closed",
         })
@@ -148,7 +150,7 @@ impl error::Error for ChannelError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             ChannelError::Io(error) | ChannelError::Producer(error) => Some(error),
-            ChannelError::Overlong(error) => Some(error),
+            ChannelError::Frame(error) => Some(error),
             ChannelError::Timeout(timeout) => Some(timeout),
             ChannelError::Closed => None,
         }
@@ -160,7 +162,7 @@ impl From<Cause> for ChannelError {
         match cause {
             CloseReason::Io(error) => ChannelError::Io(error),
             CloseReason::Producer(error) => ChannelError::Producer(error),
-            CloseReason::Overlong(error) => ChannelError::Overlong(error),
+            CloseReason::Frame(error) => ChannelError::Frame(error),
             CloseReason::Timeout(timeout) => ChannelError::Timeout(timeout),
             CloseReason::PeerClosed
             | CloseReason::Truncated
@@ -177,7 +179,7 @@ impl From<ChannelError> for io::Error {
         let kind = match error {
             ChannelError::Io(error) => return error,
             ChannelError::Producer(ref error) => error.kind(),
-            ChannelError::Overlong(_) => io::ErrorKind::InvalidData,
+            ChannelError::Frame(_) => io::ErrorKind::InvalidData,
             ChannelError::Timeout(_) => io::ErrorKind::TimedOut,
             ChannelError::Closed => io::ErrorKind::BrokenPipe,
         };

@@ -17,9 +17,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use crate::framing::event::Event;
-use crate::framing::framer::{Framer, Step};
-use crate::framing::limit::{Limit, OverlongError};
+use crate::framing::framer::{Cut, Framer};
+use crate::framing::limit::{FrameError, Limit};
 use crate::framing::terminator::Terminator;
 use crate::session::pool;
 use crate::session::timer::Frame;
@@ -29,56 +28,24 @@ use crate::session::timer::Frame;
 pub(crate) struct Inbound {
     pub(crate) input: Input,
     pub(crate) framing: Framing,
-    /// How a frame ended whose last piece was handed over: to be told next.
-    pub(crate) owed: Option<End>,
-}
-
-/// How a frame ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Terminator,
-    Overlong,
-    Truncated,
-}
-
-impl<B> From<End> for Event<B> {
-    fn from(end: End) -> Self {
-        match end {
-            End::Terminator => Event::Terminator,
-            End::Overlong => Event::Overlong,
-            End::Truncated => Event::Truncated,
-        }
-    }
-}
-
-/// A piece of a frame: where its payload is in the input, and how the frame ended if it did.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
-    /// `start <= end <= input.len()`
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    pub(crate) outcome: Option<End>,
 }
 
 impl Inbound {
     pub(crate) fn new(framer: Framer) -> Self {
         let framing = Framing { framer: Box::new(framer), in_message: false };
-        Inbound { input: Input::Empty, framing, owed: None }
+        Inbound { input: Input::Empty, framing }
     }
 
     /// The next piece of a frame, or `None` if more input is wanted.
     #[inline]
-    pub(crate) fn cut(&mut self, eof: bool) -> Result<Option<Cut>, OverlongError> {
-        let input = self.input.bytes();
-        match self.framing.framer.step(input, eof) {
-            Step::Data { start, end, ended } => {
-                Ok(Some(Cut { start, end, outcome: ended.then_some(End::Terminator) }))
-            }
-            Step::Overlong => Ok(Some(Cut { start: 0, end: 0, outcome: Some(End::Overlong) })),
-            Step::Truncated => Ok(Some(Cut { start: 0, end: 0, outcome: Some(End::Truncated) })),
-            Step::Failed(error) => Err(error),
-            Step::Pending => Ok(None),
-        }
+    pub(crate) fn cut(&mut self, eof: bool) -> Result<Option<Cut>, FrameError> {
+        self.framing.framer.cut(self.input.bytes(), eof)
+    }
+
+    /// How the frame ended whose last piece was handed over: to be told next.
+    #[inline]
+    pub(crate) fn has_owed(&self) -> bool {
+        self.framing.framer.has_owed()
     }
 
     /// The rest of an overlong frame is dropped.
@@ -112,7 +79,7 @@ impl Inbound {
 
     /// No message has begun.
     pub(crate) fn is_between_messages(&self) -> bool {
-        self.owed.is_none() && self.unfinished().is_none()
+        !self.has_owed() && self.unfinished().is_none()
     }
 
     /// Drops what was read and not handed over.

@@ -633,6 +633,23 @@ async fn dispatch_goes_on_at_the_low_mark_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_at_exactly_both_marks_does_not_keep_it_for_ever() {
+    let (mut reader, mut sink, peer) = lines("12345\nabc\n");
+    peer.close();
+    sink.set_high_water_mark(5);
+    assert_eq!(sink.low_water_mark(), 5);
+    let handler = Scripted::new(|seen, control| {
+        if let Seen::Data(text) = seen {
+            control.push(text.clone()).unwrap();
+        }
+        Then::Go
+    });
+    let (_, reason) = soon(drive(&mut reader, &mut sink, handler)).await;
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    assert_eq!(peer.output(), "12345abc");
+}
+
+#[tokio::test(start_paused = true)]
 async fn input_is_read_while_a_little_output_waits() {
     let (reader, sink, peer) = lines("one\n");
     peer.take(0);

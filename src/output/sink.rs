@@ -1,7 +1,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{fmt, future};
+use std::{fmt, future, mem};
 
 use futures_sink::Sink;
 use tokio::io::AsyncWrite;
@@ -83,7 +83,8 @@ impl<T, E> ProducerSink<T, E> {
     /// [`set_high_water_mark`](Self::set_high_water_mark).
     pub fn new(mut framed: FramedWrite<T, E>) -> Self {
         let mut output = Output::new();
-        output.adopt(framed.write_buffer_mut());
+        // Its buffer is not used any more.
+        let _ = output.push(mem::take(framed.write_buffer_mut()));
         ProducerSink { framed, output }
     }
 
@@ -295,7 +296,8 @@ impl<T, E> ProducerSink<T, E> {
     #[inline]
     fn adopt(&mut self) {
         if !self.framed.write_buffer().is_empty() {
-            self.output.adopt(self.framed.write_buffer_mut());
+            // After a close nothing is written any more.
+            let _ = self.output.push(mem::take(self.framed.write_buffer_mut()));
         }
     }
 }
@@ -405,7 +407,10 @@ where
         let this = self.get_mut();
         this.adopt();
         let encoder = this.framed.encoder_mut();
-        this.output.push_encoded(|buffer| encoder.encode(item, buffer))
+        match this.output.push_with(|buffer| encoder.encode(item, buffer)) {
+            Ok(encoded) => encoded,
+            Err(refused) => Err(io::Error::from(refused).into()),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E::Error>> {

@@ -19,9 +19,9 @@ use crate::framing::terminator::Terminator;
 use crate::handler::control::{Access, Control};
 use crate::output::Producer;
 use crate::output::queue::{Output, PushError, SinkError};
+use crate::pool;
 use crate::session::close::{ChannelError, CloseReason};
 use crate::session::handle::{Handle, HandleState, Receiver};
-use crate::session::pool;
 use crate::session::timer::{Owed, PackedTimeouts, Timeout, Timeouts, Timer};
 use crate::trace;
 

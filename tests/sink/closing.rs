@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -137,6 +138,30 @@ fn an_error_at_each_point_fails_the_sink_drops_the_queue_and_is_reported_once() 
             assert_eq!(script.log.last(), Some(&Did::Fail));
         }
     }
+}
+
+#[test]
+fn a_panicking_writer_leaves_the_sink_failed() {
+    // In the write, the flush, the shutdown.
+    for at in 0..3 {
+        let mut steps = vec![Step::Take(3); at];
+        steps.push(Step::Panic);
+        let mut sink = sink(Script::new(steps));
+        sink.push("bye").unwrap();
+        let wakes = Arc::new(Wakes::default());
+        let panic = catch_unwind(AssertUnwindSafe(|| poll_once(&wakes, sink.close())));
+        assert!(panic.is_err());
+        assert!(sink.is_empty() && sink.is_closed());
+        assert!(matches!(drive!(sink.flush()).0, Err(SinkError::Closed)), "in call {at}");
+        assert_eq!(sink.get_ref().get_ref().polls, at + 1);
+    }
+    // The same without a close.
+    let mut sink = sink(Script::new([Step::Take(3), Step::Panic]));
+    sink.push("bye").unwrap();
+    let wakes = Arc::new(Wakes::default());
+    let panic = catch_unwind(AssertUnwindSafe(|| poll_once(&wakes, sink.flush())));
+    assert!(panic.is_err());
+    assert!(sink.is_closed());
 }
 
 #[test]

@@ -235,6 +235,75 @@ fn len_and_queued_bytes_follow_the_queue() {
 }
 
 #[test]
+fn a_queue_at_exactly_both_marks_is_not_full() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    sink.set_high_water_mark(1_000);
+    sink.set_low_water_mark(1_000);
+    sink.push(pattern(0, 1_000)).unwrap();
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+    assert_eq!(sink.get_ref().get_ref().polls, 0);
+    sink.push("x").unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    sink.get_mut().get_mut().then = Step::Take(1);
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+    assert_eq!(sink.queued_bytes(), 1_000);
+}
+
+#[test]
+fn a_discard_makes_room_at_once() {
+    let mut sink = sink(Script::new([Step::Take(17)]).then(Step::Stuck));
+    sink.set_high_water_mark(100);
+    sink.set_low_water_mark(10);
+    let wakes = Arc::new(Wakes::default());
+    sink.push(pattern(0, 200)).unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    sink.discard_buffers();
+    sink.push(pattern(0, 50)).unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+}
+
+#[test]
+fn what_was_written_before_a_discard_is_flushed() {
+    let mut sink = sink(Script::new([Step::Take(3), Step::Pending]));
+    sink.push("abcdef").unwrap();
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll_once(&wakes, sink.flush()).is_pending());
+    sink.discard_buffers();
+    drive!(sink.flush()).0.unwrap();
+    drive!(sink.flush()).0.unwrap();
+    assert_eq!(sink.get_ref().get_ref().log, [Did::Write(3), Did::Flush]);
+}
+
+#[test]
+fn moved_marks_apply_to_what_is_queued() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    let wakes = Arc::new(Wakes::default());
+    sink.push(pattern(0, 500)).unwrap();
+    sink.set_high_water_mark(400);
+    sink.set_low_water_mark(100);
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    sink.set_high_water_mark(600);
+    assert!(poll_once(&wakes, sink.ready()).is_pending(), "not yet down to the low mark");
+    sink.set_low_water_mark(500);
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+}
+
+#[test]
+fn one_poll_is_bounded_though_an_item_is_not() {
+    let mut sink = sink(Script::new([]));
+    let all = pattern(0, 5 << 20);
+    sink.push("head").unwrap();
+    sink.push(all.clone()).unwrap();
+    let (result, polls) = drive!(sink.flush());
+    result.unwrap();
+    assert_eq!(polls, 6);
+    let script = sink.get_ref().get_ref();
+    assert!(script.wire == [b"head", &all[..]].concat());
+    assert_eq!(script.log.iter().max_by_key(|did| did.len()).unwrap().len(), 1 << 20);
+}
+
+#[test]
 fn types_are_send_and_errors_are_errors() {
     fn is_send<T: Send>() {}
     fn is_send_sync_error<T: Send + Sync + std::error::Error>() {}

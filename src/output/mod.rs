@@ -17,10 +17,10 @@
 
 pub mod producer;
 
-pub(crate) mod payload;
-pub(crate) mod pieces;
-pub(crate) mod queue;
-pub(crate) mod sink;
+mod payload;
+mod pieces;
+mod queue;
+mod sink;
 
 pub use payload::Payload;
 pub use producer::Producer;

@@ -24,7 +24,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use crate::{Payload, pool};
+use crate::output::payload::Payload;
+use crate::pool;
 
 /// Bytes in order, of which the small items share one buffer.
 #[derive(Debug, Default)]

@@ -26,7 +26,7 @@ use pin_project_lite::pin_project;
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use crate::Payload;
+use crate::output::payload::Payload;
 
 /// How many bytes [`reader`] asks for at a time unless told otherwise: 64 KiB.
 pub const DEFAULT_BLOCK_SIZE: usize = 64 * 1024;

@@ -41,7 +41,7 @@ use std::{error, fmt};
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
-use crate::Payload;
+use crate::output::payload::Payload;
 use crate::output::pieces::Pieces;
 use crate::output::producer::Producer;
 

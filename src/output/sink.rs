@@ -3,12 +3,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{fmt, future, mem};
 
+use bytes::BytesMut;
 use futures_sink::Sink;
 use tokio::io::AsyncWrite;
 use tokio_util::codec::{Encoder, FramedWrite};
 
-use crate::output::queue::Output;
-use crate::{Payload, Producer, PushError, SinkError};
+use crate::output::payload::Payload;
+use crate::output::producer::Producer;
+use crate::output::queue::{Output, PushError, SinkError};
 
 /// A queue of bytes and producers in front of a [`FramedWrite`].
 ///
@@ -111,6 +113,86 @@ impl<T, E> ProducerSink<T, E> {
         self.output.push(item)
     }
 
+    /// Queues what `write` appends to a buffer, in place: all of it or, if it fails, nothing.
+    ///
+    /// The buffer is a [`BufMut`](bytes::BufMut), a [`fmt::Write`], and by
+    /// [`writer`](bytes::BufMut::writer) an [`io::Write`]. There may be bytes of others in it, which stay
+    /// where they are. For formatted text there is [`write!`](Self::write_fmt).
+    ///
+    /// # Errors
+    ///
+    /// What `write` returns; and [`SinkError::Closed`], as an [`io::Error`], after a close, an abort or a
+    /// failure: `write` is not called then.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or takes away what was in the buffer. The sink has failed then.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use bytes::BufMut;
+    /// use std::io;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> io::Result<()> {
+    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// sink.push_with(|buffer| {
+    ///     buffer.put_u16(3);
+    ///     buffer.put_slice(b"abc");
+    ///     io::Result::Ok(())
+    /// })?;
+    /// let failed: io::Result<()> = sink.push_with(|buffer| {
+    ///     buffer.put_u16(1000);
+    ///     Err(io::ErrorKind::NotFound.into())
+    /// });
+    /// assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+    /// sink.flush().await?;
+    /// assert_eq!(sink.get_ref().get_ref(), b"\0\x03abc");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn push_with<R, F>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, F>,
+    ) -> Result<R, F>
+    where
+        F: From<io::Error>,
+    {
+        self.adopt();
+        self.output.push_with(write).unwrap_or_else(|refused| Err(io::Error::from(refused).into()))
+    }
+
+    /// Queues formatted text, in place: this is what [`write!`] calls.
+    ///
+    /// # Errors
+    ///
+    /// After a close, an abort or a failure.
+    ///
+    /// # Panics
+    ///
+    /// As [`format!`] does, if an implementation of a formatting trait returns an error.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// let (code, host) = (220, "mx.example.com");
+    /// write!(sink, "{code} {host} ready\r\n")?;
+    /// sink.flush().await?;
+    /// assert_eq!(sink.get_ref().get_ref(), b"220 mx.example.com ready\r\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
+        self.adopt();
+        self.output.write_fmt(text)
+    }
+
     /// Queues a producer.
     ///
     /// # Errors
@@ -196,6 +278,26 @@ impl<T, E> ProducerSink<T, E> {
     /// How many bytes are queued, without those that producers still hold.
     pub fn queued_bytes(&self) -> usize {
         self.output.queued_bytes() + self.framed.write_buffer().len()
+    }
+
+    /// How many bytes the writer has taken since the sink was made.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// sink.push("six by")?;
+    /// assert_eq!(sink.written_bytes(), 0);
+    /// sink.flush().await?;
+    /// assert_eq!(sink.written_bytes(), 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn written_bytes(&self) -> u64 {
+        self.output.written()
     }
 
     /// How many pieces are queued: producers, large items, and runs of small items.
@@ -407,10 +509,8 @@ where
         let this = self.get_mut();
         this.adopt();
         let encoder = this.framed.encoder_mut();
-        match this.output.push_with(|buffer| encoder.encode(item, buffer)) {
-            Ok(encoded) => encoded,
-            Err(refused) => Err(io::Error::from(refused).into()),
-        }
+        let queued = this.output.push_with(|buffer| encoder.encode(item, buffer));
+        queued.unwrap_or_else(|refused| Err(io::Error::from(refused).into()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E::Error>> {

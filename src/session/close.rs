@@ -1,7 +1,7 @@
 use std::{error, fmt, io};
 
 use crate::framing::limit::OverlongError;
-use crate::output::queue::SinkError;
+use crate::output::SinkError;
 use crate::session::timer::Timeout;
 
 /// How a connection ended.

@@ -1,3 +1,6 @@
+//! What bytes can be queued from. A payload is looked at before it is taken: small ones are copied to
+//! where the queue gathers them, and only large ones become [`Bytes`].
+
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};

@@ -1,3 +1,9 @@
+//! A [`FramedWrite`] with an output queue in front of it.
+//!
+//! The queue is all of it: this file lends the wrapped writer to the queue's polls and never calls the
+//! `FramedWrite`'s own, which would overtake what is queued. Bytes that others put into the
+//! `FramedWrite`'s buffer join the end of the queue at the next call.
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

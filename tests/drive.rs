@@ -293,7 +293,7 @@ async fn no_callback_follows_a_close_and_all_is_written_and_shut_down() {
             if *seen == found {
                 control.push("bye").unwrap();
                 control.close_when_done();
-                assert_eq!(control.push("late").unwrap_err().0, "late");
+                assert_eq!(control.push("late").unwrap_err().into_inner(), "late");
             }
             Then::Go
         });

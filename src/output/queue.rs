@@ -478,16 +478,25 @@ impl From<SinkError> for io::Error {
 
 /// A push that came after the close, with the item that was not queued.
 ///
+/// `?` makes it an [`io::Error`] (`BrokenPipe`), a [`SinkError`] or a [`ChannelError`](crate::ChannelError).
+///
 /// ```
-/// use asynchat::{ProducerSink, PushError};
+/// use asynchat::ProducerSink;
 /// use tokio_util::codec::{BytesCodec, FramedWrite};
 ///
 /// let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
 /// sink.close_when_done();
-/// assert_eq!(sink.push("late"), Err(PushError("late")));
+/// assert_eq!(sink.push("late").unwrap_err().into_inner(), "late");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PushError<T>(pub T);
+pub struct PushError<T>(T);
+
+impl<T> PushError<T> {
+    /// The item.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
 
 impl<T> fmt::Debug for PushError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

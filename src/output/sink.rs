@@ -42,7 +42,7 @@ use crate::output::queue::{Output, PushError, SinkError};
 /// sink.push("HTTP/1.0 200 OK\r\n\r\n").unwrap();
 /// sink.push_with_producer(producer::iter(["first, ", "second"])).unwrap();
 /// sink.close_when_done();
-/// assert_eq!(sink.push("too late").unwrap_err().0, "too late");
+/// assert_eq!(sink.push("too late").unwrap_err().into_inner(), "too late");
 /// sink.flush().await?;
 ///
 /// let mut sent = String::new();

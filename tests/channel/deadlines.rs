@@ -9,9 +9,7 @@ use asynchat::{
 };
 use tokio::time::Instant;
 
-use crate::support::{
-    Scripted, Seen, Socket, Then, data, pipe, seconds, secs, settle, wait, wait_then,
-};
+use crate::support::{Scripted, Seen, Socket, Then, data, pipe, seconds, secs, settle, wait};
 
 fn only(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
     let mut timeouts = Timeouts::NONE;
@@ -537,7 +535,7 @@ async fn after_an_idle_deadline_with_output_queued_the_channel_is_closed() {
     let error = channel.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ChannelError::Timeout(Timeout::Idle)));
     assert!(channel.next().await.is_none());
-    assert_eq!(channel.push("late").unwrap_err().0, "late");
+    assert_eq!(channel.push("late").unwrap_err().into_inner(), "late");
     assert_eq!(peer.output(), "");
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
-use asynchat::{Producer, ProducerSink, PushError, SinkError, producer};
+use asynchat::{Producer, ProducerSink, SinkError, producer};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, BufWriter};
 use tokio_util::codec::{BytesCodec, FramedWrite};
@@ -192,7 +192,7 @@ fn a_failing_producer_fails_the_sink() {
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
     assert_eq!(drops.load(Ordering::Relaxed), 1);
     assert!(sink.is_empty());
-    assert_eq!(sink.push("late"), Err(PushError("late")));
+    assert_eq!(sink.push("late").unwrap_err().into_inner(), "late");
     assert!(matches!(drive!(sink.close()).0, Err(SinkError::Closed)));
     assert_eq!(sink.get_ref().get_ref().wire, b"before");
 }

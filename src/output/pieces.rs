@@ -160,6 +160,10 @@ impl Pieces {
         io: Pin<&mut W>,
         most: usize,
     ) -> Poll<io::Result<usize>> {
+        if self.wholes.is_empty() {
+            let run = &self.gathered[self.start..];
+            return io.poll_write(cx, &run[..run.len().min(most)]);
+        }
         let mut left = most;
         let mut pieces = self.slices().map_while(|piece| {
             let piece = &piece[..piece.len().min(left)];
@@ -167,7 +171,7 @@ impl Pieces {
             (!piece.is_empty()).then(|| IoSlice::new(piece))
         });
         let first = pieces.next().unwrap_or(IoSlice::new(&[]));
-        if self.wholes.is_empty() || !io.is_write_vectored() {
+        if !io.is_write_vectored() {
             return io.poll_write(cx, &first);
         }
         let mut offered = [first; MAX_SLICES];

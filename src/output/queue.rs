@@ -601,7 +601,7 @@ impl Queue {
         let mut bytes = BYTES_PER_POLL;
         self.refused = false;
         loop {
-            if asked == Asked::Enough {
+            if asked == Asked::Enough && !self.producers.is_empty() {
                 asked = self.fill(cx, goal, marks, &mut pulls)?;
             }
             self.note_write(marks);
@@ -709,10 +709,10 @@ impl Queue {
     /// Is the queue full now?
     #[inline]
     fn note_push(&mut self, marks: Marks) {
-        let waits = self.ready.len() + self.behind_weight();
-        let front = if self.producers.is_empty() { 0 } else { PRODUCER_WEIGHT };
-        if waits + front >= marks.high as usize && waits > marks.low() {
-            self.full = true;
+        let weight = self.bytes() + self.producers.len() * PRODUCER_WEIGHT;
+        if weight >= marks.high as usize {
+            // The producer in front alone does not keep it above the low mark.
+            self.full |= self.ready.len() + self.behind_weight() > marks.low();
         }
     }
 
@@ -734,6 +734,7 @@ impl Queue {
         self.ready.is_empty() && self.producers.is_empty() && !self.unflushed
     }
 
+    #[inline]
     fn bytes(&self) -> usize {
         self.ready.len() + self.behind.len()
     }

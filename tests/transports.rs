@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use asynchat::{
-    CodecError, Event, Frame, FrameCodec, Limit, ProducerSink, Terminator, TerminatorCodec,
-    producer,
+    CodecError, Event, Frame, FrameCodec, FrameError, Limit, ProducerSink, Terminator,
+    TerminatorCodec, producer,
 };
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -40,7 +40,7 @@ fn write_down(log: &mut Vec<Log>, event: Event<Bytes>) {
         match event {
             Event::Chunk(bytes) => data(bytes),
             Event::Terminator => T,
-            Event::Overlong => Log::Overlong,
+            Event::Overlong | Event::WrongEnd => Log::Overlong,
             Event::Truncated => Log::Truncated,
         },
     );
@@ -340,9 +340,11 @@ async fn overlong_is_an_item_and_only_the_failure_ends_the_stream() {
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Chunk("abc".into()));
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Overlong);
     let error = framed.next().await.unwrap().unwrap_err();
-    assert!(matches!(&error, CodecError::Overlong(error) if error.max() == 3));
-    assert_eq!(error.to_string(), "frame longer than the limit of 3 bytes");
-    assert!(std::error::Error::source(&error).is_some());
+    assert!(matches!(&error, CodecError::Frame(FrameError::Overlong(3))));
+    // What the source says is not said twice.
+    assert_eq!(error.to_string(), "invalid frame");
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "frame longer than the limit of 3 bytes");
     assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidData);
     assert!(framed.next().await.is_none());
 

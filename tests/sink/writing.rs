@@ -310,7 +310,8 @@ fn one_poll_is_bounded_though_an_item_is_not() {
 fn what_is_written_in_place_keeps_its_order_and_is_queued_whole_or_not_at_all() {
     let mut sink = sink(Script::new([]));
     sink.push("a").unwrap();
-    write!(sink, "{}{:?}", 'b', 'c').unwrap();
+    let c = 'c';
+    write!(sink, "b{c:?}").unwrap();
     sink.push_with_producer(producer::iter(["d"])).unwrap();
     let refused = sink.push_with(|buffer| {
         buffer.put_bytes(b'x', 100_000);

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 /// Bytes that can be queued for output.
 ///
 /// It is implemented for what people hold bytes in, so that `push` takes a literal, a `String`, a
-/// `Vec<u8>`, [`Bytes`], or anything of these by reference. Owned bytes are queued without copying
+/// `Vec<u8>`, [`Bytes`], a [`Cow`], or anything of these by reference. Owned bytes are queued without copying
 /// them when there are many; borrowed bytes are always copied, once. To queue a large `'static` slice
 /// uncopied, wrap it in [`Bytes::from_static`].
 ///
@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 /// }
 /// assert_eq!(queue("NOOP\r\n"), queue(b"NOOP\r\n"));
 /// assert_eq!(queue(format!("{} {}", 200, "OK")), queue(b"200 OK".to_vec()));
+/// assert_eq!(queue(String::from_utf8_lossy(b"it is")), "it is");
 /// ```
 pub trait Payload {
     /// The bytes.

@@ -22,8 +22,9 @@ use crate::output::queue::{Output, PushError, SinkError};
 ///
 /// Everything pushed is sent once and in order. [`push`](Self::push) queues bytes,
 /// [`push_with_producer`](Self::push_with_producer) queues a source that is asked for more whenever
-/// there is room, [`close_when_done`](Self::close_when_done) puts the end behind them. None of these
-/// waits or writes: the queue moves while [`ready`](Self::ready), [`flush`](Self::flush) or
+/// there is room, [`close_when_done`](Self::close_when_done) puts the end behind them; text and binary
+/// formats are written in place by [`write!`](Self::write_fmt) and [`push_with`](Self::push_with). None of
+/// these waits or writes: the queue moves while [`ready`](Self::ready), [`flush`](Self::flush) or
 /// [`close`](Self::close) is awaited.
 ///
 /// It is also a [`Sink`] of whatever the wrapped `FramedWrite`'s encoder takes; what is encoded keeps
@@ -55,18 +56,26 @@ use crate::output::queue::{Output, PushError, SinkError};
 /// # How it writes
 ///
 /// Items of less than 1 KiB are copied together; larger ones go out as they are, together with what
-/// is before and behind them in one vectored write where the writer can do that. Nothing is flushed
-/// before the queue is empty. A writer that takes no bytes fails with
+/// is before and behind them in one vectored write where the writer can do that. What was written is
+/// flushed when nothing more can be had at once: when the queue is empty, and when the producer at its
+/// front has nothing yet. A writer that takes no bytes fails with
 /// [`WriteZero`](io::ErrorKind::WriteZero). One poll writes about 1 MiB at most before it lets other
 /// tasks run.
 ///
 /// # How much it holds
 ///
 /// A push is never refused for lack of room: whoever pushes more than a little should await `ready`
-/// first, which waits while the queue is above the high-water mark (256 KiB unless set) until it is
-/// down to the low-water mark (64 KiB). The queue then holds at most the high-water mark and what was
-/// pushed at once. A queued producer counts as 256 bytes, and is asked for more only until one block
-/// (64 KiB unless set) is ready. Once flushed, an empty queue holds no buffer.
+/// first. The queue is full from the push that makes it reach the high-water mark (256 KiB unless set)
+/// until what waits is down to the low-water mark (64 KiB); `ready` waits while it is full. It then holds
+/// at most the high-water mark and what was pushed at once.
+///
+/// A queued producer counts as 256 bytes. The one at the front is asked for more until one block (64 KiB
+/// unless set) is ready, or as much as the high-water mark. What it yields doesn't make the queue full, and
+/// `ready` asks it only for the sake of what was pushed behind it, so that an endless producer doesn't
+/// keep `ready` waiting.
+///
+/// Once flushed, an empty queue holds no buffer; one that the writer keeps waiting holds little more than
+/// the bytes that wait.
 ///
 /// # Failure
 ///
@@ -411,8 +420,8 @@ impl<T, E> ProducerSink<T, E> {
 }
 
 impl<T: AsyncWrite + Unpin, E> ProducerSink<T, E> {
-    /// Waits until there is room: at once below the high-water mark, else until the queue has been
-    /// written down to the low-water mark.
+    /// Waits until there is room: not at all unless the queue is full, else until it has been written down
+    /// to the low-water mark.
     ///
     /// # Errors
     ///

@@ -12,18 +12,20 @@
 //! | know whether a pending poll waits for the writer (a stall) or not | `is_refused` |
 //! | know whether the writer took something | `written`, before and behind a poll |
 //!
-//! `pieces.rs` holds bytes, `queue.rs` producers, marks and the state, `payload.rs` and `producer.rs` what
-//! can be queued.
+//! `pieces.rs` holds bytes, `queue.rs` producers, marks and the state; `payload.rs` and `producer.rs` are
+//! what can be queued, `error.rs` what can go wrong. They build on one another in this order: error,
+//! payload, pieces and producer, queue, sink.
 
 pub mod producer;
 
+mod error;
 mod payload;
 mod pieces;
 mod queue;
 mod sink;
 
+pub use error::{PushError, SinkError};
 pub use payload::Payload;
 pub use producer::Producer;
 pub(crate) use queue::Output;
-pub use queue::{PushError, SinkError};
 pub use sink::ProducerSink;

@@ -32,15 +32,15 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
+use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{error, fmt};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
+use crate::output::error::{PushError, SinkError};
 use crate::output::payload::Payload;
 use crate::output::pieces::Pieces;
 use crate::output::producer::Producer;
@@ -91,7 +91,7 @@ impl Output {
     #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
         let State::Open(queue) = &mut self.state else {
-            return Err(PushError(item));
+            return Err(PushError::new(item));
         };
         if !item.as_bytes().is_empty() {
             let queue = queue.get_or_insert_with(take_queue);
@@ -114,7 +114,7 @@ impl Output {
         let lent = Lent(&mut self.state);
         let State::Open(queue) = &mut *lent.0 else {
             lent.give_back();
-            return Err(PushError(()));
+            return Err(PushError::new(()));
         };
         let queue = queue.get_or_insert_with(take_queue);
         let result = queue.last().push_with(write);
@@ -140,7 +140,7 @@ impl Output {
         P: Producer + Send + 'static,
     {
         let State::Open(queue) = &mut self.state else {
-            return Err(PushError(producer));
+            return Err(PushError::new(producer));
         };
         let queue = queue.get_or_insert_with(take_queue);
         queue.push_producer(Box::pin(producer));
@@ -238,7 +238,10 @@ impl Output {
     /// Takes pushes, and is not full.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.is_open() && !self.is_full()
+        match &self.state {
+            State::Open(queue) => queue.as_ref().is_none_or(|queue| !queue.full),
+            _ => false,
+        }
     }
 
     /// Takes pushes.
@@ -421,106 +424,6 @@ impl Lent<'_> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         *self.0 = State::Failed;
-    }
-}
-
-/// Why a sink could not write what was queued.
-///
-/// The first failure is reported as it is; the queue is dropped with it, and everything later is told
-/// [`Closed`](SinkError::Closed). As an [`io::Error`] it keeps its kind; `Closed` is `BrokenPipe`.
-///
-/// ```
-/// use asynchat::SinkError;
-/// use std::io;
-///
-/// assert_eq!(io::Error::from(SinkError::Closed).kind(), io::ErrorKind::BrokenPipe);
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SinkError {
-    /// The writer failed, or took no bytes (`WriteZero`).
-    Write(io::Error),
-    /// A producer failed.
-    Producer(io::Error),
-    /// The sink is closed, or has failed before.
-    Closed,
-}
-
-impl fmt::Display for SinkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SinkError::Write(_) => "writing failed",
-            SinkError::Producer(_) => "a producer failed",
-            SinkError::Closed => "the sink is closed",
-        })
-    }
-}
-
-impl error::Error for SinkError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            SinkError::Write(error) | SinkError::Producer(error) => Some(error),
-            SinkError::Closed => None,
-        }
-    }
-}
-
-impl From<SinkError> for io::Error {
-    fn from(error: SinkError) -> Self {
-        let kind = match error {
-            SinkError::Write(error) => return error,
-            SinkError::Producer(ref error) => error.kind(),
-            SinkError::Closed => io::ErrorKind::BrokenPipe,
-        };
-        io::Error::new(kind, error)
-    }
-}
-
-/// A push that came after the close, with the item that was not queued.
-///
-/// `?` makes it an [`io::Error`] (`BrokenPipe`), a [`SinkError`] or a [`ChannelError`](crate::ChannelError).
-///
-/// ```
-/// use asynchat::ProducerSink;
-/// use tokio_util::codec::{BytesCodec, FramedWrite};
-///
-/// let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
-/// sink.close_when_done();
-/// assert_eq!(sink.push("late").unwrap_err().into_inner(), "late");
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PushError<T>(T);
-
-impl<T> PushError<T> {
-    /// The item.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
-}
-
-impl<T> fmt::Debug for PushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PushError").finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Display for PushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("push after close")
-    }
-}
-
-impl<T> error::Error for PushError<T> {}
-
-impl<T> From<PushError<T>> for SinkError {
-    fn from(_: PushError<T>) -> Self {
-        SinkError::Closed
-    }
-}
-
-impl<T> From<PushError<T>> for io::Error {
-    fn from(_: PushError<T>) -> Self {
-        SinkError::Closed.into()
     }
 }
 

@@ -14,9 +14,10 @@ use futures_sink::Sink;
 use tokio::io::AsyncWrite;
 use tokio_util::codec::{Encoder, FramedWrite};
 
+use crate::output::error::{PushError, SinkError};
 use crate::output::payload::Payload;
 use crate::output::producer::Producer;
-use crate::output::queue::{Output, PushError, SinkError};
+use crate::output::queue::Output;
 
 /// A queue of bytes and producers in front of a [`FramedWrite`].
 ///

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use crate::framing::framer::Framer;
 use crate::framing::limit::Limit;
 use crate::framing::terminator::Terminator;
-use crate::output::queue::Output;
+use crate::output::Output;
 use crate::session::channel::Channel;
 use crate::session::read::Inbound;
 use crate::session::timer::Timeouts;

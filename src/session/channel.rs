@@ -22,13 +22,12 @@ use crate::framing::framer::Cut;
 use crate::framing::limit::Limit;
 use crate::framing::step::End;
 use crate::framing::terminator::Terminator;
-use crate::output::Producer;
-use crate::output::queue::PushError;
+use crate::output::{Producer, PushError};
+use crate::pool;
 use crate::session::builder::ChannelBuilder;
 use crate::session::control::{Control, Outlet};
 use crate::session::error::{Cause, ChannelError, CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
-use crate::session::pool;
 use crate::session::read::{Inbound, Input};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
@@ -222,7 +221,7 @@ impl<S> Channel<S> {
 
     /// Bytes read and written so far.
     pub fn traffic(&self) -> Traffic {
-        lock(&self.outbound).traffic
+        lock(&self.outbound).traffic()
     }
 
     /// Whether pushes are refused: after a close, or when the channel has failed.
@@ -684,7 +683,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if read == 0 {
                         outbound.state.end_input();
                     }
-                    outbound.traffic.read += read as u64;
+                    outbound.read += read as u64;
                     self.timer.read();
                     self.budget = budget.saturating_sub(READ_COST).max(1);
                     return self.turned();
@@ -793,7 +792,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let outbound = get_mut(&mut self.outbound);
         match ready!(read) {
             Ok(read @ 1..) => {
-                outbound.traffic.read += read as u64;
+                outbound.read += read as u64;
                 outbound.state.dropped(read as Rest);
             }
             // If something is wrong, the writer will say so.

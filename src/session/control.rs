@@ -9,8 +9,7 @@ use bytes::Bytes;
 use crate::Payload;
 use crate::framing::limit::Limit;
 use crate::framing::terminator::Terminator;
-use crate::output::Producer;
-use crate::output::queue::PushError;
+use crate::output::{Producer, PushError};
 use crate::session::channel::lock;
 use crate::session::error::{CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
@@ -187,7 +186,7 @@ impl<'a> Control<'a> {
 
     /// Bytes read and written so far.
     pub fn traffic(&self) -> Traffic {
-        self.read(|outbound| outbound.traffic)
+        self.read(Outbound::traffic)
     }
 
     /// Closes once all that was pushed is written. Nothing more is handed over.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::{error, fmt, io};
 
 use crate::framing::limit::FrameError;
-use crate::output::queue::SinkError;
+use crate::output::{PushError, SinkError};
 use crate::session::timer::Timeout;
 
 /// How a connection ended: the first thing that went wrong, or else how it came to its orderly end.
@@ -171,6 +171,12 @@ impl From<Cause> for ChannelError {
             | CloseReason::Upgrade => ChannelError::Closed,
             CloseReason::Handler(never) => match never {},
         }
+    }
+}
+
+impl<T> From<PushError<T>> for ChannelError {
+    fn from(_: PushError<T>) -> Self {
+        ChannelError::Closed
     }
 }
 

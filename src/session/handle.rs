@@ -63,7 +63,7 @@ impl Handle {
     /// closing. Both hand the item back.
     pub fn push<T: Payload>(&self, item: T) -> Result<(), HandleError<T>> {
         let mut mail = self.mailbox.lock();
-        let len = item.as_ref().len();
+        let len = item.as_bytes().len();
         if mail.asked != Asked::Nothing {
             return Err(HandleError::Closed(item));
         }
@@ -92,7 +92,7 @@ impl Handle {
             // Made first, it misses nothing that happens from here on.
             let changed = self.mailbox.changed.notified();
             item = match self.push(item) {
-                Err(HandleError::Full(item)) if item.as_ref().len() <= self.mailbox.capacity => {
+                Err(HandleError::Full(item)) if item.as_bytes().len() <= self.mailbox.capacity => {
                     item
                 }
                 result => return result,
@@ -214,7 +214,7 @@ impl Mailbox {
 
 impl Mail {
     fn put<T: Payload>(&mut self, item: T) {
-        let bytes = item.as_ref();
+        let bytes = item.as_bytes();
         self.bytes += bytes.len();
         if bytes.len() < LARGE {
             self.gathered.extend_from_slice(bytes);

@@ -16,7 +16,6 @@ pub(crate) mod channel;
 pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod handle;
-pub(crate) mod pool;
 pub(crate) mod read;
 pub(crate) mod state;
 pub(crate) mod timer;

@@ -20,7 +20,7 @@ use tokio_util::io::poll_read_buf;
 use crate::framing::framer::{Cut, Framer};
 use crate::framing::limit::{FrameError, Limit};
 use crate::framing::terminator::Terminator;
-use crate::session::pool;
+use crate::pool;
 use crate::session::timer::Frame;
 
 /// The reading side of a channel.

@@ -6,7 +6,6 @@
 //!
 //! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,8 +13,7 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
 use crate::Payload;
-use crate::output::Producer;
-use crate::output::queue::{Output, PushError, SinkError};
+use crate::output::{Output, Producer, PushError, SinkError};
 use crate::session::error::{Cause, CloseReason};
 use crate::session::handle::{Asked, Handle, Inbox};
 use crate::session::state::State;
@@ -29,7 +27,8 @@ pub(crate) struct Outbound {
     pub(crate) state: State,
     /// Shared by the channels of one builder.
     pub(crate) timeouts: Arc<Timeouts>,
-    pub(crate) traffic: Traffic,
+    /// Bytes read so far.
+    pub(crate) read: u64,
     /// There is one once somebody has asked for a handle.
     inbox: Option<Inbox>,
     handle_capacity: u32,
@@ -63,7 +62,7 @@ impl Outbound {
             output,
             state: State::Open,
             timeouts,
-            traffic: Traffic::default(),
+            read: 0,
             inbox: None,
             handle_capacity,
             discards_input: false,
@@ -123,6 +122,10 @@ impl Outbound {
     /// Something that was pushed by another task has not been taken yet.
     pub(crate) fn has_items(&self) -> bool {
         self.inbox.as_ref().is_some_and(Inbox::has_items)
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic { read: self.read, written: self.output.written() }
     }
 
     /// A handle for other tasks.
@@ -197,7 +200,9 @@ impl Outbound {
         if self.output.is_idle() && self.output.is_open() {
             return Ok(Written::All);
         }
-        self.poll_with(cx, io, timer, Output::poll_flush)
+        let before = self.output.written();
+        let result = self.output.poll_flush(cx, Pin::new(io));
+        self.written(before, result, timer)
     }
 
     /// Writes until there is room again.
@@ -207,31 +212,24 @@ impl Outbound {
         io: &mut S,
         timer: &mut Timer,
     ) -> Result<Written, Cause> {
-        self.poll_with(cx, io, timer, Output::poll_ready)
+        let before = self.output.written();
+        let result = self.output.poll_ready(cx, Pin::new(io));
+        self.written(before, result, timer)
     }
 
-    fn poll_with<'s, S: AsyncWrite + Unpin>(
+    fn written(
         &mut self,
-        cx: &mut Context<'_>,
-        io: &'s mut S,
+        before: u64,
+        result: Poll<Result<(), SinkError>>,
         timer: &mut Timer,
-        poll: impl FnOnce(
-            &mut Output,
-            &mut Context<'_>,
-            Pin<&mut Meter<'s, S>>,
-        ) -> Poll<Result<(), SinkError>>,
     ) -> Result<Written, Cause> {
-        let mut meter = Meter { io, taken: 0, refused: false };
-        let result = poll(&mut self.output, cx, Pin::new(&mut meter));
-        let Meter { taken, refused, .. } = meter;
-        self.traffic.written += taken;
-        if taken > 0 {
+        if self.output.written() > before {
             timer.wrote();
         }
         match result {
             Poll::Ready(Ok(())) => Ok(Written::All),
             Poll::Ready(Err(error)) => Err(error.into()),
-            Poll::Pending if refused => Ok(Written::Refused),
+            Poll::Pending if self.output.is_refused() => Ok(Written::Refused),
             Poll::Pending => Ok(Written::Waiting),
         }
     }
@@ -284,58 +282,5 @@ pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
     match passed {
         Passed::Deadline(timeout) => Some(timeout),
         Passed::Shutdown | Passed::End => None,
-    }
-}
-
-/// A writer that notes how many bytes were taken, and whether it refused some.
-struct Meter<'a, S> {
-    io: &'a mut S,
-    taken: u64,
-    refused: bool,
-}
-
-impl<S: AsyncWrite + Unpin> Meter<'_, S> {
-    fn note(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(taken)) = result {
-            self.taken += taken as u64;
-        }
-        self.refused = result.is_pending();
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<'_, S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut *self.io).poll_write(cx, buf);
-        self.note(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut *self.io).poll_write_vectored(cx, bufs);
-        self.note(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut *self.io).poll_flush(cx);
-        self.refused |= result.is_pending();
-        result
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut *self.io).poll_shutdown(cx);
-        self.refused |= result.is_pending();
-        result
     }
 }

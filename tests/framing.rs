@@ -253,12 +253,12 @@ fn a_count_ends_after_so_many_bytes_and_is_then_spent() {
     each(&count, |decoder| {
         decoder.feed(b"ab");
         expect(decoder, Event::Chunk("ab"));
-        assert_eq!(decoder.control().terminator(), &Terminator::Count(3));
+        assert_eq!(decoder.control().terminator(), Terminator::Count(3));
         decoder.feed(b"cde");
         expect(decoder, Event::Chunk("cde"));
-        assert_eq!(decoder.control().terminator(), &Terminator::None);
+        assert_eq!(decoder.control().terminator(), Terminator::None);
         expect(decoder, Event::Terminator);
-        assert_eq!(decoder.control().terminator(), &Terminator::None);
+        assert_eq!(decoder.control().terminator(), Terminator::None);
         assert!(!decoder.control().is_mid_frame());
     });
 }
@@ -287,7 +287,7 @@ fn the_largest_count_and_limit_do_not_overflow() {
     each(&script(Count(u64::MAX)), |decoder| {
         decoder.feed(b"ab");
         expect(decoder, Event::Chunk("ab"));
-        assert_eq!(decoder.control().terminator(), &Terminator::Count(u64::MAX - 2));
+        assert_eq!(decoder.control().terminator(), Terminator::Count(u64::MAX - 2));
     });
 }
 
@@ -592,8 +592,13 @@ fn a_switch_at_overlong_cancels_the_skip_and_the_failure() {
         let count = script(bytes("\n")).limit(limit).then(Count(3)).then(bytes("\n"));
         let log = [data("ab"), Overlong, data("cde"), T, T, data("f"), T];
         verify(&count, b"abcde\nf\n", End::Eof, &log);
-        let same = script(bytes("\n")).limit(limit).then(bytes("\n"));
-        verify(&same, b"abcd\n", End::Eof, &[data("ab"), Overlong, data("cd"), T]);
+        let other = script(bytes("\n")).limit(limit).then(bytes("d"));
+        verify(
+            &other,
+            b"abcd\n",
+            End::Eof,
+            &[data("ab"), Overlong, data("c"), T, data("\n"), Truncated],
+        );
         let never = script(bytes("\n")).limit(limit).then(Never);
         verify(&never, b"abcd\n", End::Eof, &[data("ab"), Overlong, data("cd\n")]);
     }
@@ -617,9 +622,54 @@ fn a_switch_while_skipping_ends_the_skip() {
         expect(decoder, Event::Overlong);
         assert_eq!(decoder.call(false), Err(2));
         assert_eq!(decoder.call(true), Err(2));
-        decoder.control().set_terminator(Terminator::from(b"\n"));
+        decoder.control().resume();
         expect(decoder, Event::Chunk("cd"));
         expect(decoder, Event::Terminator);
+    });
+}
+
+#[test]
+fn to_set_the_terminator_in_force_changes_nothing() {
+    // Of a handler that sets it at every event: the rest of an overlong line is no command.
+    let input = b"aaaaaaaaaa FLUSHALL\nPING\n";
+    for spec in [bytes("\n"), any(["\n", "\r\n"]), any(["\n", ";;;"])] {
+        let again = (0..5).fold(script(spec.clone()).limit(Limit::Skip(4)), |script, _| {
+            script.then(spec.clone())
+        });
+        verify(&again, input, End::Eof, &[data("aaaa"), Overlong, data("PING"), T]);
+        let again = script(spec.clone()).limit(Limit::Fail(4)).then(spec.clone());
+        verify(&again, input, End::Eof, &[data("aaaa"), Overlong, Failed(4)]);
+    }
+    let long = "0123456789abcdefghijklmn";
+    let again = script(bytes(long)).limit(Limit::Skip(1)).then(bytes(long)).then(bytes(long));
+    let input = format!("xxyy{long}z{long}");
+    verify(&again, input.as_bytes(), End::Eof, &[data("x"), Overlong, data("z"), T]);
+    // And what remains of a count remains.
+    each(&script(Count(3)), |decoder| {
+        decoder.feed(b"a");
+        expect(decoder, Event::Chunk("a"));
+        decoder.control().set_terminator(Terminator::Count(2));
+        decoder.feed(b"bcd");
+        expect(decoder, Event::Chunk("bc"));
+        expect(decoder, Event::Terminator);
+    });
+}
+
+#[test]
+fn resume_begins_a_frame_with_the_rest_of_one_that_ended_early() {
+    each(&script(bytes("\r\n")).limit(Limit::Skip(2)), |decoder| {
+        decoder.feed(b"abcde\r\nf\r\n");
+        expect(decoder, Event::Chunk("ab"));
+        // Before it is said that it is overlong, nothing is resumed.
+        decoder.control().resume();
+        expect(decoder, Event::Overlong);
+        decoder.control().resume();
+        expect(decoder, Event::Chunk("cd"));
+        expect(decoder, Event::Overlong);
+        expect(decoder, Event::Chunk("f"));
+        expect(decoder, Event::Terminator);
+        decoder.control().resume();
+        expect(decoder, MORE);
     });
 }
 

@@ -215,7 +215,7 @@ fn call(
 fn agree(decoder: &mut dyn Decoding, follower: &Follower) -> Result<(), TestCaseError> {
     let name = decoder.name();
     let control = decoder.control();
-    prop_assert_eq!(control.terminator(), &follower.terminator.terminator(), "{}", name);
+    prop_assert_eq!(control.terminator(), follower.terminator.terminator(), "{}", name);
     if let Some(mid_frame) = follower.mid_frame() {
         prop_assert_eq!(control.is_mid_frame(), mid_frame, "{} {:?}", name, follower);
     }

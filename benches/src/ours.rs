@@ -107,7 +107,9 @@ pub fn framer<P: Protocol + Sum>(
             match event {
                 Event::Chunk(chunk) => protocol.chunk(chunk),
                 Event::Terminator => protocol.end(&mut framer),
-                Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
+                Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                    unreachable!("no limit, no end")
+                }
             }
         }
         window.consume(framer.take_consumed());
@@ -130,7 +132,9 @@ pub fn framer_in_place<P: Protocol + Sum>(
             match event {
                 Event::Chunk(chunk) => protocol.chunk(chunk),
                 Event::Terminator => protocol.end(&mut framer),
-                Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
+                Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                    unreachable!("no limit, no end")
+                }
             }
         }
         start += framer.take_consumed();
@@ -149,7 +153,7 @@ pub fn terminator_codec<P: Protocol + Sum>(
         Event::Chunk(chunk) => protocol.chunk(&chunk),
         Event::Terminator => protocol.end(framed.decoder_mut()),
         Event::Truncated => protocol.truncated(),
-        Event::Overlong => unreachable!("no limit"),
+        Event::Overlong | Event::WrongEnd => unreachable!("no limit"),
     });
     protocol.sum()
 }
@@ -222,7 +226,7 @@ pub fn pulled<P: Protocol + Sum>(
             Event::Chunk(chunk) => protocol.chunk(&chunk),
             Event::Terminator => protocol.end(channel),
             Event::Truncated => protocol.truncated(),
-            Event::Overlong => unreachable!("short frames"),
+            Event::Overlong | Event::WrongEnd => unreachable!("short frames"),
         }
     });
     protocol.sum()

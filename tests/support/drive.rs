@@ -2,7 +2,7 @@
 
 #[cfg(feature = "tokio")]
 use asynchat::{CodecError, TerminatorCodec};
-use asynchat::{Event, Framer, Limit, Terminator};
+use asynchat::{Event, FrameError, Framer, Limit, Terminator};
 #[cfg(feature = "tokio")]
 use bytes::{Bytes, BytesMut};
 #[cfg(feature = "tokio")]
@@ -15,7 +15,8 @@ use super::{End, Log, Script, Turn, push};
 pub trait Control {
     fn set_terminator(&mut self, terminator: Terminator);
     fn set_limit(&mut self, limit: Limit);
-    fn terminator(&self) -> &Terminator;
+    fn resume(&mut self);
+    fn terminator(&self) -> Terminator;
     fn is_mid_frame(&self) -> bool;
     fn matched(&self) -> usize;
 }
@@ -29,7 +30,10 @@ macro_rules! control {
             fn set_limit(&mut self, limit: Limit) {
                 self.set_limit(limit);
             }
-            fn terminator(&self) -> &Terminator {
+            fn resume(&mut self) {
+                self.resume();
+            }
+            fn terminator(&self) -> Terminator {
                 self.terminator()
             }
             fn is_mid_frame(&self) -> bool {
@@ -88,7 +92,7 @@ impl Decoding for Lent {
     fn call(&mut self, eof: bool) -> Returned {
         let event =
             if eof { self.framer.next_eof(&self.buffer) } else { self.framer.next(&self.buffer) };
-        let event = event.map_err(|error| error.max())?.map(|event| event.map(<[u8]>::to_vec));
+        let event = event.map_err(failed)?.map(|event| event.map(<[u8]>::to_vec));
         if event.is_none() || self.eager {
             self.buffer.drain(..self.framer.take_consumed());
         }
@@ -152,11 +156,19 @@ impl Decoding for Owned {
     }
 }
 
+/// The limit that was passed.
+fn failed(error: FrameError) -> u64 {
+    match error {
+        FrameError::Overlong(max) => max,
+        other => panic!("{other}"),
+    }
+}
+
 #[cfg(feature = "tokio")]
 fn owned(event: Result<Option<Event<Bytes>>, CodecError>) -> Returned {
     match event {
         Ok(event) => Ok(event.map(|event| event.map(|bytes| bytes.to_vec()))),
-        Err(CodecError::Overlong(error)) => Err(error.max()),
+        Err(CodecError::Frame(error)) => Err(failed(error)),
         Err(other) => panic!("{other}"),
     }
 }
@@ -197,6 +209,7 @@ impl<'a> Actor<'a> {
             Ok(Event::Terminator) => Log::Terminator(control.matched()),
             Ok(Event::Overlong) => Log::Overlong,
             Ok(Event::Truncated) => Log::Truncated,
+            Ok(Event::WrongEnd) => panic!("there is no counted frame with an end"),
             Err(max) => Log::Failed(max),
         };
         let failed = matches!(entry, Log::Failed(_));

@@ -113,12 +113,14 @@ pub fn cut(script: &Script, input: &[u8], end: End) -> (Vec<Log>, usize) {
         push(&mut log, ended);
         let turn = turns.next().cloned().unwrap_or_default();
         // What happens to an overlong frame was decided by the limit it was longer than.
-        match (overlong, &turn.terminator, limit) {
-            (true, None, Limit::Fail(max)) => {
+        // To set what is in force changes nothing.
+        let switched = turn.terminator.as_ref().is_some_and(|switched| *switched != terminator);
+        match (overlong, switched, limit) {
+            (true, false, Limit::Fail(max)) => {
                 push(&mut log, Log::Failed(max));
                 return (log, 0);
             }
-            (true, None, _) => skipping = true,
+            (true, false, _) => skipping = true,
             _ => {}
         }
         terminator = turn.terminator.unwrap_or(terminator);
@@ -135,8 +137,8 @@ pub struct Follower {
     pub input: Vec<u8>,
     length: u128,
     fate: Fate,
-    /// The frame's last chunk has been returned, its `Terminator` not yet.
-    owed: Option<usize>,
+    /// The frame's last chunk has been returned, and how it ended not yet.
+    owed: Option<Owed>,
     /// Whether the last call wanted more, and none has come.
     settled: bool,
 }
@@ -149,13 +151,19 @@ enum Fate {
     Finished,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    Terminator(usize),
+    Truncated,
+}
+
 /// What a call must do.
 #[derive(Debug)]
 enum Plan {
-    /// Return some of so many bytes. If all, then go on after them, and owe a `Terminator`.
+    /// Return some of so many bytes. If all, then go on after them, and owe what the frame ends with.
     Chunk {
         len: usize,
-        then: Option<(usize, usize)>,
+        then: Option<(usize, Owed)>,
     },
     Terminator(usize),
     Overlong,
@@ -185,6 +193,9 @@ impl Follower {
     }
 
     pub fn set_terminator(&mut self, terminator: Spec) {
+        if terminator == self.terminator {
+            return;
+        }
         if terminator == Spec::None {
             self.length = 0;
         }
@@ -198,14 +209,14 @@ impl Follower {
 
     /// Whether the end of the input here would cut a frame, where the contract says so.
     pub fn mid_frame(&self) -> Option<bool> {
-        if self.owed.is_some() {
-            return None;
+        if self.owed == Some(Owed::Truncated) {
+            return Some(true);
         }
         if self.fate == Fate::Finished {
             return Some(false);
         }
         match self.terminator {
-            Spec::Count(_) => Some(true),
+            Spec::Count(remaining) => Some(remaining > 0),
             Spec::None => Some(false),
             _ if self.fate != Fate::Frame || self.length > 0 => Some(true),
             _ if self.input.is_empty() => Some(false),
@@ -215,16 +226,19 @@ impl Follower {
     }
 
     fn plan(&mut self, eof: bool) -> Plan {
-        if let Some(member) = self.owed.take() {
-            return Plan::Terminator(member);
+        match self.owed.take() {
+            Some(Owed::Terminator(member)) => return Plan::Terminator(member),
+            Some(Owed::Truncated) => return Plan::Truncated,
+            None => {}
         }
         match self.fate {
             Fate::Failed(max) => return Plan::Failed(max),
-            Fate::Finished if eof => return Plan::Nothing,
+            Fate::Finished if self.input.is_empty() => return Plan::Nothing,
             Fate::Finished => self.fate = Fate::Frame,
             Fate::Frame | Fate::Skipping => {}
         }
         let available = self.input.len();
+        let cut = eof.then_some((available, Owed::Truncated));
         match &self.terminator {
             Spec::Count(0) => {
                 self.terminator = Spec::None;
@@ -234,9 +248,10 @@ impl Follower {
             Spec::Count(_) if available == 0 && eof => self.finish(),
             Spec::Count(_) | Spec::None if available == 0 => Plan::Nothing,
             Spec::Count(n) if *n <= available as u64 => {
-                Plan::Chunk { len: *n as usize, then: Some((*n as usize, 0)) }
+                Plan::Chunk { len: *n as usize, then: Some((*n as usize, Owed::Terminator(0))) }
             }
-            Spec::Count(_) | Spec::None => Plan::Chunk { len: available, then: None },
+            Spec::Count(_) => Plan::Chunk { len: available, then: cut },
+            Spec::None => Plan::Chunk { len: available, then: None },
             delimited => {
                 let delimiters = delimited.delimiters();
                 let found = find(delimiters, &self.input);
@@ -270,9 +285,9 @@ impl Follower {
                         Plan::Terminator(member)
                     }
                     Some((start, next, member)) => {
-                        Plan::Chunk { len: start, then: Some((next, member)) }
+                        Plan::Chunk { len: start, then: Some((next, Owed::Terminator(member))) }
                     }
-                    None if payload > 0 => Plan::Chunk { len: payload, then: None },
+                    None if payload > 0 => Plan::Chunk { len: payload, then: cut },
                     None if eof && self.length > 0 => self.finish(),
                     None => Plan::Nothing,
                 }
@@ -315,12 +330,16 @@ impl Follower {
                     _ => self.length += consumed as u128,
                 }
                 if consumed == *len {
-                    if let Some((next, member)) = then {
+                    if let Some((next, owed)) = then {
                         consumed = *next;
                         self.length = 0;
-                        self.owed = Some(*member);
-                        if matches!(self.terminator, Spec::Count(_)) {
-                            self.terminator = Spec::None;
+                        self.owed = Some(*owed);
+                        match owed {
+                            Owed::Truncated => self.fate = Fate::Finished,
+                            Owed::Terminator(_) if matches!(self.terminator, Spec::Count(_)) => {
+                                self.terminator = Spec::None;
+                            }
+                            Owed::Terminator(_) => {}
                         }
                     }
                 }

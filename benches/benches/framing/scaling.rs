@@ -160,7 +160,7 @@ fn switch_at_overlong(terminators: &[Terminator; 2], input: &[u8]) -> u64 {
     while let Some(event) = framer.next(input).expect("it skips") {
         match event {
             Event::Chunk(chunk) => tally.chunk(chunk),
-            Event::Overlong => {
+            Event::Overlong | Event::WrongEnd => {
                 switches += 1;
                 framer.set_terminator(terminators[switches % 2].clone());
             }

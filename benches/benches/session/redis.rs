@@ -144,7 +144,9 @@ async fn pulled(stream: TcpStream) {
                     let _ = channel.push(answer);
                 }
             }
-            Event::Overlong | Event::Truncated => unreachable!("short and whole frames"),
+            Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                unreachable!("short and whole frames")
+            }
         }
     }
 }
@@ -169,7 +171,9 @@ async fn framer(mut stream: TcpStream) {
                         output.extend_from_slice(answer);
                     }
                 }
-                Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
+                Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                    unreachable!("no limit, no end")
+                }
             }
         }
         input.advance(framer.take_consumed());
@@ -215,7 +219,9 @@ async fn terminator_codec(stream: TcpStream) {
                     }
                 }
             }
-            Event::Overlong | Event::Truncated => unreachable!("no limit, whole frames"),
+            Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                unreachable!("no limit, whole frames")
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use asynchat_benches::harness::Outcome;
 use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window, complete};
 use asynchat_benches::lines::{Lines, any_delimiter_codec, lines_codec};
-use asynchat_benches::ours::{self, Frames, delimiter};
+use asynchat_benches::ours::{self, Events, Frames, delimiter};
 use asynchat_benches::{Bench, Tally};
 use bytes::Bytes;
 use tokio_util::codec::{BytesCodec, FramedWrite};
@@ -50,7 +50,13 @@ fn frames(bench: &mut Bench) {
             .rounds(1)
             .ours_measured("Framer, events", || {
                 count(0, || {
-                    ours::framer(Frames::default(), delimiter(end), input, READ, &mut window)
+                    ours::framer::<Events, _>(
+                        Frames::default(),
+                        delimiter(end),
+                        input,
+                        READ,
+                        &mut window,
+                    )
                 })
             })
             .ours_measured("TerminatorCodec", || {

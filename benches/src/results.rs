@@ -75,10 +75,10 @@ pub fn write(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         let figures = figures.ok_or_else(|| format!("the record of {bench} is not readable"))?;
         write!(page, "\n## {about}\n\n{measured_at}\n")?;
         for rows in figures.chunk_by(|a, b| a.row == b.row) {
-            if let Some(name) = charted(&rows[0].row) {
-                if !page.contains(&format!("]({name}.svg)")) {
-                    write!(page, "\n![{name}]({name}.svg)\n")?;
-                }
+            if let Some(name) = charted(&rows[0].row)
+                && !page.contains(&format!("]({name}.svg)"))
+            {
+                write!(page, "\n![{name}]({name}.svg)\n")?;
             }
         }
         tables(&mut page, &figures)?;

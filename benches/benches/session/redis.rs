@@ -18,7 +18,7 @@ use asynchat_benches::client::{Exchange, MEASURES};
 use asynchat_benches::input::{self, Shape};
 use asynchat_benches::io::READ;
 use asynchat_benches::ours::Protocol;
-use asynchat_benches::resp::{Arguments, CRLF, CountedIn, VecOfBytes, command};
+use asynchat_benches::resp::{Arguments, CRLF, Counted, VecOfBytes, command};
 use asynchat_benches::server::{Server, Way};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
@@ -101,7 +101,7 @@ impl Arguments for Gathered {
     }
 }
 
-type Session = CountedIn<Gathered>;
+type Session = Counted<Gathered>;
 
 #[derive(Default)]
 struct Redis(Session);

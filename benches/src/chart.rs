@@ -33,7 +33,7 @@ pub fn draw(title: &str, rows: &[&[Figure]]) -> String {
                 y - 13,
                 LINE - 5
             );
-            let ratio = figure.ratio.map(|ratio| format!("  × {ratio:.2}")).unwrap_or_default();
+            let ratio = figure.ratio.map(|ratio| format!(" ({ratio:.2})")).unwrap_or_default();
             let label = format!("{}{ratio}", number(figure.value));
             text(&mut body, NAMES + length as usize + 8, y, "", &label);
         }

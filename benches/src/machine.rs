@@ -18,7 +18,7 @@ pub fn describe() -> String {
     let mut said = vec![
         said_by("date", &["-u", "+%Y-%m-%d"]),
         format!("{count} × {model}"),
-        format!("Linux {}", kernel.trim()),
+        format!("Linux {}", kernel.split('.').take(2).collect::<Vec<_>>().join(".")),
         said_by("rustc", &["--version"]),
         said_by("redis-server", &["--version"]).split(" sha").next().unwrap_or_default().to_owned(),
     ];

@@ -213,20 +213,31 @@ pub fn terminator_codec<P: Protocol + Sum>(
     protocol.sum()
 }
 
-/// The same, frame by frame: each is a `Bytes`.
-pub fn whole_terminator_codec<P: Protocol + Sum>(
+/// The same, step by step: each piece of payload is a `Bytes`, or each frame if they come `whole`.
+pub fn stepping_codec<P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
+    whole: bool,
     reader: Reader<'_>,
 ) -> u64 {
     let mut codec = TerminatorCodec::new(terminator).steps();
-    codec.set_whole_frames(true);
+    codec.set_whole_frames(whole);
     drain_with(FramedRead::with_capacity(reader, codec, READ), |framed, step| {
         let Step { payload, end } = step.expect("no limit");
-        match end {
-            Some(End::Terminator) => protocol.frame(&payload, framed.decoder_mut()),
-            Some(End::Truncated) => protocol.truncated(),
-            _ => unreachable!("whole frames"),
+        let is_end = match end {
+            Some(End::Terminator) => true,
+            Some(End::Truncated) => return protocol.truncated(),
+            Some(End::Overlong | End::WrongEnd) => unreachable!("no limit"),
+            None => false,
+        };
+        if whole && is_end {
+            return protocol.frame(&payload, framed.decoder_mut());
+        }
+        if !payload.is_empty() {
+            protocol.chunk(&payload);
+        }
+        if is_end {
+            protocol.end(framed.decoder_mut());
         }
     });
     protocol.sum()

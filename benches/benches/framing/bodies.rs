@@ -139,7 +139,9 @@ pub fn huge(bench: &mut Bench) {
     for (called, end, goal) in
         [("LF", &b"\n"[..], 1.1), ("CRLF", b"\r\n", 1.2), ("CRLFCRLF", b"\r\n\r\n", 1.2)]
     {
-        let Some(row) = bench.row(&format!("one {called} after 64 MiB")) else { continue };
+        let Some(row) = bench.row(&format!("one {called} after {} MiB", size >> 20)) else {
+            continue;
+        };
         let mut input = Vec::with_capacity(size + end.len());
         input::Random::new(6).letters(size, &mut input);
         let mut tally = Tally::default();

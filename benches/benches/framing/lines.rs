@@ -46,8 +46,11 @@ pub fn lines(bench: &mut Bench) {
                     ours::terminator_codec(Frames::default(), delimiter(end), reader())
                 })
                 .goal("LinesCodec", goal(0.35))
+                .ours("TerminatorCodec, steps", || {
+                    ours::stepping_codec(Frames::default(), delimiter(end), false, reader())
+                })
                 .ours("TerminatorCodec, whole frames", || {
-                    ours::whole_terminator_codec(Frames::default(), delimiter(end), reader())
+                    ours::stepping_codec(Frames::default(), delimiter(end), true, reader())
                 })
                 .ours("FrameCodec", || ours::frame_codec(codec(), reader()))
                 .goal("LinesCodec", goal(0.30))

@@ -48,8 +48,12 @@ pub fn sets(bench: &mut Bench) {
             })
             .goal(DECODER, 1.6)
             .goal("redis-protocol", 0.55)
+            .ours("TerminatorCodec, steps, counted frames", || {
+                ours::stepping_codec(Counted::default(), lines(), false, reader())
+            })
+            .goal(DECODER, 1.6)
             .ours("TerminatorCodec, whole counted frames", || {
-                ours::whole_terminator_codec(Counted::default(), lines(), reader())
+                ours::stepping_codec(Counted::default(), lines(), true, reader())
             })
             .goal(DECODER, 1.6)
             .ours("Channel, next, counted frames", || {

@@ -484,8 +484,8 @@ impl Framer {
             self.start += usize::from(input[self.start] == b'\n');
         }
         match self.progress {
-            Progress::Counted { .. } => Ok(self.cut_counted(input, eof)),
             Progress::Delimited => Ok(self.cut_delimited(input, eof)),
+            Progress::Counted { .. } => Ok(self.cut_counted(input, eof)),
             Progress::Skipping => Ok(self.cut_skipping(input, eof)),
             Progress::Unframed => Ok(self.hand_over(input.len(), None)),
             Progress::Failed(error) => Err(error),
@@ -510,14 +510,17 @@ impl Framer {
             return self.hand_over(input.len(), ends.then_some(End::Truncated));
         };
         let end = self.start + payload;
-        let Some(wanted) = then else {
+        let Some(ending) = then else {
             self.progress = Progress::Unframed;
+            self.search.pass(end);
             return Some(self.end_frame(end, end, End::Terminator));
         };
-        let (wanted, behind) = (wanted.as_bytes(), &input[end..]);
-        if behind.starts_with(wanted) {
+        let (wanted, behind) = (ending.as_bytes(), &input[end..]);
+        if ending.begins(behind) {
+            let next = end + wanted.len();
             self.progress = self.delimited();
-            return Some(self.end_frame(end, end + wanted.len(), End::Terminator));
+            self.search.pass(next);
+            return Some(self.end_frame(end, next, End::Terminator));
         }
         if !wanted.starts_with(behind) {
             self.seen = end + 1;
@@ -539,6 +542,12 @@ impl Framer {
     }
 
     fn cut_delimited(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
+        // As in `cut`, for delimiters at which more than a hit has to be looked at.
+        if let Some(Found::At { start, end, member }) = self.search.find_near(input, self.start) {
+            if self.length + (start - self.start) as u64 <= self.max {
+                return Some(self.end_delimited(input, start, end, member));
+            }
+        }
         let room = self.max.saturating_sub(self.length);
         // If the frame is longer than its limit, that can be seen without looking further than the
         // longest delimiter behind the limit. A terminator set at that event begins to look there.
@@ -560,11 +569,7 @@ impl Framer {
         }
         match found {
             Found::At { end: next, member, .. } => {
-                self.search.found();
-                let next = self.behind_cr(input, next);
-                let cut = self.end_frame(end, next, End::Terminator);
-                self.matched = member;
-                Some(cut)
+                Some(self.end_delimited(input, end, next, member))
             }
             Found::Withheld(_) if eof => {
                 let ends = self.length > 0 || end > self.start;
@@ -575,6 +580,16 @@ impl Framer {
                 if self.whole { None } else { self.hand_over(end, None) }
             }
         }
+    }
+
+    /// The frame ends at the delimiter that was found at `end`.
+    #[inline(always)]
+    fn end_delimited(&mut self, input: &[u8], end: usize, next: usize, member: u32) -> Cut {
+        self.search.found();
+        let next = self.behind_cr(input, next);
+        let cut = self.end_frame(end, next, End::Terminator);
+        self.matched = member;
+        cut
     }
 
     fn cut_skipping(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
@@ -622,8 +637,9 @@ impl Framer {
     }
 
     /// A universal newline that begins with CR goes on if LF is behind it.
+    #[inline(always)]
     fn behind_cr(&mut self, input: &[u8], next: usize) -> usize {
-        if input[next - 1] != b'\r' || *self.search.target() != Terminator::Newline {
+        if input[next - 1] != b'\r' || !matches!(self.search.target(), Terminator::Newline) {
             return next;
         }
         match input.get(next) {
@@ -667,7 +683,7 @@ impl Framer {
     /// The frame has ended before its delimiter: the limit says what becomes of the rest.
     fn end_early(&mut self, error: FrameError) {
         self.progress = match self.beyond {
-            Beyond::Skip if *self.search.target() != Terminator::None => Progress::Skipping,
+            Beyond::Skip if !matches!(self.search.target(), Terminator::None) => Progress::Skipping,
             _ => Progress::Failed(error),
         };
     }
@@ -712,13 +728,14 @@ impl Framer {
             (&Terminator::Count(count), Progress::Counted { left, then: None, .. }) => {
                 count == left
             }
-            (Terminator::CountThen(counted), Progress::Counted { left, then, .. }) => {
-                counted.count() == left && then == Some(counted.end())
+            (Terminator::CountThen(counted), Progress::Counted { left, then: Some(end), .. }) => {
+                counted.count() == left && counted.end() == end
             }
             (Terminator::None, Progress::Unframed) => true,
-            (delimiter, Progress::Delimited | Progress::Skipping | Progress::Failed(_)) => {
-                self.search.target() == delimiter
-            }
+            (
+                Terminator::Bytes(_) | Terminator::AnyOf(_) | Terminator::Newline,
+                Progress::Delimited | Progress::Skipping | Progress::Failed(_),
+            ) => self.search.target() == terminator,
             _ => false,
         }
     }

@@ -245,6 +245,20 @@ impl Ending {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len).min(Ending::MAX)]
     }
+
+    /// Whether the input begins with the end.
+    #[inline]
+    pub(crate) fn begins(&self, input: &[u8]) -> bool {
+        // Eight bytes at once where there are as many: a comparison of a length that is not known when
+        // this is compiled is a call.
+        match input.first_chunk() {
+            Some(eight) => {
+                let others = 8 * (Ending::MAX - usize::from(self.len));
+                (u64::from_le_bytes(*eight) ^ u64::from_le_bytes(self.bytes)) << others == 0
+            }
+            None => input.starts_with(self.as_bytes()),
+        }
+    }
 }
 
 impl fmt::Debug for Ending {

@@ -40,13 +40,16 @@ impl Pattern {
         }
     }
 
-    #[inline]
-    fn is_at(self, input: &[u8], place: usize) -> bool {
+    /// Whether there is a hit at a place.
+    #[inline(always)]
+    pub(crate) fn is_at(self, input: &[u8], place: usize) -> bool {
         match self {
             Pattern::Both { first, last, span } => {
-                input[place] == first && input[place + usize::from(span)] == last
+                input.get(place + usize::from(span)) == Some(&last) && input[place] == first
             }
-            Pattern::Either(one, other) => input[place] == one || input[place] == other,
+            Pattern::Either(one, other) => {
+                input.get(place).is_some_and(|&byte| byte == one || byte == other)
+            }
         }
     }
 }
@@ -82,6 +85,13 @@ impl Hits {
         self.mask &= self.mask.wrapping_sub(1);
     }
 
+    /// What begins before this position is no hit any more.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, position: usize) {
+        let passed = position.saturating_sub(self.base);
+        self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+    }
+
     /// Forgets everything: what is at and behind this position has not been looked at.
     #[inline]
     pub(crate) fn forget(&mut self, from: usize) {
@@ -112,13 +122,14 @@ impl Hits {
         from: usize,
         enough: usize,
     ) -> Option<usize> {
-        // What was passed over (by a count, or inside a delimiter) is no hit any more.
+        // What was passed over inside a delimiter is no hit any more, nor what is no hit any more because
+        // the buffer was replaced in place.
+        self.pass(from);
         while let Some(hit) = self.known() {
-            if hit >= from {
+            if pattern.is_at(input, hit) {
                 return Some(hit);
             }
-            let passed = from - self.base;
-            self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+            self.take();
         }
         let first = self.searched.max(from);
         let places = input.len().saturating_sub(pattern.span()).min(enough);
@@ -126,6 +137,26 @@ impl Hits {
             return None;
         }
         self.look(pattern, needle, input, first, places)
+    }
+
+    /// As [`find`](Self::find), where no hit is known, in the next few blocks.
+    #[inline(never)]
+    pub(crate) fn look_near(
+        &mut self,
+        pattern: Pattern,
+        input: &[u8],
+        from: usize,
+    ) -> Option<usize> {
+        let first = self.searched.max(from);
+        for block in 0..NEAR {
+            let at = first + block * BLOCK;
+            let mask = pattern.places(input.get(at..at + BLOCK + pattern.span())?);
+            if mask != 0 {
+                return self.keep(at, mask, BLOCK);
+            }
+        }
+        self.searched = first + NEAR * BLOCK;
+        None
     }
 
     /// Looks at the places from `first` to `end`, of which there is one at least.
@@ -198,6 +229,8 @@ impl Hits {
     }
 }
 
+/// This many blocks are looked at before anything else is asked: a frame often ends in them.
+const NEAR: usize = 4;
 /// After this many bytes without a hit, the next one is taken to be far.
 const FAR: usize = 1024;
 /// This many places are looked at one by one: a read may bring one byte.

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::io;
 
 use asynchat::{
-    Channel, ChannelError, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeouts,
+    Channel, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeouts,
     producer,
 };
 use bytes::{Bytes, BytesMut};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::{fmt, future, mem};
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
@@ -172,6 +172,39 @@ impl<S> Channel<S> {
     /// handed back.
     pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
         self.outbound_mut().push(item)
+    }
+
+    /// Queues formatted text, without an allocation for it: `write!(channel, "{} bytes\r\n", n)?`.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    ///
+    /// # Panics
+    ///
+    /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
+        self.outbound_mut().write_fmt(text)
+    }
+
+    /// Queues what `write` appends to the output in place: all of it or, if it fails, nothing.
+    ///
+    /// # Errors
+    ///
+    /// What `write` returns; and [`ChannelError::Closed`] where a [`push`](Self::push) is refused: `write`
+    /// is not called then.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or removes what was in the buffer; the channel has failed then.
+    pub fn push_with<R, E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<R, E>
+    where
+        E: From<ChannelError>,
+    {
+        self.outbound_mut().push_with(write).unwrap_or_else(|_| Err(ChannelError::Closed.into()))
     }
 
     /// Queues a producer, behind all that was pushed before it.

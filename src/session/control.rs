@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::Payload;
 use crate::framing::limit::Limit;
@@ -151,6 +151,33 @@ impl<'a> Control<'a> {
     #[inline]
     pub fn try_push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
         self.with(|outbound| outbound.push(item))
+    }
+
+    /// Queues formatted text, without an allocation for it: `write!(control, "{} bytes\r\n", n)`. As with
+    /// [`push`](Self::push), it is dropped after the close.
+    ///
+    /// # Panics
+    ///
+    /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        let _ = self.with(|outbound| outbound.write_fmt(text));
+    }
+
+    /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing. Nothing is
+    /// written, and `write` not called, after the close.
+    ///
+    /// # Errors
+    ///
+    /// Those of `write`.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or removes what was in the buffer; the connection has failed then.
+    pub fn push_with<E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.with(|outbound| outbound.push_with(write)).unwrap_or(Ok(()))
     }
 
     /// Queues a producer, behind all that was pushed before it. As with [`push`](Self::push), it is

@@ -6,10 +6,12 @@
 //!
 //! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
 use crate::Payload;
@@ -85,6 +87,19 @@ impl Outbound {
             self.take_items();
         }
         self.output.push(item)
+    }
+
+    pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
+        self.take_items();
+        self.output.write_fmt(text)
+    }
+
+    pub(crate) fn push_with<R, E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<Result<R, E>, PushError<()>> {
+        self.take_items();
+        self.output.push_with(write)
     }
 
     pub(crate) fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>

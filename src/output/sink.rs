@@ -404,8 +404,6 @@ impl<T, E> ProducerSink<T, E> {
         self.framed
     }
 
-    /// The writer and its queue, for a driver.
-
     /// Moves what is in the FramedWrite's own buffer to the end of the queue.
     #[inline]
     fn adopt(&mut self) {

@@ -673,10 +673,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// once. Ready when there is something new to look at, if only the state. With `shutdown`, the
     /// message that has begun is not waited for as long as others.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, shutdown: bool) -> Poll<Turn> {
-        let budget = mem::replace(&mut self.budget, BUDGET);
-        if budget == 0 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        let budget;
+        match mem::replace(&mut self.budget, BUDGET) {
+            0 => {
+                self.budget = REFRESHED;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // Others have had their turn, and there may be more to hand over.
+            REFRESHED => return Poll::Ready(Turn::Again),
+            left => budget = left,
         }
         let outbound = get_mut(&mut self.outbound);
         outbound.poll_inbox(cx);
@@ -919,6 +925,8 @@ impl<S: fmt::Debug> fmt::Debug for Channel<S> {
 
 /// How much is done in one poll: so many pieces of frames.
 const BUDGET: u32 = 1024;
+/// The budget after a turn of other tasks.
+const REFRESHED: u32 = BUDGET + 1;
 /// What a read costs, in pieces of frames.
 const READ_COST: u32 = 64;
 /// What is pushed when a deadline has passed is to be written in this time.

@@ -466,6 +466,31 @@ async fn an_idle_time_set_in_a_waiting_callback_counts_behind_it() {
     assert_eq!(start.elapsed().as_secs(), 105);
 }
 
+/// Polls a run that has 5000 frames to hand over. Returns how many polls it took.
+async fn polls_for_5000_frames(read_size: usize) -> usize {
+    let (socket, peer) = pipe();
+    peer.send("\n".repeat(5000));
+    peer.close();
+    let mut channel =
+        Channel::builder(b"\n").timeouts(patient()).read_size(read_size).build(socket);
+    let mut running = std::pin::pin!(channel.run(Scripted::new(|_, _| Then::Go)));
+    let mut polls = 0;
+    let (handler, _) = std::future::poll_fn(|cx| {
+        polls += 1;
+        running.as_mut().poll(cx)
+    })
+    .await;
+    // The end of the input and of the connection beside the frames.
+    assert_eq!(handler.log.len(), 5002);
+    polls
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_poll_is_bounded_however_much_there_is() {
+    assert!(polls_for_5000_frames(1 << 16).await >= 5);
+    assert!(polls_for_5000_frames(100).await >= 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_of_borrowed_things_can_be_run() {
     struct Borrowing<'a>(&'a mut Vec<u8>);

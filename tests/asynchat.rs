@@ -10,8 +10,7 @@ use std::convert::Infallible;
 use std::io;
 
 use asynchat::{
-    Channel, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeouts,
-    producer,
+    Channel, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeouts, producer,
 };
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

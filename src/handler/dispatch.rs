@@ -15,6 +15,7 @@ use crate::handler::handler::Handler;
 use crate::session::channel::{Channel, Turn};
 use crate::session::control::Chunk;
 use crate::session::error::CloseReason;
+use crate::session::read::OwnEnd;
 use crate::session::state::State;
 use crate::session::timer::Timeout;
 use crate::trace;
@@ -120,6 +121,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> impl Future<Output = Result<(), H::Error>> {
         async move {
             self.outbound_mut().state.forget_upgrade();
+            if self.inbound.framing.own_end != OwnEnd::Off {
+                // This handler has not been asked yet.
+                self.inbound.framing.set_own_end(true);
+            }
             run.look().await;
             loop {
                 let rare = match self.take_end(handler, run)? {
@@ -163,8 +168,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         if run.shutdown == Shutdown::Wanted && self.inbound.is_between_messages() {
             return Ok(None);
         }
-        while let Some(cut) = self.cut() {
-            if cut.start < cut.end {
+        loop {
+            if !self.find_own_end(|input| handler.find_end(input))? {
+                return Ok(None);
+            }
+            let whole = self.inbound.is_whole();
+            let Some(cut) = self.cut() else {
+                return Ok(None);
+            };
+            if cut.start < cut.end || (whole && cut.outcome == Some(End::Terminator)) {
                 let (input, mut control) = self.parts();
                 handler
                     .collect_incoming_data(Chunk::new(input, cut.start, cut.end), &mut control)?;
@@ -176,7 +188,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 return Ok(self.take_owed());
             }
         }
-        Ok(None)
     }
 
     /// A turn of the channel, unless there is something to be told that it does not know of.
@@ -202,10 +213,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     fn over(&mut self) -> Over {
         let told = self.told;
+        let looks = self.inbound.framing.own_end != OwnEnd::Off;
         match self.outbound_mut().state {
             State::Over(CloseReason::PeerClosed) => Over::Input { truncated: false },
             State::Over(CloseReason::Truncated) => Over::Input { truncated: true },
             State::Over(CloseReason::Timeout(timeout)) if !told => Over::Deadline(timeout),
+            State::Over(CloseReason::Frame(_)) if looks && !told => Over::Overlong,
             _ => Over::Other,
         }
     }
@@ -239,6 +252,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             Rare::Over(Over::Input { truncated }) => {
                 let (mut control, meanwhile) = self.waiting_parts();
                 attend(pin!(handler.eof(truncated, &mut control)), run, meanwhile).await?;
+                return Ok(false);
+            }
+            Rare::Over(Over::Overlong) => {
+                let (mut control, meanwhile) = self.waiting_parts();
+                attend(pin!(handler.overlong(&mut control)), run, meanwhile).await?;
                 return Ok(false);
             }
             Rare::Over(Over::Deadline(timeout)) => {
@@ -280,8 +298,12 @@ enum Rare {
 
 /// Why nothing more is handed over, if the handler is to be told.
 enum Over {
-    Input { truncated: bool },
+    Input {
+        truncated: bool,
+    },
     Deadline(Timeout),
+    /// A message of which the handler has not found the end.
+    Overlong,
     Other,
 }
 

@@ -74,6 +74,9 @@ pub trait Handler {
 
     /// Some bytes of the current frame.
     ///
+    /// With [whole frames](Control::set_whole_frames) it is called once for each frame, with all of it: a
+    /// handler of commands needs no memory of its own then, and may well answer here.
+    ///
     /// # Errors
     ///
     /// The handler's own: the connection is closed when what was pushed is written.
@@ -92,6 +95,26 @@ pub trait Handler {
         &mut self,
         control: &mut Control<'_>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Where is the end of the message that begins with these bytes? They are all that is there, from its
+    /// first byte on. The answer is its length; more may be wanted than is there. With `None` the question
+    /// is asked again when there is more.
+    ///
+    /// It is asked between two messages while [own ends](Control::set_own_end) are set: the place for a
+    /// protocol's own parser. The message is then handed over whole, to
+    /// [`collect_incoming_data`](Self::collect_incoming_data) and `found_terminator`. A message is longer
+    /// than no byte: `Some(0)` is `None`. One that is longer than its limit, whichever that is, is the end of
+    /// the connection.
+    ///
+    /// By default the end is never found.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect_incoming_data`](Self::collect_incoming_data).
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Self::Error> {
+        let _ = input;
+        Ok(None)
+    }
 
     /// What has come of a frame that goes on is collected, and more is wanted. Whatever the handler has to
     /// wait for before it can take more has its place here, such as a slow disk that it writes a body to:

@@ -17,6 +17,8 @@ use crate::session::write::Outbound;
 pub struct ChannelBuilder {
     terminator: Terminator,
     limit: Limit,
+    whole_frames: bool,
+    own_end: bool,
     timeouts: Arc<Timeouts>,
     high_water_mark: usize,
     low_water_mark: usize,
@@ -30,6 +32,8 @@ impl ChannelBuilder {
         ChannelBuilder {
             terminator,
             limit: Limit::Fail(DEFAULT_LIMIT),
+            whole_frames: false,
+            own_end: false,
             timeouts: default_timeouts(),
             high_water_mark: output.high_water_mark(),
             low_water_mark: output.low_water_mark(),
@@ -42,6 +46,23 @@ impl ChannelBuilder {
     #[must_use]
     pub fn limit(mut self, limit: Limit) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// Whether frames are handed over whole: not by default. See
+    /// [`Framer::set_whole_frames`](crate::Framer::set_whole_frames).
+    #[must_use]
+    pub fn whole_frames(mut self, whole: bool) -> Self {
+        self.whole_frames = whole;
+        self
+    }
+
+    /// Whether the handler finds the ends of its messages itself, with
+    /// [`Handler::find_end`](crate::Handler::find_end): not by default. The terminator is not looked for
+    /// then.
+    #[must_use]
+    pub fn own_end(mut self, own: bool) -> Self {
+        self.own_end = own;
         self
     }
 
@@ -87,7 +108,9 @@ impl ChannelBuilder {
     /// Makes a channel of a stream.
     pub fn build<S>(&self, io: S) -> Channel<S> {
         let framer = Framer::new(self.terminator.clone()).with_limit(self.limit);
-        let inbound = Inbound::new(framer);
+        let mut inbound = Inbound::new(framer);
+        inbound.framing.set_whole_frames(self.whole_frames);
+        inbound.framing.set_own_end(self.own_end);
         let mut output = Output::new();
         output.set_high_water_mark(self.high_water_mark);
         output.set_low_water_mark(self.low_water_mark);

@@ -6,6 +6,7 @@
 //! ([`Channel::poll_turn`]). Only that waits while the connection is open, and only
 //! [`Channel::poll_close`] after that.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -19,16 +20,16 @@ use tokio_util::io::poll_read_buf;
 use crate::Payload;
 use crate::framing::event::Event;
 use crate::framing::framer::Cut;
-use crate::framing::limit::Limit;
-use crate::framing::step::End;
+use crate::framing::limit::{FrameError, Limit};
+use crate::framing::step::{End, Step};
 use crate::framing::terminator::Terminator;
 use crate::output::{Producer, PushError};
 use crate::pool;
 use crate::session::builder::ChannelBuilder;
-use crate::session::control::{Control, Outlet};
+use crate::session::control::{Chunk, Control, Outlet};
 use crate::session::error::{Cause, ChannelError, CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
-use crate::session::read::{Inbound, Input};
+use crate::session::read::{Found, Inbound, Input, OwnEnd};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
 use crate::session::write::{Outbound, Traffic, Written, deadline};
@@ -136,6 +137,12 @@ impl<S> Channel<S> {
     /// The limit in force.
     pub fn limit(&self) -> Limit {
         self.inbound.framing.framer.limit()
+    }
+
+    /// Whether frames are handed over whole, from the next frame on: see
+    /// [`Framer::set_whole_frames`](crate::Framer::set_whole_frames).
+    pub fn set_whole_frames(&mut self, whole: bool) {
+        self.inbound.framing.set_whole_frames(whole);
     }
 
     /// Which member of a set ended the last frame: see [`Framer::matched`](crate::Framer::matched).
@@ -316,6 +323,31 @@ impl<S> Channel<S> {
         }
     }
 
+    /// Whether there may be something to cut: not if the application is to find the end of a message, and
+    /// wants more input for that.
+    #[inline]
+    pub(crate) fn find_own_end<E>(
+        &mut self,
+        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
+    ) -> Result<bool, E> {
+        if !matches!(self.inbound.framing.own_end, OwnEnd::Looked(_)) {
+            return Ok(true);
+        }
+        let outbound = get_mut(&mut self.outbound);
+        if !outbound.may_hand_over() {
+            return Ok(false);
+        }
+        match self.inbound.find_own_end(outbound.state.is_eof(), find)? {
+            Found::Here => Ok(true),
+            Found::Nothing => Ok(false),
+            Found::Overlong(max) => {
+                trace::overlong(self.limit());
+                self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));
+                Ok(false)
+            }
+        }
+    }
+
     /// There is nothing more to be cut from what was read, or for this cause never will be.
     #[inline(never)]
     fn cut_nothing(&mut self, cause: Option<Cause>) -> Option<Cut> {
@@ -353,6 +385,7 @@ impl<S> Channel<S> {
     /// A frame has ended in this way.
     #[inline]
     pub(crate) fn note_end(&mut self, end: End) {
+        self.inbound.framing.frame_ended();
         match end {
             End::Terminator | End::WrongEnd => {}
             End::Overlong => trace::overlong(self.limit()),
@@ -364,6 +397,7 @@ impl<S> Channel<S> {
     /// has all its time.
     #[inline]
     pub(crate) fn end_told(&mut self) {
+        self.inbound.framing.frame_ended();
         if !self.inbound.framing.in_message {
             self.timer.frame_ended();
         }
@@ -411,6 +445,102 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// between two calls. (As a [`Stream`] they do, where the last poll was pending.)
     pub async fn next(&mut self) -> Option<Result<Event<Bytes>, ChannelError>> {
         self.wait(Self::poll_event).await
+    }
+
+    /// The next piece of a frame, lent, and how the frame ended if it did; or `None` at the end. It is
+    /// [`next`](Self::next) without owned memory, and in one await what is a chunk and its end there. With
+    /// it comes a [`Control`], so that the answer can be pushed while the piece is held.
+    ///
+    /// With [whole frames](Self::set_whole_frames) each piece is a frame.
+    ///
+    /// ```
+    /// use asynchat::{Channel, End};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"hello\n\nworld\n").await?;
+    /// client.shutdown().await?;
+    ///
+    /// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
+    /// while let Some((step, mut control)) = channel.step().await? {
+    ///     assert_eq!(step.end, Some(End::Terminator));
+    ///     control.push(&step.payload[..]);
+    ///     control.push("!");
+    /// }
+    /// channel.close().await?;
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "hello!!world!");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`next`](Self::next).
+    pub async fn step(&mut self) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
+        let cut = self.wait(Self::poll_cut).await?;
+        Ok(cut.map(|cut| self.lend(cut)))
+    }
+
+    /// The next message whole, where its end is for the application to find; or `None` at the end.
+    ///
+    /// `find_end` is shown all input that is there, from the beginning of the message on, and says how
+    /// many bytes are the message; more may come than it was shown. `None` wants to be asked again when
+    /// there is more. It is a parser that has no buffer, and the channel's limit, deadlines and
+    /// back-pressure hold for it as for any frame: a message longer than the limit, whichever that is, is
+    /// [`FrameError::Overlong`](crate::FrameError::Overlong). If the input ends in a message, its beginning
+    /// comes with [`End::Truncated`].
+    ///
+    /// Behind it a terminator has to be set, unless the next message is taken in the same way.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A byte says how long the message is.
+    /// fn find_end(input: &[u8]) -> Option<usize> {
+    ///     input.first().map(|length| 1 + usize::from(*length))
+    /// }
+    ///
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"\x05hello\x00\x02hi").await?;
+    /// client.shutdown().await?;
+    /// let mut channel = Channel::new(server, None);
+    /// let mut messages = Vec::new();
+    /// while let Some((step, _)) = channel.message(find_end).await? {
+    ///     messages.push(step.payload[1..].to_vec());
+    /// }
+    /// assert_eq!(messages, [&b"hello"[..], b"", b"hi"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`next`](Self::next): the message begins anew with the next call.
+    pub async fn message(
+        &mut self,
+        mut find_end: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
+        let whole = self.inbound.framing.framer.whole_frames();
+        self.inbound.framing.set_own_end(true);
+        let cut = self.wait(|channel, cx| channel.poll_cut_by(cx, &mut find_end)).await?;
+        self.inbound.framing.set_own_end(false);
+        self.inbound.framing.set_whole_frames(whole);
+        Ok(cut.map(|cut| self.lend(cut)))
     }
 
     /// Waits until there is room for output: at once below the high-water mark, else until the low-water
@@ -557,15 +687,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Poll::Ready(Some(Ok(event)))
     }
 
-    /// The next piece of a frame, or its end that is owed, which has no bytes; `None` at the end.
+    fn lend(&mut self, cut: Cut) -> (Step<Chunk<'_>>, Control<'_>) {
+        if let Some(end) = cut.outcome {
+            self.end_pulled(end);
+        }
+        let (input, control) = self.parts();
+        let step = Step { payload: Chunk::new(input, cut.start, cut.end), end: cut.outcome };
+        (step, control)
+    }
+
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Cut>, ChannelError>> {
+        // A message that was waited for in vain is a frame like others now.
+        self.inbound.framing.set_own_end(false);
+        self.poll_cut_by(cx, &mut |_| None)
+    }
+
+    /// The next piece of a frame, or its end that is owed, which has no bytes; `None` at the end.
+    fn poll_cut_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        find_end: &mut dyn FnMut(&[u8]) -> Option<usize>,
+    ) -> Poll<Result<Option<Cut>, ChannelError>> {
         if mem::take(&mut self.frame_ended) && !self.inbound.framing.in_message {
             self.timer.frame_ended();
         }
         loop {
             if !self.inbound.has_owed() {
-                if let Some(cut) = self.cut() {
-                    return Poll::Ready(Ok(Some(cut)));
+                let found = self.find_own_end(|input| Ok::<_, Infallible>(find_end(input)));
+                if let Ok(true) = found {
+                    if let Some(cut) = self.cut() {
+                        return Poll::Ready(Ok(Some(cut)));
+                    }
                 }
             } else if let Some(end) = self.take_owed() {
                 return Poll::Ready(Ok(Some(Cut { start: 0, end: 0, outcome: Some(end) })));
@@ -608,7 +760,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         if mem::replace(&mut self.told, true) {
             return ChannelError::Closed;
         }
-        self.outbound_mut().state.tell::<std::convert::Infallible>().into()
+        self.outbound_mut().state.tell::<Infallible>().into()
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {

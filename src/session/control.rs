@@ -104,6 +104,25 @@ impl<'a> Control<'a> {
         self.framing.framer.limit()
     }
 
+    /// Whether frames are handed over whole, from the next frame on: see
+    /// [`Framer::set_whole_frames`](crate::Framer::set_whole_frames).
+    ///
+    /// While they are, [`Handler::collect_incoming_data`](crate::Handler::collect_incoming_data) is called
+    /// exactly once for each frame, with all of it, also if it is empty.
+    pub fn set_whole_frames(&mut self, whole: bool) {
+        self.framing.set_whole_frames(whole);
+    }
+
+    /// Whether the handler finds the ends of its messages itself, from the next frame on:
+    /// [`Handler::find_end`](crate::Handler::find_end) is asked instead of a terminator being looked for,
+    /// and messages are handed over whole.
+    ///
+    /// When that is over, a terminator has to be set, and frames come in pieces unless
+    /// [`set_whole_frames`](Self::set_whole_frames) says otherwise.
+    pub fn set_own_end(&mut self, own: bool) {
+        self.framing.set_own_end(own);
+    }
+
     /// Which member of a set ended the last frame: see [`Framer::matched`](crate::Framer::matched).
     pub fn matched(&self) -> usize {
         self.framing.framer.matched()

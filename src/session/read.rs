@@ -32,7 +32,7 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     pub(crate) fn new(framer: Framer) -> Self {
-        let framing = Framing { framer: Box::new(framer), in_message: false };
+        let framing = Framing { framer: Box::new(framer), in_message: false, own_end: OwnEnd::Off };
         Inbound { input: Input::Empty, framing }
     }
 
@@ -40,6 +40,54 @@ impl Inbound {
     #[inline]
     pub(crate) fn cut(&mut self, eof: bool) -> Result<Option<Cut>, FrameError> {
         self.framing.framer.cut(self.input.bytes(), eof)
+    }
+
+    /// Where the application finds the ends of its messages, this is to be called before a cut. It asks
+    /// `find` if there is anything new to be asked about.
+    pub(crate) fn find_own_end<E>(
+        &mut self,
+        eof: bool,
+        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
+    ) -> Result<Found, E> {
+        let OwnEnd::Looked(looked) = self.framing.own_end else {
+            return Ok(Found::Here);
+        };
+        let framer = &mut self.framing.framer;
+        let pending = self.input.bytes().get(framer.consumed()..).unwrap_or_default();
+        if framer.is_mid_frame() || (eof && pending.is_empty()) {
+            return Ok(Found::Here);
+        }
+        let end = match pending.len() {
+            length if length > looked => find(pending)?.filter(|end| *end > 0),
+            _ => None,
+        };
+        let max = match framer.limit() {
+            Limit::Fail(max) | Limit::Skip(max) => max,
+            _ => u64::MAX,
+        };
+        let length = end.unwrap_or(pending.len()) as u64;
+        if length > max {
+            return Ok(Found::Overlong(max));
+        }
+        let count = match end {
+            Some(_) => length,
+            // What there is of it is handed over as what it is, the beginning of a message.
+            None if eof => u64::MAX,
+            None => {
+                self.framing.own_end = OwnEnd::Looked(pending.len());
+                return Ok(Found::Nothing);
+            }
+        };
+        framer.set_terminator(count);
+        framer.set_whole_frames(true);
+        self.framing.own_end = OwnEnd::Found;
+        Ok(Found::Here)
+    }
+
+    /// The frame that will be cut next is handed over whole.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.framing.framer.is_whole()
     }
 
     /// How the frame ended whose last piece was handed over: to be told next.
@@ -62,13 +110,15 @@ impl Inbound {
 
     /// The frame that the peer is to send the rest of.
     pub(crate) fn unfinished(&self) -> Option<Frame> {
-        let framer = &self.framing.framer;
+        let Framing { framer, in_message, own_end } = &self.framing;
         let received = framer.length() + self.pending() as u64;
+        let looks = matches!(own_end, OwnEnd::Looked(_)) && received > 0;
         match framer.terminator() {
+            _ if looks => Some(Frame::Delimited(received)),
             // It begins with its first byte.
-            Terminator::Count(_) if received == 0 && !self.framing.in_message => None,
-            Terminator::Count(_) => Some(Frame::Counted(received)),
-            _ if framer.is_mid_frame() || self.framing.in_message => {
+            Terminator::Count(_) | Terminator::CountThen(_) if received == 0 && !in_message => None,
+            Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
+            _ if framer.is_mid_frame() || *in_message => {
                 // What is skipped earns no time.
                 let received = if self.is_skipping() { 0 } else { received };
                 Some(Frame::Delimited(received))
@@ -251,6 +301,28 @@ pub(crate) struct Framing {
     pub(crate) framer: Box<Framer>,
     /// The frame that has ended is not the last of its message.
     pub(crate) in_message: bool,
+    pub(crate) own_end: OwnEnd,
+}
+
+/// Whether the application finds the ends of its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnEnd {
+    /// The terminator does.
+    Off,
+    /// It has been asked about so many bytes of the next message, and wants more.
+    Looked(usize),
+    /// It is known where the message ends, which is being waited for.
+    Found,
+}
+
+/// What has come of a look for the end of a message.
+pub(crate) enum Found {
+    /// The framer knows of it.
+    Here,
+    /// More input is wanted.
+    Nothing,
+    /// It would be longer than this limit.
+    Overlong(u64),
 }
 
 impl Framing {
@@ -260,6 +332,29 @@ impl Framing {
 
     pub(crate) fn set_limit(&mut self, limit: Limit) {
         self.framer.set_limit(limit);
+    }
+
+    pub(crate) fn set_whole_frames(&mut self, whole: bool) {
+        self.framer.set_whole_frames(whole);
+    }
+
+    pub(crate) fn set_own_end(&mut self, own: bool) {
+        match (self.own_end, own) {
+            (OwnEnd::Off | OwnEnd::Looked(_), true) => self.own_end = OwnEnd::Looked(0),
+            (OwnEnd::Looked(_) | OwnEnd::Found, false) => {
+                self.framer.set_whole_frames(false);
+                self.own_end = OwnEnd::Off;
+            }
+            (OwnEnd::Off, false) | (OwnEnd::Found, true) => {}
+        }
+    }
+
+    /// A frame has ended: where the application finds ends, the next is looked for.
+    #[inline]
+    pub(crate) fn frame_ended(&mut self) {
+        if self.own_end == OwnEnd::Found {
+            self.own_end = OwnEnd::Looked(0);
+        }
     }
 }
 

@@ -188,3 +188,53 @@ async fn an_upgrade_that_a_dropped_run_asked_for_is_forgotten() {
     assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
     assert_eq!(handler.log.seen()[..2], [data("NOOP"), Seen::End]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_push_that_was_accepted_is_lost_in_an_upgrade() {
+    let (mut channel, peer) = channel("");
+    peer.take(0);
+    let handle = channel.handle();
+    channel.push("220\r\n").unwrap();
+    let upgrading = tokio::spawn(channel.upgrade());
+    let mut accepted = String::from("220\r\n");
+    for n in 0..200 {
+        settle().await;
+        peer.take_more(1);
+        let item = format!("{n} ");
+        if handle.push(item.clone()).is_ok() {
+            accepted.push_str(&item);
+        }
+    }
+    peer.take(usize::MAX);
+    drop(upgrading.await.unwrap().unwrap());
+    assert_eq!(peer.output(), accepted);
+    assert!(handle.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_stalls_hands_the_channel_back_as_it_was() {
+    let (socket, peer) = pipe();
+    peer.take(16);
+    let mut channel = Channel::new(socket, b"\r\n");
+    let handle = channel.handle();
+    channel.push("x".repeat(100)).unwrap();
+    let error = channel.upgrade().await.unwrap_err();
+    assert_eq!((error.pending_input(), error.to_string().is_empty()), (0, false));
+    let mut channel = error.into_inner();
+    assert_eq!((channel.queued_bytes(), handle.is_closed()), (84, false));
+    peer.take(usize::MAX);
+    drop(channel.upgrade().await.unwrap());
+    assert_eq!(peer.output(), "x".repeat(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_how_much_is_pending() {
+    let (mut channel, _peer) = channel("STARTTLS\r\nINJECTED\r\n");
+    for _ in 0..2 {
+        pull(&mut channel).await;
+    }
+    assert_eq!(channel.pending_input(), 10);
+    let error = channel.upgrade().await.unwrap_err();
+    assert_eq!(error.pending_input(), 10);
+    assert!(error.to_string().contains("10 bytes"), "{error}");
+}

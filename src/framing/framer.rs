@@ -6,6 +6,7 @@
 //! `search.rs`; nothing here depends on it.
 
 use std::mem;
+use std::num::NonZeroU8;
 
 use super::event::Event;
 use super::limit::{FrameError, Limit};
@@ -139,14 +140,61 @@ pub struct Framer {
 enum Progress {
     /// A frame that ends at the delimiter.
     Delimited,
-    /// A frame that ends after this many bytes, and then its end, if it has one.
-    Counted { left: u64, then: Option<Ending>, truncated: bool },
+    /// A frame that ends after a count of bytes.
+    Counted(Counted),
     /// No frame: the terminator is `None`.
     Unframed,
     /// The rest of a frame that has ended early, up to and including the delimiter.
     Skipping,
     /// Nothing: a frame has ended early.
     Failed(FrameError),
+}
+
+/// How far a counted frame has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    /// How many bytes are still to come.
+    left: u64,
+    /// What must be behind them.
+    then: Option<Then>,
+    /// The input has ended here, which has been said.
+    truncated: bool,
+}
+
+/// An [`Ending`] in a form in which it is stored and loaded in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Then {
+    /// Its bytes, the first one lowest, and zeros.
+    bytes: u64,
+    len: NonZeroU8,
+}
+
+impl Then {
+    /// Whether the input begins with it.
+    #[inline(always)]
+    fn begins(self, input: &[u8]) -> bool {
+        // Eight bytes at once where there are as many: a comparison of a length that is not known when
+        // this is compiled is a call.
+        match input.first_chunk() {
+            Some(eight) => {
+                let others = u64::BITS - 8 * u32::from(self.len.get());
+                (u64::from_le_bytes(*eight) ^ self.bytes) << others == 0
+            }
+            None => input.starts_with(self.ending().as_bytes()),
+        }
+    }
+
+    fn ending(self) -> Ending {
+        Ending::from_parts(self.bytes.to_le_bytes(), self.len)
+    }
+}
+
+impl From<Ending> for Then {
+    #[inline(always)]
+    fn from(ending: Ending) -> Self {
+        let (bytes, len) = ending.into_parts();
+        Then { bytes: u64::from_le_bytes(bytes), len }
+    }
 }
 
 /// The kind of a [`Limit`], whose number is kept beside.
@@ -288,8 +336,10 @@ impl Framer {
     /// The terminator in force. Of a count, what remains.
     pub fn terminator(&self) -> Terminator {
         match self.progress {
-            Progress::Counted { left, then: None, .. } => Terminator::Count(left),
-            Progress::Counted { left, then: Some(end), .. } => CountThen::new(left, end).into(),
+            Progress::Counted(Counted { left, then: None, .. }) => Terminator::Count(left),
+            Progress::Counted(Counted { left, then: Some(then), .. }) => {
+                CountThen::new(left, then.ending()).into()
+            }
             Progress::Unframed => Terminator::None,
             Progress::Delimited | Progress::Skipping | Progress::Failed(_) => {
                 self.search.target().clone()
@@ -384,8 +434,10 @@ impl Framer {
         match self.progress {
             _ if self.owed == Some(End::Truncated) => true,
             Progress::Delimited => self.length > 0 || self.seen > self.start,
-            Progress::Counted { truncated: true, .. } | Progress::Unframed => false,
-            Progress::Counted { left, then, .. } => left > 0 || then.is_some(),
+            Progress::Counted(counted) => {
+                !counted.truncated && (counted.left > 0 || counted.then.is_some())
+            }
+            Progress::Unframed => false,
             Progress::Skipping | Progress::Failed(_) => true,
         }
     }
@@ -462,7 +514,11 @@ impl Framer {
         // Most steps of most streams: the delimiter is known already, and the frame within its limit.
         // This is here, and inlined, because a call and the questions that other steps ask would take
         // longer than all of it.
-        if self.progress == Progress::Delimited {
+        if let (Progress::Counted(counted), false) = (self.progress, self.after_cr) {
+            if let Some(cut) = self.cut_whole_count(counted, input) {
+                return Ok(Some(cut));
+            }
+        } else if self.progress == Progress::Delimited {
             if let Some((end, next)) = self.search.find_known(input, self.start) {
                 if self.length + (end - self.start) as u64 <= self.max {
                     self.search.found();
@@ -484,18 +540,45 @@ impl Framer {
             self.start += usize::from(input[self.start] == b'\n');
         }
         match self.progress {
-            Progress::Counted { .. } => Ok(self.cut_counted(input, eof)),
             Progress::Delimited => Ok(self.cut_delimited(input, eof)),
+            Progress::Counted(counted) => Ok(self.cut_counted(counted, input, eof)),
             Progress::Skipping => Ok(self.cut_skipping(input, eof)),
             Progress::Unframed => Ok(self.hand_over(input.len(), None)),
             Progress::Failed(error) => Err(error),
         }
     }
 
-    fn cut_counted(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
-        let Progress::Counted { left, then, truncated } = self.progress else {
+    /// The step of a counted frame, if it is one of which everything is there.
+    #[inline(always)]
+    fn cut_whole_count(&mut self, counted: Counted, input: &[u8]) -> Option<Cut> {
+        let rest = input.get(self.start..)?;
+        if counted.left > rest.len() as u64 {
             return None;
+        }
+        let end = self.start + counted.left as usize;
+        let next = match counted.then {
+            None => {
+                self.progress = Progress::Unframed;
+                end
+            }
+            Some(then) => {
+                if !then.begins(&input[end..]) {
+                    return None;
+                }
+                let next = end + usize::from(then.len.get());
+                self.progress = self.delimited();
+                next
+            }
         };
+        self.search.pass(next);
+        Some(self.end_frame(end, next, End::Terminator))
+    }
+
+    fn cut_counted(&mut self, counted: Counted, input: &[u8], eof: bool) -> Option<Cut> {
+        if let Some(cut) = self.cut_whole_count(counted, input) {
+            return Some(cut);
+        }
+        let Counted { left, then, truncated } = counted;
         let available = input.len() - self.start;
         let Some(payload) = usize::try_from(left).ok().filter(|&left| left <= available) else {
             // More is to come.
@@ -506,20 +589,13 @@ impl Framer {
             let unchanged = truncated && available == 0;
             let ends = eof && !unchanged;
             let left = left - available as u64;
-            self.progress = Progress::Counted { left, then, truncated: eof || unchanged };
+            self.progress = Progress::Counted(Counted { left, then, truncated: eof || unchanged });
             return self.hand_over(input.len(), ends.then_some(End::Truncated));
         };
         let end = self.start + payload;
-        let Some(wanted) = then else {
-            self.progress = Progress::Unframed;
-            return Some(self.end_frame(end, end, End::Terminator));
-        };
-        let (wanted, behind) = (wanted.as_bytes(), &input[end..]);
-        if behind.starts_with(wanted) {
-            self.progress = self.delimited();
-            return Some(self.end_frame(end, end + wanted.len(), End::Terminator));
-        }
-        if !wanted.starts_with(behind) {
+        let behind = &input[end..];
+        let begun = then.is_some_and(|then| then.ending().as_bytes().starts_with(behind));
+        if !begun {
             self.seen = end + 1;
             self.end_early(FrameError::WrongEnd);
             return Some(self.end_frame(end, end, End::WrongEnd));
@@ -527,18 +603,24 @@ impl Framer {
         // The payload is there, and its end is to come.
         self.seen = input.len();
         if eof {
-            self.progress = Progress::Counted { left: 0, then, truncated: true };
+            self.progress = Progress::Counted(Counted { left: 0, then, truncated: true });
             let ends = !(truncated && available == 0);
             return ends.then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
             return None;
         }
-        self.progress = Progress::Counted { left: 0, then, truncated: false };
+        self.progress = Progress::Counted(Counted { left: 0, then, truncated: false });
         self.hand_over(end, None)
     }
 
     fn cut_delimited(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
+        // As in `cut`, for delimiters at which more than a hit has to be looked at.
+        if let Some(Found::At { start, end, member }) = self.search.find_near(input, self.start) {
+            if self.length + (start - self.start) as u64 <= self.max {
+                return Some(self.end_delimited(input, start, end, member));
+            }
+        }
         let room = self.max.saturating_sub(self.length);
         // If the frame is longer than its limit, that can be seen without looking further than the
         // longest delimiter behind the limit. A terminator set at that event begins to look there.
@@ -560,11 +642,7 @@ impl Framer {
         }
         match found {
             Found::At { end: next, member, .. } => {
-                self.search.found();
-                let next = self.behind_cr(input, next);
-                let cut = self.end_frame(end, next, End::Terminator);
-                self.matched = member;
-                Some(cut)
+                Some(self.end_delimited(input, end, next, member))
             }
             Found::Withheld(_) if eof => {
                 let ends = self.length > 0 || end > self.start;
@@ -575,6 +653,16 @@ impl Framer {
                 if self.whole { None } else { self.hand_over(end, None) }
             }
         }
+    }
+
+    /// The frame ends at the delimiter that was found at `end`.
+    #[inline(always)]
+    fn end_delimited(&mut self, input: &[u8], end: usize, next: usize, member: u32) -> Cut {
+        self.search.found();
+        let next = self.behind_cr(input, next);
+        let cut = self.end_frame(end, next, End::Terminator);
+        self.matched = member;
+        cut
     }
 
     fn cut_skipping(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
@@ -622,8 +710,9 @@ impl Framer {
     }
 
     /// A universal newline that begins with CR goes on if LF is behind it.
+    #[inline(always)]
     fn behind_cr(&mut self, input: &[u8], next: usize) -> usize {
-        if input[next - 1] != b'\r' || *self.search.target() != Terminator::Newline {
+        if input[next - 1] != b'\r' || !matches!(self.search.target(), Terminator::Newline) {
             return next;
         }
         match input.get(next) {
@@ -667,7 +756,7 @@ impl Framer {
     /// The frame has ended before its delimiter: the limit says what becomes of the rest.
     fn end_early(&mut self, error: FrameError) {
         self.progress = match self.beyond {
-            Beyond::Skip if *self.search.target() != Terminator::None => Progress::Skipping,
+            Beyond::Skip if !matches!(self.search.target(), Terminator::None) => Progress::Skipping,
             _ => Progress::Failed(error),
         };
     }
@@ -687,12 +776,14 @@ impl Framer {
         }
         self.leave_frame();
         self.progress = match terminator {
-            Terminator::Count(left) => Progress::Counted { left, then: None, truncated: false },
-            Terminator::CountThen(counted) => Progress::Counted {
+            Terminator::Count(left) => {
+                Progress::Counted(Counted { left, then: None, truncated: false })
+            }
+            Terminator::CountThen(counted) => Progress::Counted(Counted {
                 left: counted.count(),
-                then: Some(counted.end()),
+                then: Some(counted.end().into()),
                 truncated: false,
-            },
+            }),
             Terminator::None => {
                 self.length = 0;
                 Progress::Unframed
@@ -709,16 +800,17 @@ impl Framer {
     #[inline(always)]
     fn is_in_force(&self, terminator: &Terminator) -> bool {
         match (terminator, self.progress) {
-            (&Terminator::Count(count), Progress::Counted { left, then: None, .. }) => {
-                count == left
+            (&Terminator::Count(count), Progress::Counted(counted)) => {
+                count == counted.left && counted.then.is_none()
             }
-            (Terminator::CountThen(counted), Progress::Counted { left, then, .. }) => {
-                counted.count() == left && then == Some(counted.end())
+            (Terminator::CountThen(then), Progress::Counted(counted)) => {
+                then.count() == counted.left && counted.then == Some(then.end().into())
             }
             (Terminator::None, Progress::Unframed) => true,
-            (delimiter, Progress::Delimited | Progress::Skipping | Progress::Failed(_)) => {
-                self.search.target() == delimiter
-            }
+            (
+                Terminator::Bytes(_) | Terminator::AnyOf(_) | Terminator::Newline,
+                Progress::Delimited | Progress::Skipping | Progress::Failed(_),
+            ) => self.search.target() == terminator,
             _ => false,
         }
     }
@@ -729,7 +821,7 @@ impl Framer {
         self.unsay_overlong();
         match self.progress {
             Progress::Skipping | Progress::Failed(_) | Progress::Unframed => self.length = 0,
-            Progress::Delimited | Progress::Counted { .. } => {}
+            Progress::Delimited | Progress::Counted(_) => {}
         }
     }
 

@@ -65,18 +65,25 @@ pub(crate) struct Search {
 enum Strategy {
     /// There is no delimiter.
     Nothing,
-    /// One or two bytes: a hit is a delimiter.
-    Hits(Pattern),
-    /// From three bytes on: a hit may be one.
-    Candidates(Pattern),
-    /// A hit is the shared suffix of a set, or may be.
-    Suffixes(Pattern),
-    /// A hit is CR or LF.
-    Newlines,
-    /// A [`long::Long`] delimiter.
+    /// Look for hits, which are something.
+    Hits(Pattern, Hit),
+    /// Walk with a [`long::Long`] delimiter.
     Long,
-    /// A set's [`set::Members`].
+    /// Walk with a set's [`set::Members`].
     Members,
+}
+
+/// What a hit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hit {
+    /// The delimiter, which has one byte or two.
+    Delimiter,
+    /// The delimiter, or something with the same first and last byte.
+    Candidate,
+    /// The suffix that all members of a set share, or something with the same first and last byte.
+    Suffix,
+    /// CR or LF.
+    Newline,
 }
 
 impl Strategy {
@@ -88,16 +95,16 @@ impl Strategy {
             span: (needle.len() - 1) as u8,
         };
         match target {
-            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => match needle.len() {
-                ..=2 => Strategy::Hits(pattern(needle)),
-                _ => Strategy::Candidates(pattern(needle)),
-            },
+            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => {
+                let hit = if needle.len() <= 2 { Hit::Delimiter } else { Hit::Candidate };
+                Strategy::Hits(pattern(needle), hit)
+            }
             Terminator::Bytes(Delimiter(DelimiterKind::Long(_))) => Strategy::Long,
             Terminator::AnyOf(DelimiterSet(set)) => match set.suffix() {
-                Some(suffix) => Strategy::Suffixes(pattern(suffix.needle())),
+                Some(suffix) => Strategy::Hits(pattern(suffix.needle()), Hit::Suffix),
                 None => Strategy::Members,
             },
-            Terminator::Newline => Strategy::Newlines,
+            Terminator::Newline => Strategy::Hits(Pattern::Either(b'\r', b'\n'), Hit::Newline),
             Terminator::Count(_) | Terminator::CountThen(_) | Terminator::None => Strategy::Nothing,
         }
     }
@@ -167,21 +174,62 @@ impl Search {
         }
     }
 
-    /// The next delimiter, where it is known already and no more than a hit has to be looked at: its
-    /// position and that behind it. [`found`](Self::found) says that it was used.
+    /// The next delimiter, where it is known already or near, and a hit is all that has to be looked at:
+    /// its position and that behind it. [`found`](Self::found) says that it was used.
     ///
     /// This is [`find`](Self::find) for most frames of most streams, small enough to be inlined where
     /// frames are cut. It answers the same, or `None`.
     #[inline(always)]
-    pub(crate) fn find_known(&self, input: &[u8], from: usize) -> Option<(usize, usize)> {
-        let Strategy::Hits(Pattern::Both { first, last, span }) = self.strategy else {
+    pub(crate) fn find_known(&mut self, input: &[u8], from: usize) -> Option<(usize, usize)> {
+        let Strategy::Hits(pattern @ Pattern::Both { first, last, span }, Hit::Delimiter) =
+            self.strategy
+        else {
             return None;
         };
-        let hit = self.hits.known()?;
-        let end = hit.wrapping_add(usize::from(span));
-        let same = input.as_ptr().addr() == self.address && input.len() == self.len;
-        (same && hit >= from && *input.get(end)? == last && input[hit] == first)
-            .then_some((hit, end + 1))
+        if !self.is_known(input) {
+            return None;
+        }
+        let hit = match self.hits.known() {
+            Some(hit) => hit,
+            None => self.hits.look_near(pattern, input, from)?,
+        };
+        let end = hit + usize::from(span);
+        (hit >= from && *input.get(end)? == last && input[hit] == first).then_some((hit, end + 1))
+    }
+
+    /// As [`find_known`](Self::find_known), whatever a hit is.
+    #[inline(always)]
+    pub(crate) fn find_near(&mut self, input: &[u8], from: usize) -> Option<Found> {
+        let Strategy::Hits(pattern, hit) = self.strategy else {
+            return None;
+        };
+        if !self.is_known(input) {
+            return None;
+        }
+        loop {
+            let place = match self.hits.known() {
+                Some(place) => place,
+                None => self.hits.look_near(pattern, input, from)?,
+            };
+            if place >= from && pattern.is_at(input, place) {
+                if let Some(found) = self.accept(hit, input, from, place) {
+                    return Some(found);
+                }
+            }
+            self.hits.take();
+        }
+    }
+
+    /// Whether this is the input that was looked at last.
+    #[inline(always)]
+    fn is_known(&self, input: &[u8]) -> bool {
+        input.as_ptr().addr() == self.address && input.len() == self.len
+    }
+
+    /// The input up to this position belongs to frames that do not end at the delimiter.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, position: usize) {
+        self.hits.pass(position);
     }
 
     /// The delimiter that was found has been used.
@@ -217,69 +265,71 @@ impl Search {
     #[inline(always)]
     fn find_on(&mut self, input: &[u8], bounds: Bounds) -> (Found, bool) {
         let Bounds { from, end, .. } = bounds;
-        let found = match (self.strategy, &self.target) {
-            (Strategy::Hits(pattern), Terminator::Bytes(delimiter)) => {
-                let needle = delimiter.as_bytes();
-                let len = needle.len();
-                match self.hits.find(pattern, needle, input, from, end) {
-                    Some(start) => Found::At { start, end: start + len, member: 0 },
-                    None => {
-                        let begun = len == 2 && end > from && input[end - 1] == needle[0];
-                        Found::Withheld(usize::from(begun))
+        match (self.strategy, &self.target) {
+            (Strategy::Hits(pattern, hit), _) => {
+                while let Some(place) =
+                    self.hits.find(pattern, needle_of(&self.target), input, from, end)
+                {
+                    if let Some(found) = self.accept(hit, input, from, place) {
+                        return (found, true);
                     }
+                    self.hits.take();
                 }
-            }
-            (Strategy::Candidates(pattern), Terminator::Bytes(delimiter)) => {
-                let needle = delimiter.as_bytes();
-                match find_whole(&mut self.hits, pattern, needle, input, from, end) {
-                    Some(start) => Found::At { start, end: start + needle.len(), member: 0 },
-                    None => Found::Withheld(longest_partial(needle, &input[from..end])),
-                }
-            }
-            (Strategy::Suffixes(pattern), Terminator::AnyOf(DelimiterSet(set))) => {
-                let Some(suffix) = set.suffix() else {
-                    return (Found::Withheld(0), true);
-                };
-                let needle = suffix.needle().as_bytes();
-                match find_whole(&mut self.hits, pattern, needle, input, from, end) {
-                    Some(hit) => suffix.widen(input, from, hit),
-                    None => Found::Withheld(suffix.longest_partial(&input[from..end])),
-                }
-            }
-            (Strategy::Newlines, _) => {
-                let pattern = Pattern::Either(b'\r', b'\n');
-                match self.hits.find(pattern, b"\n", input, from, end) {
-                    Some(start) => Found::At { start, end: start + 1, member: 0 },
-                    None => Found::Withheld(0),
-                }
+                (Found::Withheld(self.begun(hit, &input[from..end])), true)
             }
             (Strategy::Long, Terminator::Bytes(Delimiter(DelimiterKind::Long(long)))) => {
-                return self.walk.find(&**long, input, bounds);
+                self.walk.find(&**long, input, bounds)
             }
             (Strategy::Members, Terminator::AnyOf(DelimiterSet(set))) => {
-                return self.walk.find(&**set, input, bounds);
+                self.walk.find(&**set, input, bounds)
             }
-            _ => Found::Withheld(0),
-        };
-        (found, true)
+            _ => (Found::Withheld(0), true),
+        }
+    }
+
+    /// The delimiter at a hit, if it is one.
+    #[inline(always)]
+    fn accept(&self, hit: Hit, input: &[u8], from: usize, place: usize) -> Option<Found> {
+        match (hit, &self.target) {
+            (Hit::Delimiter, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => {
+                Some(Found::At { start: place, end: place + needle.len(), member: 0 })
+            }
+            (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => needle
+                .begins(&input[place..])
+                .then(|| Found::At { start: place, end: place + needle.len(), member: 0 }),
+            (Hit::Suffix, Terminator::AnyOf(DelimiterSet(set))) => {
+                set.suffix().and_then(|suffix| suffix.widen(input, from, place))
+            }
+            _ => Some(Found::At { start: place, end: place + 1, member: 0 }),
+        }
+    }
+
+    /// How many bytes at the end of the input are the beginning of a delimiter that a hit would be of.
+    #[inline(always)]
+    fn begun(&self, hit: Hit, input: &[u8]) -> usize {
+        match (hit, &self.target) {
+            (Hit::Delimiter, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => {
+                usize::from(needle.len() == 2 && input.last() == Some(&needle.first()))
+            }
+            (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => {
+                longest_partial(needle.as_bytes(), input)
+            }
+            (Hit::Suffix, Terminator::AnyOf(DelimiterSet(set))) => {
+                set.suffix().map_or(0, |suffix| suffix.longest_partial(input))
+            }
+            _ => 0,
+        }
     }
 }
 
-/// The first hit that is the needle. What turns out to be none is taken.
+/// The bytes that a hit is the first and the last of.
 #[inline]
-fn find_whole(
-    hits: &mut Hits,
-    pattern: Pattern,
-    needle: &[u8],
-    input: &[u8],
-    from: usize,
-    end: usize,
-) -> Option<usize> {
-    loop {
-        let hit = hits.find(pattern, needle, input, from, end)?;
-        if input.get(hit..).is_some_and(|rest| rest.starts_with(needle)) {
-            return Some(hit);
+fn needle_of(target: &Terminator) -> &[u8] {
+    match target {
+        Terminator::Bytes(delimiter) => delimiter.as_bytes(),
+        Terminator::AnyOf(DelimiterSet(set)) => {
+            set.suffix().map_or(&[], |suffix| suffix.needle().as_bytes())
         }
-        hits.take();
+        _ => &[],
     }
 }

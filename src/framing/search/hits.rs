@@ -10,7 +10,7 @@
 
 use memchr::{memchr, memchr2, memmem};
 
-use super::block::{BLOCK, both, either};
+use super::block::{BLOCK, both, either, one};
 
 /// What makes a place a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +35,22 @@ impl Pattern {
     #[inline(always)]
     fn places(self, window: &[u8]) -> u64 {
         match self {
+            Pattern::Both { first, span: 0, .. } => one(window, first),
             Pattern::Both { first, last, span } => both(window, first, last, usize::from(span)),
             Pattern::Either(one, other) => either(window, one, other),
         }
     }
 
-    #[inline]
-    fn is_at(self, input: &[u8], place: usize) -> bool {
+    /// Whether there is a hit at a place.
+    #[inline(always)]
+    pub(crate) fn is_at(self, input: &[u8], place: usize) -> bool {
         match self {
             Pattern::Both { first, last, span } => {
-                input[place] == first && input[place + usize::from(span)] == last
+                input.get(place + usize::from(span)) == Some(&last) && input[place] == first
             }
-            Pattern::Either(one, other) => input[place] == one || input[place] == other,
+            Pattern::Either(one, other) => {
+                input.get(place).is_some_and(|&byte| byte == one || byte == other)
+            }
         }
     }
 }
@@ -82,6 +86,13 @@ impl Hits {
         self.mask &= self.mask.wrapping_sub(1);
     }
 
+    /// What begins before this position is no hit any more.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, position: usize) {
+        let passed = position.saturating_sub(self.base);
+        self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+    }
+
     /// Forgets everything: what is at and behind this position has not been looked at.
     #[inline]
     pub(crate) fn forget(&mut self, from: usize) {
@@ -112,13 +123,14 @@ impl Hits {
         from: usize,
         enough: usize,
     ) -> Option<usize> {
-        // What was passed over (by a count, or inside a delimiter) is no hit any more.
+        // What was passed over inside a delimiter is no hit any more, nor what is no hit any more because
+        // the buffer was replaced in place.
+        self.pass(from);
         while let Some(hit) = self.known() {
-            if hit >= from {
+            if pattern.is_at(input, hit) {
                 return Some(hit);
             }
-            let passed = from - self.base;
-            self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+            self.take();
         }
         let first = self.searched.max(from);
         let places = input.len().saturating_sub(pattern.span()).min(enough);
@@ -126,6 +138,18 @@ impl Hits {
             return None;
         }
         self.look(pattern, needle, input, first, places)
+    }
+
+    /// As [`find`](Self::find), where no hit is known, in the next few blocks.
+    #[inline(never)]
+    pub(crate) fn look_near(
+        &mut self,
+        pattern: Pattern,
+        input: &[u8],
+        from: usize,
+    ) -> Option<usize> {
+        let first = self.searched.max(from);
+        self.look_at_blocks(pattern, input, first, first + FAR)
     }
 
     /// Looks at the places from `first` to `end`, of which there is one at least.
@@ -137,21 +161,16 @@ impl Hits {
         first: usize,
         end: usize,
     ) -> Option<usize> {
-        let span = pattern.span();
-        let mut at = first;
-        while let Some(window) = input.get(at..at + BLOCK + span) {
-            let mask = pattern.places(window);
-            if mask != 0 {
-                return self.keep(at, mask, BLOCK);
-            }
-            at += BLOCK;
-            if at >= end {
-                self.searched = at;
-                return None;
-            }
-            if at - first >= FAR {
-                return self.look_far(pattern, needle, input, at, end);
-            }
+        let near = end.min(first + FAR);
+        if let Some(hit) = self.look_at_blocks(pattern, input, first, near) {
+            return Some(hit);
+        }
+        let (at, span) = (self.searched, pattern.span());
+        if at >= end {
+            return None;
+        }
+        if at >= near {
+            return self.look_far(pattern, needle, input, at, end);
         }
         // Fewer places than a block has are left.
         let places = input.len() - span - at;
@@ -166,6 +185,53 @@ impl Hits {
             pattern.places(&padded[..BLOCK + span]) & ((1 << places) - 1)
         };
         self.keep(at, mask, places)
+    }
+
+    /// Looks at one block after the other from `first` on, until there is a hit, `end` is reached, or
+    /// less than a block is left. Where it stopped is where the search goes on.
+    #[inline(always)]
+    fn look_at_blocks(
+        &mut self,
+        pattern: Pattern,
+        input: &[u8],
+        first: usize,
+        end: usize,
+    ) -> Option<usize> {
+        // What a place is compared with is asked once, and not for each block.
+        match pattern {
+            Pattern::Both { first: byte, span: 0, .. } => {
+                self.look_by(input, first, end, 0, |window| one(window, byte))
+            }
+            Pattern::Both { first: byte, last, span } => {
+                let span = usize::from(span);
+                self.look_by(input, first, end, span, |window| both(window, byte, last, span))
+            }
+            Pattern::Either(byte, other) => {
+                self.look_by(input, first, end, 0, |window| either(window, byte, other))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn look_by(
+        &mut self,
+        input: &[u8],
+        first: usize,
+        end: usize,
+        span: usize,
+        places: impl Fn(&[u8]) -> u64,
+    ) -> Option<usize> {
+        let mut at = first;
+        while at < end {
+            let Some(window) = input.get(at..at + BLOCK + span) else { break };
+            let mask = places(window);
+            if mask != 0 {
+                return self.keep(at, mask, BLOCK);
+            }
+            at += BLOCK;
+        }
+        self.searched = at;
+        None
     }
 
     #[inline(always)]

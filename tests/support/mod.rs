@@ -1,6 +1,6 @@
 //! What the tests of the reading side share: a way to write scripts down ([`Script`]), drivers that run
-//! them through each of the decoders ([`decoders`]), a verifier that cuts the input in every way
-//! ([`verify`]), and two naive models to compare with ([`model`]).
+//! them through each of the decoders ([`decoders`]) with the input cut in every way ([`verify`]), and two
+//! naive models to compare with ([`model`]).
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod drive;
@@ -8,6 +8,7 @@ pub mod model;
 
 use std::fmt;
 
+use asynchat::verify::Verifier;
 use asynchat::{Limit, Terminator};
 
 pub use drive::{Decoding, decoders, run};
@@ -185,22 +186,17 @@ pub fn verify(script: &Script, input: &[u8], end: End, expected: &[Log]) {
 /// As [`verify`], of scripts whose outcome the model alone knows.
 #[track_caller]
 pub fn verify_model(script: &Script, input: &[u8]) {
-    for end in [End::Open, End::Eof] {
-        let (expected, _) = model::cut(script, input, end);
-        for reads in cuts(input, 2) {
-            compare(script, &reads, end, &expected);
-        }
-    }
     let twice = [input, input].concat();
-    for tail in [&b"\0"[..], b"\n", &input[..input.len().min(3)], &twice] {
-        let input = [input, tail].concat();
-        for end in [End::Open, End::Eof] {
-            let (expected, _) = model::cut(script, &input, end);
-            for reads in cuts(&input, 1) {
-                compare(script, &reads, end, &expected);
-            }
-        }
-    }
+    let verifier = Verifier::new().random_reads(8).two_reads_up_to(100).three_reads_up_to(10);
+    let verifier = [&b"\0"[..], b"\n", &input[..input.len().min(3)], &twice]
+        .into_iter()
+        .fold(verifier, |verifier, bytes| verifier.trailing(bytes));
+    verifier.check(input, |delivery| {
+        let reads: Vec<&[u8]> = delivery.reads().collect();
+        let end = if delivery.ends() { End::Eof } else { End::Open };
+        let (expected, _) = model::cut(script, delivery.input(), end);
+        compare(script, &reads, end, &expected);
+    });
 }
 
 #[track_caller]
@@ -208,37 +204,14 @@ fn compare(script: &Script, reads: &[&[u8]], end: End, expected: &[Log]) {
     for mut decoder in decoders(script) {
         let log = run(&mut *decoder, script, reads, end);
         let name = decoder.name();
-        assert!(
-            log == expected,
-            "{name}: {script:?}\n   reads {:?} {end:?}\n  gave {log:?}\nwanted {expected:?}",
-            reads.iter().map(|read| Show(read)).collect::<Vec<_>>(),
-        );
+        assert!(log == expected, "{name}: {script:?}\n  gave {log:?}\nwanted {expected:?}");
     }
     // Without any input it does not decode, though a count of zero waits.
     #[cfg(feature = "tokio")]
     if end == End::Eof || reads.iter().any(|read| !read.is_empty()) {
         let log = drive::run_framed(script, reads, end);
-        assert!(
-            log == expected,
-            "FramedRead: {script:?}\n   reads {:?} {end:?}\n  gave {log:?}\nwanted {expected:?}",
-            reads.iter().map(|read| Show(read)).collect::<Vec<_>>(),
-        );
+        assert!(log == expected, "FramedRead: {script:?}\n  gave {log:?}\nwanted {expected:?}");
     }
-}
-
-/// Ways to cut an input: whole, byte by byte, and seeded random ones in which reads may be empty; with
-/// `pieces` of 2, in every place as well.
-pub fn cuts(input: &[u8], pieces: usize) -> Vec<Vec<&[u8]>> {
-    if input.is_empty() {
-        return vec![vec![input]];
-    }
-    let mut cuts = vec![vec![input], input.chunks(1).collect()];
-    if pieces == 2 {
-        cuts.extend((1..input.len()).map(|at| vec![&input[..at], &input[at..]]));
-    }
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ input.len() as u64);
-    cuts.extend((0..4 * pieces).map(|i| random.split(input, 2 + 3 * i)));
-    cuts
 }
 
 /// A small generator of numbers (xorshift), so that runs repeat.

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod drive;
+pub mod follow;
 pub mod model;
 
 use std::fmt;

@@ -23,7 +23,7 @@ async fn echo(stream: TcpStream) -> Result<(), CodecError> {
             Event::Chunk(bytes) => bytes,
             Event::Terminator => Bytes::from_static(b"\r\n"),
             // No limit was set, so nothing is overlong; what was truncated has been echoed.
-            Event::Overlong | Event::Truncated => Bytes::new(),
+            Event::Overlong | Event::WrongEnd | Event::Truncated => Bytes::new(),
         })
         .forward(sink) // which flushes when there is nothing more to read, not for every event
         .await

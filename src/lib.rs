@@ -21,12 +21,14 @@ mod trace;
 pub mod verify;
 
 #[cfg(feature = "tokio")]
-pub use codec::{Batch, BatchCodec, CodecError, Frame, FrameCodec, TerminatorCodec};
+pub use codec::{Batch, BatchCodec, CodecError, DiscardInput, Frame, FrameCodec, TerminatorCodec};
 pub use framing::event::Event;
 pub use framing::framer::Framer;
-pub use framing::limit::{Limit, OverlongError};
+pub use framing::limit::{FrameError, Limit};
+pub use framing::step::{End, Step};
 pub use framing::terminator::{
-    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Terminator,
+    CountThen, Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Ending, EndingError,
+    Terminator,
 };
 #[cfg(feature = "tokio")]
 pub use handler::{Chunk, Control, Handler, Outgoing, PendingInput, drive};

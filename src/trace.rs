@@ -36,7 +36,7 @@ pub(crate) fn closed<E>(reason: &CloseReason<E>) {
         CloseReason::Error(error) => match error {
             ChannelError::Io(error) => ("the stream failed", Some(error.kind())),
             ChannelError::Producer(error) => ("a producer failed", Some(error.kind())),
-            ChannelError::Overlong(_) => ("overlong frame", None),
+            ChannelError::Frame(_) => ("overlong frame", None),
             ChannelError::Timeout(_) => ("deadline passed", None),
             ChannelError::Closed => ("closed before all was written", None),
         },

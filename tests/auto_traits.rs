@@ -4,8 +4,8 @@
 use std::fmt::Debug;
 
 use asynchat::{
-    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, Framer, Limit,
-    OverlongError, Terminator,
+    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, FrameError, Framer, Limit,
+    Terminator,
 };
 
 fn check<T: Debug + Send + Sync + Unpin + 'static>() {}
@@ -20,7 +20,7 @@ fn the_core_is_send_sync_unpin_and_debug() {
     check::<Event<&'static [u8]>>();
     check::<Framer>();
     check::<Limit>();
-    check_error::<OverlongError>();
+    check_error::<FrameError>();
     check_error::<EmptyDelimiter>();
     check_error::<DelimiterSetError>();
 }

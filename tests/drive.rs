@@ -9,8 +9,8 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use asynchat::{
-    Channel, ChannelError, CloseReason, Control, Handle, HandleError, Limit, ProducerSink,
-    Terminator, TerminatorCodec, Timeouts, drive, producer,
+    Channel, ChannelError, CloseReason, Control, FrameError, Handle, HandleError, Limit,
+    ProducerSink, Terminator, TerminatorCodec, Timeouts, drive, producer,
 };
 use futures::{FutureExt, StreamExt};
 use support::{
@@ -128,7 +128,7 @@ fn protocol() -> Scripted<impl FnMut(&Seen, &mut Control<'_>) -> Then + Send> {
                         control.set_limit(Limit::Skip(limit.parse().unwrap()));
                     }
                     Some(("!", _)) => control.close_when_done(),
-                    _ if *control.terminator() == Terminator::None => {
+                    _ if control.terminator() == Terminator::None => {
                         control.set_terminator(b"\r\n");
                     }
                     _ => {}
@@ -566,10 +566,10 @@ async fn an_overlong_frame_that_fails_is_told_then_ends_it_with_what_was_pushed(
             Then::Go
         });
         let (handler, reason) = soon(drive(&mut reader, &mut sink, handler)).await;
-        let CloseReason::Error(ChannelError::Overlong(error)) = &reason else {
+        let CloseReason::Error(ChannelError::Frame(error)) = &reason else {
             panic!("{reason:?}");
         };
-        assert_eq!(error.max(), 3);
+        assert_eq!(*error, FrameError::Overlong(3));
         let expected = [data("abc"), Seen::Overlong, closed(&reason.to_string())];
         assert_eq!(handler.log.seen(), expected);
         assert_eq!((peer.output(), peer.wire().flushed), ("too long".into(), 8));

@@ -7,7 +7,7 @@ mod support;
 use std::task::Poll;
 
 use asynchat::verify::Verifier;
-use asynchat::{Batch, BatchCodec, CodecError, Delimiter, Frame, FrameCodec, Limit};
+use asynchat::{Batch, BatchCodec, CodecError, Delimiter, Frame, FrameCodec, FrameError, Limit};
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -112,8 +112,8 @@ fn run<C: Frames>(mut codec: C, reads: &[&[u8]], end: End) -> Vec<Out> {
             match item {
                 Ok(Some(item)) => C::write_down(item, &mut out),
                 Ok(None) => break,
-                Err(CodecError::Overlong(error)) => {
-                    out.push(Out::Failed(error.max()));
+                Err(CodecError::Frame(FrameError::Overlong(max))) => {
+                    out.push(Out::Failed(max));
                     return out;
                 }
                 Err(other) => panic!("{other}"),

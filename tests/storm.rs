@@ -404,7 +404,7 @@ async fn handled(
         CloseReason::Done => "closed",
         CloseReason::Aborted => "aborted",
         CloseReason::Handler("failed") => "failed",
-        CloseReason::Error(ChannelError::Overlong(_)) => "overlong",
+        CloseReason::Error(ChannelError::Frame(_)) => "overlong",
         other => panic!("{other:?}"),
     };
     let mut log = handler.log.seen();
@@ -437,7 +437,7 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
                     continue;
                 }
             }
-            Some(Err(ChannelError::Overlong(_))) => {
+            Some(Err(ChannelError::Frame(_))) => {
                 ending = "overlong";
                 continue;
             }

@@ -8,7 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use asynchat::{CodecError, Event, Frame, FrameCodec, Limit, Terminator, TerminatorCodec};
+use asynchat::{
+    CodecError, Event, Frame, FrameCodec, FrameError, Limit, Terminator, TerminatorCodec,
+};
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt};
 use support::{Log, T, data, push};
@@ -33,7 +35,7 @@ fn write_down(log: &mut Vec<Log>, event: Event<Bytes>) {
         match event {
             Event::Chunk(bytes) => data(bytes),
             Event::Terminator => T,
-            Event::Overlong => Log::Overlong,
+            Event::Overlong | Event::WrongEnd => Log::Overlong,
             Event::Truncated => Log::Truncated,
         },
     );
@@ -306,9 +308,11 @@ async fn overlong_is_an_item_and_only_the_failure_ends_the_stream() {
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Chunk("abc".into()));
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Overlong);
     let error = framed.next().await.unwrap().unwrap_err();
-    assert!(matches!(&error, CodecError::Overlong(error) if error.max() == 3));
-    assert_eq!(error.to_string(), "frame longer than the limit of 3 bytes");
-    assert!(std::error::Error::source(&error).is_some());
+    assert!(matches!(&error, CodecError::Frame(FrameError::Overlong(3))));
+    // What the source says is not said twice.
+    assert_eq!(error.to_string(), "invalid frame");
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "frame longer than the limit of 3 bytes");
     assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidData);
     assert!(framed.next().await.is_none());
 

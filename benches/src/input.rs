@@ -46,52 +46,94 @@ impl Random {
     }
 }
 
-/// At least `size` bytes of lines of 0 to 64 letters, each ended by `end`.
-pub fn lines(size: usize, end: &[u8]) -> Vec<u8> {
+/// Whether frames resemble one another, as one client's do. It decides how well a processor predicts
+/// where the next one ends, and so who is faster: each way has inputs that suit it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Alike,
+    Random,
+}
+
+impl Shape {
+    /// Both, and what they are called in a row's name.
+    pub const BOTH: [(Shape, &str); 2] = [(Shape::Random, "random"), (Shape::Alike, "alike")];
+}
+
+/// At least `size` bytes of lines, each ended by `end`: of 32 letters, or of 0 to 64.
+pub fn lines(size: usize, end: &[u8], shape: Shape) -> Vec<u8> {
     let mut random = Random::new(2);
     let mut lines = Vec::with_capacity(size + 128);
     while lines.len() < size {
-        let n = random.below(65);
+        let n = match shape {
+            Shape::Alike => 32,
+            Shape::Random => random.below(65),
+        };
         random.letters(n, &mut lines);
         lines.extend_from_slice(end);
     }
     lines
 }
 
-/// `n` pipelined RESP commands that set a key of 16 bytes to a value of 32.
-pub fn sets(n: usize) -> Vec<u8> {
+/// `n` pipelined RESP commands that set a key of 16 bytes to a value of 32, or one of 8 to 24 to one of
+/// 0 to 64.
+pub fn sets(n: usize, shape: Shape) -> Vec<u8> {
     let mut random = Random::new(3);
     let mut sets = Vec::new();
-    for i in 0..n {
-        sets.extend_from_slice(b"*3\r\n$3\r\nSET\r\n$16\r\n");
-        sets.extend_from_slice(format!("key:{i:012}").as_bytes());
-        sets.extend_from_slice(b"\r\n$32\r\n");
-        random.letters(32, &mut sets);
+    for _ in 0..n {
+        let (key, value) = match shape {
+            Shape::Alike => (16, 32),
+            Shape::Random => (8 + random.below(17), random.below(65)),
+        };
+        sets.extend_from_slice(format!("*3\r\n$3\r\nSET\r\n${key}\r\n").as_bytes());
+        random.letters(key, &mut sets);
+        sets.extend_from_slice(format!("\r\n${value}\r\n").as_bytes());
+        random.letters(value, &mut sets);
         sets.extend_from_slice(b"\r\n");
     }
     sets
 }
 
-/// `n` heads of HTTP requests, of about 400 bytes each.
-pub fn heads(n: usize) -> Vec<u8> {
+/// `n` heads of HTTP requests, of about 400 bytes each: those of one client, which asks for one thing
+/// after the other, or heads with any fields.
+pub fn heads(n: usize, shape: Shape) -> Vec<u8> {
     let mut random = Random::new(4);
     let mut heads = Vec::new();
-    for _ in 0..n {
-        heads.extend_from_slice(b"GET /");
-        let path = 10 + random.below(40);
-        random.letters(path, &mut heads);
-        heads.extend_from_slice(b" HTTP/1.1\r\n");
-        for _ in 0..5 + random.below(6) {
-            let name = 4 + random.below(14);
-            random.letters(name, &mut heads);
-            heads.extend_from_slice(b": ");
-            let value = 5 + random.below(50);
-            random.letters(value, &mut heads);
-            heads.extend_from_slice(b"\r\n");
+    for i in 0..n {
+        match shape {
+            Shape::Alike => heads.extend_from_slice(
+                format!(
+                    "GET /articles/{i:06} HTTP/1.1\r\n\
+                     Host: www.example.org\r\n\
+                     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+                     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+                     Accept-Language: en-GB,en;q=0.5\r\n\
+                     Accept-Encoding: gzip, deflate, br\r\n\
+                     Referer: https://www.example.org/articles\r\n\
+                     Connection: keep-alive\r\n\
+                     Cookie: session=8d4bfa2f30\r\n\r\n"
+                )
+                .as_bytes(),
+            ),
+            Shape::Random => random_head(&mut random, &mut heads),
         }
-        heads.extend_from_slice(b"\r\n");
     }
     heads
+}
+
+fn random_head(random: &mut Random, heads: &mut Vec<u8>) {
+    heads.extend_from_slice(b"GET /");
+    let path = 10 + random.below(40);
+    random.letters(path, heads);
+    heads.extend_from_slice(b" HTTP/1.1\r\n");
+    for _ in 0..5 + random.below(6) {
+        let name = 4 + random.below(14);
+        random.letters(name, heads);
+        heads.extend_from_slice(b": ");
+        let value = 5 + random.below(50);
+        random.letters(value, heads);
+        heads.extend_from_slice(b"\r\n");
+    }
+    heads.extend_from_slice(b"\r\n");
 }
 
 /// Bodies of `size` bytes and up to a page more, each after its length in four bytes, the highest

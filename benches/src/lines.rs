@@ -1,11 +1,14 @@
-//! Lines of 0 to 64 bytes, 32 on average, and those who read them otherwise.
+//! Lines of 32 bytes on average, and those who read them otherwise.
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
 
+use crate::input::{self, Shape};
 use crate::io::{READ, Reader, complete, drain};
-use crate::{Row, Tally, input};
+use crate::{Row, Tally};
 
+/// Lines, and what is to come of them.
+#[derive(Debug)]
 pub struct Lines {
     pub input: Vec<u8>,
     pub count: usize,
@@ -13,8 +16,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    pub fn new(size: usize, end: &[u8]) -> Lines {
-        let input = input::lines(size, end);
+    pub fn new(size: usize, end: &[u8], shape: Shape) -> Lines {
+        let input = input::lines(size, end, shape);
         let (mut count, mut tally) = (0, Tally::default());
         for line in input.split_inclusive(|&b| b == b'\n') {
             tally.frame(&line[..line.len() - end.len()]);
@@ -24,7 +27,7 @@ impl Lines {
     }
 
     pub fn work<'a>(&self, row: Row<'a>) -> Row<'a> {
-        row.work(self.count, self.input.len()).expect(self.checksum)
+        row.work(self.count, "line", self.input.len()).expect(self.checksum)
     }
 }
 

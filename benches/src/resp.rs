@@ -1,13 +1,19 @@
-//! Pipelined RESP commands: `*3`, and three times a length, that many bytes, and a line's end.
+//! Pipelined RESP commands: `*3`, and three times a length, that many bytes, and a line's end; what a
+//! user makes of them with this crate, and those who read them otherwise.
 
 use std::io;
 use std::ops::Range;
 
+use asynchat::Limit;
 use bytes::{Bytes, BytesMut};
+use redis_protocol::codec::Resp2;
+use redis_protocol::resp2::types::BytesFrame;
 use tokio_util::codec::{Decoder, FramedRead};
 
-use crate::io::{READ, Reader, drain};
-use crate::{Row, Tally, input};
+use crate::input::{self, Shape};
+use crate::io::{READ, Reader, Window, drain};
+use crate::ours::{Aim, Protocol, Sum};
+use crate::{Row, Tally};
 
 /// What ends a line.
 pub const CRLF: &[u8; 2] = b"\r\n";
@@ -22,10 +28,30 @@ fn number(so_far: usize, digits: &[u8]) -> Option<usize> {
     })
 }
 
-/// What a command is at, told event by event. Every piece may come in pieces.
+/// What is done with commands: told of each argument, in pieces.
+pub trait Arguments: Default {
+    fn chunk(&mut self, chunk: &[u8]);
+
+    /// The end of an argument, and whether it is the command's last.
+    fn end(&mut self, last: bool);
+}
+
+impl Arguments for Tally {
+    #[inline]
+    fn chunk(&mut self, chunk: &[u8]) {
+        self.chunk(chunk);
+    }
+
+    #[inline]
+    fn end(&mut self, _: bool) {
+        self.end();
+    }
+}
+
+/// Where in a command we are. Every piece may come in pieces.
 #[derive(Debug, Default)]
-pub struct Commands {
-    pub tally: Tally,
+struct Commands<T> {
+    to: T,
     at: At,
     arguments: usize,
     number: usize,
@@ -42,15 +68,7 @@ enum At {
     End,
 }
 
-/// What comes next.
-#[derive(Debug)]
-pub enum Next {
-    Count(u64),
-    End,
-    Line,
-}
-
-impl Commands {
+impl<T: Arguments> Commands<T> {
     #[inline]
     fn line(&mut self, mut chunk: &[u8]) {
         if self.kind == 0 {
@@ -68,87 +86,125 @@ impl Commands {
         std::mem::take(&mut self.number)
     }
 
+    #[inline]
+    fn array_end(&mut self) {
+        self.arguments = self.line_end(b'*');
+        self.at = At::Length;
+    }
+
     /// An argument has ended.
     #[inline]
-    fn next(&mut self) {
-        self.tally.end();
+    fn argument_end(&mut self) {
         self.arguments -= 1;
+        self.to.end(self.arguments == 0);
         self.at = if self.arguments == 0 { At::Array } else { At::Length };
     }
+}
 
-    /// The argument's end is counted in, and checked by hand.
+/// Commands whose arguments are counts of two bytes more: those are looked at by hand.
+#[derive(Debug, Default)]
+pub struct CountedIn<T = Tally>(Commands<T>);
+
+impl<T> CountedIn<T> {
+    /// What the arguments went to.
+    pub fn to(&mut self) -> &mut T {
+        &mut self.0.to
+    }
+}
+
+impl Sum for CountedIn {
+    fn sum(&self) -> u64 {
+        self.0.to.sum()
+    }
+}
+
+impl<T: Arguments> Protocol for CountedIn<T> {
     #[inline]
-    pub fn counted_chunk(&mut self, chunk: &[u8]) {
-        if self.at == At::Argument {
-            let n = self.number.min(chunk.len());
-            let (argument, mut end) = chunk.split_at(n);
-            self.number -= n;
-            if n > 0 {
-                self.tally.chunk(argument);
-            }
-            if end != CRLF {
-                while let [byte, rest @ ..] = end {
-                    assert_eq!(*byte, CRLF[usize::from(self.kind)]);
-                    self.kind += 1;
-                    end = rest;
-                }
-            }
-        } else {
-            self.line(chunk);
+    fn chunk(&mut self, chunk: &[u8]) {
+        let commands = &mut self.0;
+        if commands.at != At::Argument {
+            return commands.line(chunk);
+        }
+        let n = commands.number.min(chunk.len());
+        let (argument, mut end) = chunk.split_at(n);
+        commands.number -= n;
+        if n > 0 {
+            commands.to.chunk(argument);
+        }
+        if end == CRLF {
+            return;
+        }
+        while let [byte, rest @ ..] = end {
+            assert_eq!(*byte, CRLF[usize::from(commands.kind)]);
+            commands.kind += 1;
+            end = rest;
         }
     }
 
     #[inline]
-    pub fn counted_end(&mut self) -> Option<Next> {
-        match self.at {
-            At::Array => {
-                self.arguments = self.line_end(b'*');
-                self.at = At::Length;
-                None
-            }
+    fn end(&mut self, aim: &mut impl Aim) {
+        let commands = &mut self.0;
+        match commands.at {
+            At::Array => commands.array_end(),
             At::Length => {
-                self.number = self.line_end(b'$');
-                self.at = At::Argument;
-                Some(Next::Count(self.number as u64 + 2))
+                commands.number = commands.line_end(b'$');
+                commands.at = At::Argument;
+                aim.set_terminator(commands.number as u64 + 2);
             }
             At::Argument | At::End => {
-                self.kind = 0;
-                self.next();
-                Some(Next::Line)
+                commands.kind = 0;
+                commands.argument_end();
+                aim.set_terminator(CRLF);
             }
         }
     }
+}
 
-    /// The argument's end is a terminator of its own, before which nothing may stand.
+/// Commands whose arguments end at a terminator of its own, before which nothing may stand.
+#[derive(Debug, Default)]
+pub struct Verified<T = Tally>(Commands<T>);
+
+impl<T> Verified<T> {
+    /// What the arguments went to.
+    pub fn to(&mut self) -> &mut T {
+        &mut self.0.to
+    }
+}
+
+impl Sum for Verified {
+    fn sum(&self) -> u64 {
+        self.0.to.sum()
+    }
+}
+
+impl<T: Arguments> Protocol for Verified<T> {
     #[inline]
-    pub fn checked_chunk(&mut self, chunk: &[u8]) {
-        if self.at == At::Argument {
-            self.tally.chunk(chunk);
+    fn chunk(&mut self, chunk: &[u8]) {
+        if self.0.at == At::Argument {
+            self.0.to.chunk(chunk);
         } else {
-            self.line(chunk);
+            self.0.line(chunk);
         }
     }
 
     #[inline]
-    pub fn checked_end(&mut self) -> Option<Next> {
-        match self.at {
-            At::Array => {
-                self.arguments = self.line_end(b'*');
-                self.at = At::Length;
-                None
-            }
+    fn end(&mut self, aim: &mut impl Aim) {
+        let commands = &mut self.0;
+        match commands.at {
+            At::Array => commands.array_end(),
             At::Length => {
-                let number = self.line_end(b'$');
-                self.at = At::Argument;
-                Some(Next::Count(number as u64))
+                let number = commands.line_end(b'$');
+                commands.at = At::Argument;
+                aim.set_terminator(number as u64);
             }
             At::Argument => {
-                self.at = At::End;
-                Some(Next::End)
+                commands.at = At::End;
+                aim.set_limit(Limit::Fail(0));
+                aim.set_terminator(CRLF);
             }
             At::End => {
-                self.next();
-                Some(Next::Line)
+                commands.argument_end();
+                aim.set_limit(Limit::Unlimited);
             }
         }
     }
@@ -225,6 +281,7 @@ impl Decoder for KeyAndValue {
     }
 }
 
+/// The decoder that somebody who needs this command would write, through `FramedRead`.
 pub fn key_and_value(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
     drain(FramedRead::with_capacity(reader, KeyAndValue, READ), |set| {
@@ -236,23 +293,105 @@ pub fn key_and_value(reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
+/// A `Bytes` for each argument, in a `Vec`.
+#[derive(Debug, Default)]
+pub struct VecOfBytes {
+    places: Vec<Range<usize>>,
+}
+
+impl Decoder for VecOfBytes {
+    type Item = Vec<Bytes>;
+    type Error = io::Error;
+
+    fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<Vec<Bytes>>> {
+        self.places.clear();
+        Ok(command(src, |range| self.places.push(range))?.map(|end| {
+            let frame = src.split_to(end).freeze();
+            let places = self.places.drain(..);
+            places.map(|place| frame.slice(place)).collect()
+        }))
+    }
+}
+
+/// A decoder of any command, through `FramedRead`.
+pub fn vec_of_bytes(reader: Reader<'_>) -> u64 {
+    let mut tally = Tally::default();
+    drain(FramedRead::with_capacity(reader, VecOfBytes::default(), READ), |command| {
+        for argument in command.expect("well-formed") {
+            tally.frame(&argument);
+        }
+    });
+    tally.sum()
+}
+
+/// The same search in a loop of its own: lends whole commands out of the buffer, and looks at one from
+/// its beginning again when more of it has come.
+pub fn by_hand(input: &[u8], window: &mut Window) -> u64 {
+    let mut tally = Tally::default();
+    window.clear();
+    for read in input.chunks(READ) {
+        window.fill(read);
+        let (filled, mut at) = (window.filled(), 0);
+        loop {
+            let (mut arguments, mut count) = ([const { 0..0 }; 4], 0);
+            let rest = &filled[at..];
+            let end = command(rest, |range| {
+                arguments[count] = range;
+                count += 1;
+            });
+            let Some(end) = end.expect("well-formed") else {
+                break;
+            };
+            for argument in &arguments[..count] {
+                tally.frame(&rest[argument.clone()]);
+            }
+            at += end;
+        }
+        window.consume(at);
+    }
+    tally.sum()
+}
+
+/// Knows all of RESP2, and makes a `Bytes` of each argument.
+pub fn redis_protocol(reader: Reader<'_>) -> u64 {
+    let mut tally = Tally::default();
+    drain(FramedRead::with_capacity(reader, Resp2::default(), READ), |frame| {
+        match frame.expect("well-formed") {
+            BytesFrame::Array(arguments) => {
+                for argument in &arguments {
+                    match argument {
+                        BytesFrame::BulkString(argument) => tally.frame(argument),
+                        _ => unreachable!("commands are arrays of bulk strings"),
+                    }
+                }
+            }
+            _ => unreachable!("commands are arrays"),
+        }
+    });
+    tally.sum()
+}
+
+/// Commands, and what is to come of them.
+#[derive(Debug)]
 pub struct Sets {
     pub input: Vec<u8>,
     pub count: usize,
+    pub checksum: u64,
 }
 
 impl Sets {
-    pub fn new(count: usize) -> Sets {
-        Sets { input: input::sets(count), count }
-    }
-
-    pub fn work<'a>(&self, row: Row<'a>) -> Row<'a> {
+    pub fn new(count: usize, shape: Shape) -> Sets {
+        let input = input::sets(count, shape);
         let mut tally = Tally::default();
-        let mut rest = &*self.input;
+        let mut rest = &*input;
         while !rest.is_empty() {
             let end = command(rest, |argument| tally.frame(&rest[argument]));
             rest = &rest[end.expect("well-formed").expect("whole")..];
         }
-        row.work(self.count, self.input.len()).expect(tally.sum())
+        Sets { input, count, checksum: tally.sum() }
+    }
+
+    pub fn work<'a>(&self, row: Row<'a>) -> Row<'a> {
+        row.work(self.count, "command", self.input.len()).expect(self.checksum)
     }
 }

@@ -158,7 +158,9 @@ impl Body {
                 Err(Refusal::new(400, "a chunk is longer than its size"))
             }
             // A count has no limit.
-            (State::Length | State::Data, Event::Overlong) => Err(too_large()),
+            (_, Event::WrongEnd) | (State::Length | State::Data, Event::Overlong) => {
+                Err(too_large())
+            }
             (_, Event::Truncated) => Err(Refusal::new(400, "the body is incomplete")),
         }
     }

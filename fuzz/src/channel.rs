@@ -3,14 +3,14 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::Unstructured;
 use asynchat::{
-    Channel, ChannelBuilder, ChannelError, Chunk, CloseReason, Control, Event, Handler, Timeouts,
-    producer,
+    Channel, ChannelBuilder, ChannelError, Chunk, CloseReason, Control, Event, FrameError, Handler,
+    Timeouts, producer,
 };
 
 use crate::io::{Io, Peer, Step, Unfinished, drive, drive_until, step};
 use crate::plan::{self, below, flag, many};
 use crate::support::model::cut;
-use crate::support::{End, Log, Show, Turn, push};
+use crate::support::{End, Log, Show, Spec, Turn, push};
 
 /// What is pushed at the end of a frame.
 #[derive(Clone, Debug)]
@@ -40,7 +40,17 @@ impl Answer {
 /// model's, and what was pushed arrives once and in order.
 pub fn channel(data: &[u8]) {
     let u = &mut Unstructured::new(data);
-    let (script, input) = plan::script(u);
+    let (mut script, input) = plan::script(u);
+    // A channel can't resume yet, and a handler is not told of a wrong end.
+    for turn in &mut script.turns {
+        turn.resume = false;
+    }
+    let terminators = script.turns.iter_mut().filter_map(|turn| turn.terminator.as_mut());
+    for terminator in terminators.chain([&mut script.terminator]) {
+        if let Spec::CountThen(count, _) = terminator {
+            *terminator = Spec::Count(*count);
+        }
+    }
     let end = if flag(u) { End::Eof } else { End::Open };
     let mut reads: Vec<Vec<u8>> = plan::reads(u, &input).iter().map(|read| read.to_vec()).collect();
     if flag(u) {
@@ -82,13 +92,16 @@ pub fn channel(data: &[u8]) {
         return;
     }
     assert_eq!(heard.log, expected, "{script:?} {}", Show(&input));
-    if matches!(expected.last(), Some(Log::Failed(_))) {
+    if matches!(expected.last(), Some(Log::Failed(_) | Log::FailedWrongEnd)) {
         assert!(heard.pushed.starts_with(&peer.wire));
     } else {
         assert!(peer.wire == heard.pushed, "what was pushed arrives");
         assert_eq!(peer.flushed, peer.wire.len(), "and is flushed");
     }
-    assert_eq!(peer.shut_down, end == End::Eof || matches!(expected.last(), Some(Log::Failed(_))));
+    assert_eq!(
+        peer.shut_down,
+        end == End::Eof || matches!(expected.last(), Some(Log::Failed(_) | Log::FailedWrongEnd))
+    );
 }
 
 /// Whether a log is the beginning of another, data that goes on included.
@@ -99,6 +112,14 @@ fn starts_with(all: &[Log], part: &[Log]) -> bool {
             (Some(Log::Data(all)), Log::Data(part)) => all.starts_with(part),
             (entry, last) => entry == Some(last),
         }
+}
+
+fn failed(error: FrameError) -> Log {
+    match error {
+        FrameError::Overlong(max) => Log::Failed(max),
+        FrameError::WrongEnd => Log::FailedWrongEnd,
+        other => panic!("{other}"),
+    }
 }
 
 /// What came of it.
@@ -161,8 +182,9 @@ fn pull(builder: &ChannelBuilder, io: Io, mut app: App, cancels: bool) -> Heard 
             }
             Ok(Some(Ok(Event::Terminator))) => Log::Terminator(channel.matched()),
             Ok(Some(Ok(Event::Overlong))) => Log::Overlong,
+            Ok(Some(Ok(Event::WrongEnd))) => Log::WrongEnd,
             Ok(Some(Ok(Event::Truncated))) => Log::Truncated,
-            Ok(Some(Err(ChannelError::Overlong(error)))) => Log::Failed(error.max()),
+            Ok(Some(Err(ChannelError::Frame(error)))) => failed(error),
             Ok(Some(Err(error))) => {
                 assert!(io.has_failed(), "{error:?}");
                 return heard;
@@ -174,7 +196,7 @@ fn pull(builder: &ChannelBuilder, io: Io, mut app: App, cancels: bool) -> Heard 
                 break;
             }
         };
-        let ended = matches!(entry, Log::Terminator(_) | Log::Overlong);
+        let ended = matches!(entry, Log::Terminator(_) | Log::Overlong | Log::WrongEnd);
         push(&mut heard.log, entry);
         if ended {
             let frame = app.frame;
@@ -182,10 +204,12 @@ fn pull(builder: &ChannelBuilder, io: Io, mut app: App, cancels: bool) -> Heard 
             act!(channel, turn, answer, frame, heard.pushed);
         }
     }
-    if io.peer().ends || matches!(heard.log.last(), Some(Log::Failed(_))) {
+    if io.peer().ends || matches!(heard.log.last(), Some(Log::Failed(_) | Log::FailedWrongEnd)) {
         let closed = drive(pin!(channel.close())).expect("the close comes to an end");
         assert!(
-            closed.is_ok() || io.has_failed() || matches!(heard.log.last(), Some(Log::Failed(_))),
+            closed.is_ok()
+                || io.has_failed()
+                || matches!(heard.log.last(), Some(Log::Failed(_) | Log::FailedWrongEnd)),
             "{closed:?}"
         );
     } else {
@@ -255,8 +279,8 @@ fn handle(builder: &ChannelBuilder, io: Io, app: App) -> Heard {
         None => assert!(io.is_at_rest(), "it waits for nothing"),
         Some((_, CloseReason::PeerClosed)) => assert!(heard.log.last() != Some(&Log::Truncated)),
         Some((_, CloseReason::Truncated)) => assert!(heard.log.last() == Some(&Log::Truncated)),
-        Some((_, CloseReason::Error(ChannelError::Overlong(error)))) => {
-            heard.log.push(Log::Failed(error.max()));
+        Some((_, CloseReason::Error(ChannelError::Frame(error)))) => {
+            heard.log.push(failed(error));
         }
         Some((_, reason)) => assert!(io.has_failed(), "{reason:?}"),
     }

@@ -1,5 +1,5 @@
 use arbitrary::Unstructured;
-use asynchat::{BatchCodec, CodecError, Delimiter, Frame, FrameCodec, TerminatorCodec};
+use asynchat::{BatchCodec, CodecError, Delimiter, Frame, FrameCodec, FrameError, TerminatorCodec};
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -19,7 +19,12 @@ pub fn terminator_codec(data: &[u8]) {
             let limit = plan::limit(u);
             let ops = many(u, 60, plan::op);
             plan::show(&(&pool, limit, &ops));
-            follow_through(&mut Owned::new(pool[0].terminator(), limit), &pool, limit, &ops);
+            let steps = flag(u);
+            let mut owned = Owned::new(pool[0].terminator(), limit);
+            match steps {
+                true => follow_through(&mut owned.steps(), &pool, limit, &ops),
+                false => follow_through(&mut owned, &pool, limit, &ops),
+            }
         }
         1 => {
             let (script, input) = plan::script(u);
@@ -74,6 +79,7 @@ pub fn frame_codec(data: &[u8]) {
             Log::Overlong => Out::Overlong(std::mem::take(&mut payload)),
             Log::Truncated => Out::Truncated(std::mem::take(&mut payload)),
             Log::Failed(max) => Out::Failed(max),
+            Log::WrongEnd | Log::FailedWrongEnd => unreachable!("there are no counts"),
         });
     }
     let codec = match &spec {
@@ -125,8 +131,8 @@ fn decode<C: Decoder<Error = CodecError>>(
             match item {
                 Ok(Some(item)) => write(item, &mut out),
                 Ok(None) => break,
-                Err(CodecError::Overlong(error)) => {
-                    out.push(Out::Failed(error.max()));
+                Err(CodecError::Frame(FrameError::Overlong(max))) => {
+                    out.push(Out::Failed(max));
                     return out;
                 }
                 Err(other) => panic!("{other}"),

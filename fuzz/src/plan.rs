@@ -103,12 +103,31 @@ pub fn set(u: &mut Unstructured<'_>) -> Spec {
 }
 
 pub fn spec(u: &mut Unstructured<'_>) -> Spec {
-    match below(u, 15) {
+    match below(u, 20) {
         0..6 => Spec::Bytes(delimiter(u)),
         6..10 => set(u),
         10..13 => Spec::Count(below(u, 6) as u64),
         13 => Spec::Count([10, 40, 70, 200, 5000, u64::MAX][below(u, 6)]),
+        14 | 15 => Spec::Newline,
+        16..19 => {
+            let count = match below(u, 5) {
+                4 => [10, 40, 70, 200, 5000, u64::MAX][below(u, 6)],
+                few => few as u64,
+            };
+            Spec::CountThen(count, ending(u))
+        }
         _ => Spec::None,
+    }
+}
+
+fn ending(u: &mut Unstructured<'_>) -> Vec<u8> {
+    match below(u, 3) {
+        0 => b"\r\n".to_vec(),
+        1 => {
+            let len = 1 + below(u, 8);
+            letters(u, b"ab", len)
+        }
+        _ => b"b".to_vec(),
     }
 }
 
@@ -130,7 +149,7 @@ pub fn piece(u: &mut Unstructured<'_>) -> Piece {
     match below(u, 11) {
         0..3 => {
             let len = below(u, 6);
-            Piece::Letters(letters(u, b"aabbc", len))
+            Piece::Letters(letters(u, b"aabbc\r\n", len))
         }
         3..6 => Piece::Delimiter(pick(u)),
         6..8 => Piece::Beginning(pick(u), pick(u)),
@@ -148,7 +167,7 @@ pub fn pool(u: &mut Unstructured<'_>) -> Vec<Spec> {
 }
 
 pub fn op(u: &mut Unstructured<'_>) -> Op {
-    match below(u, 28) {
+    match below(u, 32) {
         0..8 => Op::Feed(many(u, 4, piece)),
         8..14 => Op::Call,
         14..18 => Op::Drain,
@@ -156,7 +175,10 @@ pub fn op(u: &mut Unstructured<'_>) -> Op {
         19 => Op::DrainEof,
         20..26 => Op::Switch(pick(u)),
         26 => Op::Limit(limit(u)),
-        _ => Op::Discard,
+        27 => Op::Discard,
+        28 => Op::Resume,
+        29 | 30 => Op::Whole(flag(u)),
+        _ => Op::Replace(many(u, 4, piece)),
     }
 }
 
@@ -167,6 +189,7 @@ pub fn script(u: &mut Unstructured<'_>) -> (Script, Vec<u8>) {
     let turns = many(u, 12, |u| Turn {
         terminator: (below(u, 10) < 7).then(|| pick(u).get(&pool).clone()),
         limit: (below(u, 5) == 0).then(|| self::limit(u)),
+        resume: below(u, 5) == 0,
     });
     let input = spell(&many(u, 20, piece), &delimiters(&pool));
     (Script { terminator: pool[0].clone(), limit, turns }, input)

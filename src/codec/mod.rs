@@ -1,7 +1,13 @@
 //! Framing as tokio-util's `Decoder` and `Encoder`: thin skins over [`Framer`](crate::Framer).
 
-pub(crate) mod frame;
-pub(crate) mod terminator;
+mod batch;
+mod buffer;
+mod error;
+mod frame;
+mod terminator;
 
-pub use frame::{Batch, BatchCodec, Frame, FrameCodec};
-pub use terminator::{CodecError, TerminatorCodec};
+pub use batch::{Batch, BatchCodec};
+pub use buffer::DiscardInput;
+pub use error::CodecError;
+pub use frame::{Frame, FrameCodec};
+pub use terminator::TerminatorCodec;

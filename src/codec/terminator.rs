@@ -1,11 +1,13 @@
-use std::{error, fmt, io};
+use std::marker::PhantomData;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
+use super::{CodecError, buffer};
 use crate::framing::event::Event;
-use crate::framing::framer::{Framer, Step};
-use crate::framing::limit::{Limit, OverlongError};
+use crate::framing::framer::Framer;
+use crate::framing::limit::Limit;
+use crate::framing::step::Step;
 use crate::framing::terminator::Terminator;
 
 /// A codec that yields chunks and terminators as they come, and whose terminator can be switched while
@@ -90,19 +92,43 @@ use crate::framing::terminator::Terminator;
 /// # Encoding
 ///
 /// Anything that is bytes is written as it is; add the terminator yourself.
+///
+/// # Items
+///
+/// `I` is what it yields: [`Event`]s, or, made by [`steps`](Self::steps), [`Step`]s, which are a chunk and
+/// the event behind it in one and cost about half as much.
 #[derive(Clone, Debug)]
-pub struct TerminatorCodec {
+pub struct TerminatorCodec<I = Event<Bytes>> {
     framer: Framer,
-    /// The terminator's event is owed: its chunk has been yielded.
-    ended: bool,
+    item: PhantomData<fn() -> I>,
 }
 
 impl TerminatorCodec {
     /// Makes a codec without a limit.
     pub fn new(terminator: impl Into<Terminator>) -> Self {
-        TerminatorCodec { framer: Framer::new(terminator), ended: false }
+        TerminatorCodec { framer: Framer::new(terminator), item: PhantomData }
     }
 
+    /// The same codec, which yields [`Step`]s: each chunk with the end behind it.
+    ///
+    /// ```
+    /// use asynchat::{End, Step, TerminatorCodec};
+    /// use bytes::BytesMut;
+    /// use tokio_util::codec::Decoder;
+    ///
+    /// let mut codec = TerminatorCodec::new(b"\r\n").steps();
+    /// let mut buffer = BytesMut::from("QUIT\r\n");
+    /// let quit = Step { payload: "QUIT".into(), end: Some(End::Terminator) };
+    /// assert_eq!(codec.decode(&mut buffer)?, Some(quit));
+    /// # Ok::<(), asynchat::CodecError>(())
+    /// ```
+    #[must_use]
+    pub fn steps(self) -> TerminatorCodec<Step<Bytes>> {
+        TerminatorCodec { framer: self.framer, item: PhantomData }
+    }
+}
+
+impl<I> TerminatorCodec<I> {
     /// Sets the limit, for building.
     #[must_use]
     pub fn with_limit(mut self, limit: Limit) -> Self {
@@ -117,7 +143,7 @@ impl TerminatorCodec {
     }
 
     /// The terminator in force. Of a count, what remains.
-    pub fn terminator(&self) -> &Terminator {
+    pub fn terminator(&self) -> Terminator {
         self.framer.terminator()
     }
 
@@ -131,6 +157,21 @@ impl TerminatorCodec {
         self.framer.limit()
     }
 
+    /// Whether frames are handed over whole, from the next frame on: see [`Framer::set_whole_frames`].
+    pub fn set_whole_frames(&mut self, whole: bool) {
+        self.framer.set_whole_frames(whole);
+    }
+
+    /// Whether frames are handed over whole, from the next frame on.
+    pub fn whole_frames(&self) -> bool {
+        self.framer.whole_frames()
+    }
+
+    /// Gives up a skip or a failure: see [`Framer::resume`].
+    pub fn resume(&mut self) {
+        self.framer.resume();
+    }
+
     /// Which member of a set ended the last frame: see [`Framer::matched`].
     pub fn matched(&self) -> usize {
         self.framer.matched()
@@ -139,7 +180,10 @@ impl TerminatorCodec {
     /// Drops the input that is buffered, what is withheld included, as asynchat's `discard_buffers` did.
     /// The terminator, what remains of a count and the length of the current frame stay.
     ///
-    /// The buffer is the transport's: `FramedParts::read_buf`, or `FramedRead::read_buffer_mut`.
+    /// The buffer is the transport's: `FramedParts::read_buf`, say. For a `FramedRead` or a `Framed` there
+    /// is [`DiscardInput`](crate::DiscardInput). What was known of a buffer is also forgotten if the codec
+    /// is given another, or the same without its old bytes; only where other bytes have taken the very
+    /// place of the old ones must it be told.
     ///
     /// ```
     /// use asynchat::{Event, TerminatorCodec};
@@ -161,49 +205,38 @@ impl TerminatorCodec {
 
     /// Whether the end of the input here would cut a frame: see [`Framer::is_mid_frame`].
     pub fn is_mid_frame(&self) -> bool {
-        !self.ended && self.framer.is_mid_frame()
+        self.framer.is_mid_frame()
     }
 
-    /// Whether the next event is the end of the frame whose bytes were the last.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// The framer, for a driver that has taken the event before.
+    /// The framer, for a driver.
     pub(crate) fn framer_mut(&mut self) -> &mut Framer {
         &mut self.framer
     }
 
     #[inline]
-    fn step(&mut self, src: &mut BytesMut, eof: bool) -> Result<Option<Event<Bytes>>, CodecError> {
-        if self.ended {
-            self.ended = false;
-            return Ok(Some(Event::Terminator));
+    fn event(&mut self, src: &mut BytesMut, eof: bool) -> Result<Option<Event<Bytes>>, CodecError> {
+        if let Some(end) = self.framer.take_owed() {
+            return Ok(Some(end.into()));
         }
-        let step = self.framer.step(src, eof);
-        let consumed = self.framer.take_consumed().min(src.len());
-        if let Step::Data { start, end, ended } = step {
-            if start == end {
-                src.advance(consumed);
-                return Ok(Some(Event::Terminator));
+        let Some(Step { payload, end }) = self.step(src, eof)? else {
+            return Ok(None);
+        };
+        if payload.is_empty() {
+            return Ok(end.map(Event::from));
+        }
+        self.framer.owe(end);
+        Ok(Some(Event::Chunk(payload)))
+    }
+
+    #[inline]
+    fn step(&mut self, src: &mut BytesMut, eof: bool) -> Result<Option<Step<Bytes>>, CodecError> {
+        match self.framer.cut(src, eof)? {
+            Some(cut) => {
+                let payload = buffer::take(&mut self.framer, src, cut);
+                Ok(Some(Step { payload, end: cut.outcome }))
             }
-            self.ended = ended;
-            // The terminator goes with its chunk: one split for both.
-            let mut chunk = src.split_to(consumed);
-            chunk.truncate(end);
-            // Before it there may be what was skipped.
-            chunk.advance(start);
-            return Ok(Some(Event::Chunk(chunk.freeze())));
-        }
-        src.advance(consumed);
-        match step {
-            Step::Overlong => Ok(Some(Event::Overlong)),
-            Step::Truncated => Ok(Some(Event::Truncated)),
-            Step::Failed(error) => Err(error.into()),
-            Step::Data { .. } | Step::Pending => {
-                if !eof {
-                    reserve(src);
-                }
+            None => {
+                buffer::want(&mut self.framer, src, eof);
                 Ok(None)
             }
         }
@@ -216,84 +249,34 @@ impl Decoder for TerminatorCodec {
 
     #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Event<Bytes>>, CodecError> {
-        self.step(src, false)
+        self.event(src, false)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Event<Bytes>>, CodecError> {
+        self.event(src, true)
+    }
+}
+
+impl Decoder for TerminatorCodec<Step<Bytes>> {
+    type Item = Step<Bytes>;
+    type Error = CodecError;
+
+    #[inline]
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Step<Bytes>>, CodecError> {
+        self.step(src, false)
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Step<Bytes>>, CodecError> {
         self.step(src, true)
     }
 }
 
 /// Anything that is bytes, written as it is.
-impl<T: AsRef<[u8]>> Encoder<T> for TerminatorCodec {
+impl<T: AsRef<[u8]>, I> Encoder<T> for TerminatorCodec<I> {
     type Error = CodecError;
 
     fn encode(&mut self, item: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         dst.extend_from_slice(item.as_ref());
         Ok(())
-    }
-}
-
-/// Makes room for the next read, so that the transport does not read into a remainder of a few bytes.
-/// `BytesMut` takes its buffer back here, whole, if nobody kept a part of it.
-pub(crate) fn reserve(src: &mut BytesMut) {
-    if src.capacity() - src.len() < MIN_READ {
-        src.reserve(MIN_READ);
-    }
-}
-
-/// The least room for a read, in bytes.
-const MIN_READ: usize = 4096;
-
-/// Why a stream of frames ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum CodecError {
-    /// A frame was longer than [`Limit::Fail`] allows.
-    Overlong(OverlongError),
-    /// The transport failed.
-    Io(io::Error),
-    /// A payload was to be encoded that contains its own delimiter, or could be read as part of it.
-    Injection,
-}
-
-impl fmt::Display for CodecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CodecError::Overlong(error) => error.fmt(f),
-            CodecError::Io(error) => error.fmt(f),
-            CodecError::Injection => f.write_str("payload contains the delimiter"),
-        }
-    }
-}
-
-impl error::Error for CodecError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            CodecError::Overlong(error) => Some(error),
-            CodecError::Io(error) => Some(error),
-            CodecError::Injection => None,
-        }
-    }
-}
-
-impl From<io::Error> for CodecError {
-    fn from(error: io::Error) -> Self {
-        CodecError::Io(error)
-    }
-}
-
-impl From<OverlongError> for CodecError {
-    fn from(error: OverlongError) -> Self {
-        CodecError::Overlong(error)
-    }
-}
-
-impl From<CodecError> for io::Error {
-    fn from(error: CodecError) -> Self {
-        match error {
-            CodecError::Io(error) => error,
-            other => io::Error::new(io::ErrorKind::InvalidData, other),
-        }
     }
 }

@@ -11,7 +11,7 @@
 /// owns them (`TerminatorCodec`). A frame is all its chunks joined, none if it is empty. How it is cut
 /// into chunks follows the reads and means nothing; where it ends does not depend on them.
 ///
-/// This enum is complete: a frame ends in one of three ways.
+/// This enum is complete: a frame ends in one of four ways ([`End`](crate::End)).
 ///
 /// ```
 /// use asynchat::{Event, Framer};
@@ -27,8 +27,12 @@ pub enum Event<B> {
     Chunk(B),
     /// The terminator was found, or the count is spent: the frame is complete.
     Terminator,
-    /// The frame is longer than its [`Limit`](crate::Limit), whose bytes have all been delivered.
+    /// The frame is longer than its [`Limit`](crate::Limit), and all that the limit allows has been
+    /// delivered.
     Overlong,
+    /// The count is spent, and behind it is something else than the frame's end
+    /// ([`Terminator::CountThen`](crate::Terminator::CountThen)).
+    WrongEnd,
     /// The input ended in mid-frame.
     Truncated,
 }
@@ -48,6 +52,7 @@ impl<B> Event<B> {
             Event::Chunk(bytes) => Event::Chunk(f(bytes)),
             Event::Terminator => Event::Terminator,
             Event::Overlong => Event::Overlong,
+            Event::WrongEnd => Event::WrongEnd,
             Event::Truncated => Event::Truncated,
         }
     }

@@ -1,10 +1,17 @@
-#[cfg(feature = "tokio")]
-use std::ops::Range;
+//! How far the current frame has come, and where it ends: by its terminator, its count, its limit, or the
+//! end of the input.
+//!
+//! [`Framer::cut`] is the only way on: one look at the input, answered in positions. Events, steps, owned
+//! bytes and callbacks are made of its answers elsewhere. How a delimiter is found is the business of
+//! `search.rs`; nothing here depends on it.
 
-use crate::framing::event::Event;
-use crate::framing::limit::{Limit, OverlongError};
-use crate::framing::search::{Direct, Found, Scanner};
-use crate::framing::terminator::Terminator;
+use std::mem;
+
+use super::event::Event;
+use super::limit::{FrameError, Limit};
+use super::search::{Found, Search};
+use super::step::{End, Step};
+use super::terminator::{CountThen, Ending, Terminator};
 
 /// The framing itself, without any I/O: bytes in, lent events out.
 ///
@@ -14,7 +21,7 @@ use crate::framing::terminator::Terminator;
 /// ```
 /// use asynchat::{Event, Framer};
 ///
-/// # fn main() -> Result<(), asynchat::OverlongError> {
+/// # fn main() -> Result<(), asynchat::FrameError> {
 /// let mut framer = Framer::new(b"\r\n");
 /// let mut buffer = Vec::new();
 /// let mut frame = Vec::new();
@@ -34,7 +41,7 @@ use crate::framing::terminator::Terminator;
 ///                 }
 ///                 frames.push(std::mem::take(&mut frame));
 ///             }
-///             Event::Overlong | Event::Truncated => unreachable!("no limit, and more to come"),
+///             _ => unreachable!("no limit, and more to come"),
 ///         }
 ///     }
 ///     buffer.drain(..framer.take_consumed());
@@ -44,76 +51,102 @@ use crate::framing::terminator::Terminator;
 /// # }
 /// ```
 ///
+/// # Three ways to look
+///
+/// - [`next`](Self::next) yields events: chunks as they come, and how each frame ended.
+/// - [`step`](Self::step) yields the same with a chunk and the end behind it in one, which is cheaper.
+/// - With [`set_whole_frames`](Self::set_whole_frames) a chunk is a whole frame, in either way: it is
+///   handed over once, complete, and stays in the caller's buffer until then.
+///
 /// # The input
 ///
 /// Each call is given the input from the byte after the last one consumed: what an earlier call saw,
 /// then whatever has come since. The front is cut off only by what [`take_consumed`](Self::take_consumed)
-/// says, and only then. If the caller drops buffered input for another reason, it calls
-/// [`discard`](Self::discard). An input that is shorter than what was seen never panics.
+/// says, and only then, as often as one likes. If the caller drops buffered input for another reason, or
+/// goes on with another buffer, it calls [`discard`](Self::discard). An input that is shorter than what
+/// was seen never panics, and what was known of it is forgotten.
 ///
 /// # What is withheld
 ///
 /// Every byte is delivered by the call that first sees it, but for the longest suffix of the input that
 /// may be the beginning of the terminator. It stays in the caller's buffer, at most one byte less than
 /// the terminator has. Incomplete input is not an error: `next` returns `Ok(None)` and wants more.
+///
+/// # Looking ahead
+///
+/// A limit of 0 makes a delimiter a question: is it the very next thing in the input? Yes is
+/// [`End::Terminator`] with no payload, no is [`End::Overlong`], which consumes nothing. At that event
+/// another terminator may be set, and governs the first byte that was looked at:
+///
+/// ```
+/// use asynchat::{End, Framer, Limit, Step};
+///
+/// # fn main() -> Result<(), asynchat::FrameError> {
+/// // Is it TLS, or a line of text?
+/// let mut framer = Framer::new(b"\x16\x03").with_limit(Limit::Fail(0));
+/// let input = b"hello\n";
+/// assert_eq!(framer.step(input)?, Some(Step { payload: &b""[..], end: Some(End::Overlong) }));
+/// framer.set_limit(Limit::Fail(512));
+/// framer.set_terminator(b"\n");
+/// assert_eq!(framer.step(input)?, Some(Step { payload: &b"hello"[..], end: Some(End::Terminator) }));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Under a limit of 0, then, one delimiter after the other may be asked about without a byte being
+/// consumed: whoever asks in a loop ends it.
 #[derive(Clone, Debug)]
 pub struct Framer {
-    state: State,
-    /// What `state` is in a frame of this terminator: `Frame`, `Direct`, `Widening`, `Checked` or
-    /// `Counted`.
-    in_frame: State,
-    /// Where `in_frame` is `Direct`, `Widening` or `Checked`, how to take its hits.
-    direct: Direct,
-    /// The stream offset of the first byte of the input.
-    origin: u64,
-    /// The stream offset of the first byte that is not done with. `origin <= position`.
-    position: u64,
-    /// Bytes of the current frame that have been delivered.
+    search: Search,
+    progress: Progress,
+    /// The position of the first byte of the input that is neither handed over nor dropped.
+    start: usize,
+    /// The position behind the last byte that was seen and kept for later, if that is behind `start`.
+    seen: usize,
+    /// Bytes of the current frame that have been handed over.
     length: u64,
-    /// The limit's, or `u64::MAX`. `length <= max` while a limit is in force that was not lowered in
-    /// mid-frame.
+    /// The limit's, or `u64::MAX`.
     max: u64,
-    scanner: Scanner,
-    terminator: Terminator,
     /// What happens beyond `max`.
     beyond: Beyond,
-    /// The stream offset after the last byte that has been seen and withheld. What is between
-    /// `position` and here is withheld, nothing if `position` has come further.
-    seen: u64,
     /// Which member of a set ended the last frame.
     matched: u32,
-    /// The limit that the last overlong frame has passed.
-    passed: u64,
+    /// The frame's last piece was made a chunk, and the event of its end is still to come.
+    owed: Option<End>,
+    /// Whether the current frame is handed over whole.
+    whole: bool,
+    /// Whether the next frame will be.
+    whole_next: bool,
+    /// The last byte consumed was a CR that ended a line: an LF directly behind it belongs to it.
+    after_cr: bool,
 }
 
+/// What the next byte belongs to.
+///
 /// ```text
-///            +--------- switch, or the terminator is found ----------+
-///            v                                                       |
-///  Finished --> Frame -- terminator --> Ended (its event is owed)    |
-///     ^          |  ^---- event ----------'                          |
-///     |          +-- overlong --> Skipping, or Failed ---------------+
-///     +-- end of input, Truncated --+
+///             set: a count            spent, and no end to come
+///  Delimited -------------> Counted -----------------------------> Unframed
+///   ^  |  ^                  |  |                                     |
+///   |  |  `-- end is right --'  `-- end is wrong --.                  |
+///   |  |                                           v                  |
+///   |  `-- overlong -----------------> Skipping, or Failed            |
+///   |                                   |                             |
+///   `--- delimiter found, or resume ----'<--- set: a delimiter -------'
 /// ```
+///
+/// Any of them is left for any other by [`Framer::set_terminator`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// In a frame, or before one.
-    Frame,
-    /// The same, where hits of the delimiter need no second look.
-    Direct,
-    /// The same, where the byte before a hit may belong to the terminator.
-    Widening,
-    /// The same, where what is on the list of hits may be none.
-    Checked,
-    /// The same, where the terminator is a count.
-    Counted,
-    /// A chunk was delivered and the terminator behind it consumed.
-    Ended,
-    /// Dropping the rest of an overlong frame.
+enum Progress {
+    /// A frame that ends at the delimiter.
+    Delimited,
+    /// A frame that ends after this many bytes, and then its end, if it has one.
+    Counted { left: u64, then: Option<Ending>, truncated: bool },
+    /// No frame: the terminator is `None`.
+    Unframed,
+    /// The rest of a frame that has ended early, up to and including the delimiter.
     Skipping,
-    /// An overlong frame under `Limit::Fail`.
-    Failed,
-    /// `Truncated` has been said.
-    Finished,
+    /// Nothing: a frame has ended early.
+    Failed(FrameError),
 }
 
 /// The kind of a [`Limit`], whose number is kept beside.
@@ -124,39 +157,30 @@ enum Beyond {
     Skip,
 }
 
-/// One step through the input, in positions, so that no caller's borrow is held.
+/// A step in positions, so that no borrow is held: `input[start..end]` is a piece of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// `input[start..end]` is payload, and the frame's last if `ended`; not both empty and not ended.
-    Data {
-        start: usize,
-        end: usize,
-        ended: bool,
-    },
-    Overlong,
-    Truncated,
-    Failed(OverlongError),
-    /// More input is wanted.
-    Pending,
+pub(crate) struct Cut {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) outcome: Option<End>,
 }
 
 impl Framer {
     /// Makes a framer without a limit, since it keeps nothing.
     pub fn new(terminator: impl Into<Terminator>) -> Self {
         let mut framer = Framer {
-            state: State::Frame,
-            in_frame: State::Frame,
-            direct: Direct::default(),
-            origin: 0,
-            position: 0,
+            search: Search::new(),
+            progress: Progress::Unframed,
+            start: 0,
+            seen: 0,
             length: 0,
             max: u64::MAX,
-            scanner: Scanner::new(),
-            terminator: Terminator::None,
             beyond: Beyond::Unlimited,
-            seen: 0,
             matched: 0,
-            passed: 0,
+            owed: None,
+            whole: false,
+            whole_next: false,
+            after_cr: false,
         };
         framer.set_terminator(terminator);
         framer
@@ -173,44 +197,19 @@ impl Framer {
     ///
     /// # Errors
     ///
-    /// [`OverlongError`] after `Event::Overlong`, under [`Limit::Fail`], until the terminator is set.
+    /// [`FrameError`] after `Event::Overlong` or `Event::WrongEnd`, unless the limit is
+    /// [`Limit::Skip`], until another terminator is set or [`resume`](Self::resume) is called.
     #[inline(always)]
-    pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
-        if self.state == State::Ended {
-            self.state = self.in_frame;
-            return Ok(Some(Event::Terminator));
-        }
-        // Only what most calls do is done here: it is inlined at the caller's, where size costs speed.
-        if self.state == State::Direct {
-            if let Some(Step::Data { start, end, .. }) = self.step_hit::<false>(input) {
-                if start == end {
-                    return Ok(Some(Event::Terminator));
-                }
-                self.state = State::Ended;
-                return Ok(Some(Event::Chunk(&input[start..end])));
-            }
-        }
-        self.next_on(input)
-    }
-
-    #[inline(never)]
-    fn next_on<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
-        let counted = match self.state {
-            State::Counted => self.step_count(input),
-            _ => None,
-        };
-        let step = match counted {
-            Some(step) => step,
-            None => self.step_on(input, false),
-        };
-        self.event(input, step)
+    pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, FrameError> {
+        self.event(input, false)
     }
 
     /// As [`next`](Self::next), when no more input will come: call it until it returns `None`.
     ///
     /// What was withheld is delivered. In mid-frame [`Event::Truncated`] follows: when bytes of a frame
     /// that ends at a delimiter have been seen, when a count is not spent, while an overlong frame is
-    /// skipped.
+    /// skipped. If more input comes after all (the next datagram, a file that has grown), a new frame
+    /// begins with it; what remained of a count is still to come.
     ///
     /// ```
     /// use asynchat::{Event, Framer};
@@ -224,83 +223,103 @@ impl Framer {
     /// # Errors
     ///
     /// As [`next`](Self::next).
-    pub fn next_eof<'b>(
-        &mut self,
-        input: &'b [u8],
-    ) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
-        if self.state == State::Ended {
-            self.state = self.in_frame;
-            return Ok(Some(Event::Terminator));
-        }
-        let step = self.step(input, true);
-        self.event(input, step)
+    pub fn next_eof<'b>(&mut self, input: &'b [u8]) -> Result<Option<Event<&'b [u8]>>, FrameError> {
+        self.event(input, true)
     }
 
-    /// How many bytes at the front of the input are done with, to be called once per read. The next
-    /// input begins after them.
+    /// The next piece of a frame with how the frame ended, or `None` when more input is wanted.
+    ///
+    /// It is [`next`](Self::next) with a chunk and the event behind it in one. The two may be mixed.
+    ///
+    /// ```
+    /// use asynchat::{End, Framer, Step};
+    ///
+    /// let mut framer = Framer::new(b"\n");
+    /// let mut lines = Vec::new();
+    /// while let Some(Step { payload, end: Some(End::Terminator) }) = framer.step(b"a\n\nbc\n")? {
+    ///     lines.push(payload);
+    /// }
+    /// assert_eq!(lines, [&b"a"[..], b"", b"bc"]);
+    /// # Ok::<(), asynchat::FrameError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    #[inline(always)]
+    pub fn step<'b>(&mut self, input: &'b [u8]) -> Result<Option<Step<&'b [u8]>>, FrameError> {
+        self.piece(input, false)
+    }
+
+    /// As [`step`](Self::step), when no more input will come: see [`next_eof`](Self::next_eof).
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub fn step_eof<'b>(&mut self, input: &'b [u8]) -> Result<Option<Step<&'b [u8]>>, FrameError> {
+        self.piece(input, true)
+    }
+
+    /// How many bytes at the front of the input are done with, to be removed before the next call with
+    /// more input. It may be called as often as one likes: after each event, or once per read.
     #[must_use = "these bytes must be removed from the front of the input"]
     #[inline]
     pub fn take_consumed(&mut self) -> usize {
-        let consumed = self.consumed();
+        let consumed = self.start;
         self.consume(consumed);
         consumed
-    }
-
-    /// How many bytes at the front of the input are done with.
-    #[inline]
-    pub(crate) fn consumed(&self) -> usize {
-        (self.position - self.origin) as usize
-    }
-
-    /// Says that so many of the bytes that are done with have been removed.
-    #[inline]
-    pub(crate) fn consume(&mut self, consumed: usize) {
-        debug_assert!(consumed <= self.consumed());
-        self.origin += consumed as u64;
     }
 
     /// Switches the terminator, at any moment. It governs the very next byte after the events already
     /// returned, whether that byte is to come, buffered or withheld.
     ///
+    /// Setting the terminator that is in force changes nothing. In particular it does not end the skip of
+    /// an overlong frame, so that a handler that sets its terminator at every event does not take the
+    /// rest of an overlong line for a new one. Any other terminator ends a skip, and a failure.
+    ///
     /// A terminator that ended the chunk just returned still has its event. Of a frame that is being
-    /// cut the length goes on, unless the old or new terminator is `None`, which has no frames. A skip
-    /// or a failure of an overlong frame is over.
-    #[inline]
+    /// cut, the length goes on, bytes of an unfinished count included, unless the old or new terminator
+    /// is `None`, which has no frames.
+    #[inline(always)]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
         self.switch(terminator.into());
     }
 
-    #[inline(always)]
-    fn switch(&mut self, terminator: Terminator) {
-        self.in_frame = State::Frame;
-        match &terminator {
-            Terminator::Count(_) => self.in_frame = State::Counted,
-            Terminator::None => self.length = 0,
-            Terminator::Bytes(_) | Terminator::AnyOf(_) => {
-                if let Some(direct) = Direct::new(&terminator) {
-                    self.in_frame = match direct.len {
-                        _ if direct.widens => State::Widening,
-                        ..=2 => State::Direct,
-                        _ => State::Checked,
-                    };
-                    self.direct = direct;
-                }
+    /// The terminator in force. Of a count, what remains.
+    pub fn terminator(&self) -> Terminator {
+        match self.progress {
+            Progress::Counted { left, then: None, .. } => Terminator::Count(left),
+            Progress::Counted { left, then: Some(end), .. } => CountThen::new(left, end).into(),
+            Progress::Unframed => Terminator::None,
+            Progress::Delimited | Progress::Skipping | Progress::Failed(_) => {
+                self.search.target().clone()
             }
         }
-        self.scanner.aim(&terminator);
-        self.terminator = terminator;
-        if self.state != State::Ended {
-            self.state = self.in_frame;
+    }
+
+    /// Gives up a skip or a failure: what is left of the frame that ended early begins a new one, under
+    /// the same terminator.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer, Limit};
+    ///
+    /// let mut framer = Framer::new(b"\n").with_limit(Limit::Skip(3));
+    /// assert_eq!(framer.next(b"abcde\n"), Ok(Some(Event::Chunk(&b"abc"[..]))));
+    /// assert_eq!(framer.next(b"abcde\n"), Ok(Some(Event::Overlong)));
+    /// framer.resume();
+    /// assert_eq!(framer.next(b"abcde\n"), Ok(Some(Event::Chunk(&b"de"[..]))));
+    /// assert_eq!(framer.next(b"abcde\n"), Ok(Some(Event::Terminator)));
+    /// ```
+    pub fn resume(&mut self) {
+        if matches!(self.progress, Progress::Skipping | Progress::Failed(_)) {
+            self.leave_frame();
+            self.progress = self.delimited();
         }
     }
 
-    /// The terminator in force. Of a count, what remains.
-    pub fn terminator(&self) -> &Terminator {
-        &self.terminator
-    }
-
-    /// Sets the limit, for the current frame too.
+    /// Sets the limit, for the current frame too: if that is longer already, it is overlong.
     pub fn set_limit(&mut self, limit: Limit) {
+        self.unsay_overlong();
         (self.beyond, self.max) = match limit {
             Limit::Unlimited => (Beyond::Unlimited, u64::MAX),
             Limit::Fail(max) => (Beyond::Fail, max),
@@ -317,28 +336,57 @@ impl Framer {
         }
     }
 
-    /// Says that the caller has dropped the input it had buffered, what was withheld included. The next
-    /// input begins with the next read.
+    /// Whether frames are handed over whole, from the next frame on.
+    ///
+    /// A whole frame is one chunk, or one step: complete, or as much as its limit allows
+    /// ([`End::Overlong`]), or what there was when the input ended. Until then its bytes are not
+    /// consumed and stay in the caller's buffer, which the limit bounds. A count has no limit: compare it
+    /// with what you will keep before you set it. `None` has no frames, and its bytes come as ever.
+    ///
+    /// ```
+    /// use asynchat::{End, Framer, Step};
+    ///
+    /// let mut framer = Framer::new(b"\n");
+    /// framer.set_whole_frames(true);
+    /// assert_eq!(framer.step(b"hel")?, None);
+    /// let hello = Step { payload: &b"hello"[..], end: Some(End::Terminator) };
+    /// assert_eq!(framer.step(b"hello\n")?, Some(hello));
+    /// # Ok::<(), asynchat::FrameError>(())
+    /// ```
+    pub fn set_whole_frames(&mut self, whole: bool) {
+        self.whole_next = whole;
+        if self.length == 0 && self.seen <= self.start {
+            // Nothing of the current frame has been seen.
+            self.whole = whole;
+        }
+    }
+
+    /// Whether frames are handed over whole, from the next frame on.
+    pub fn whole_frames(&self) -> bool {
+        self.whole_next
+    }
+
+    /// Says that the caller has dropped the input it had buffered, what was withheld included, or has
+    /// another buffer now. The next input begins with the next read.
     ///
     /// The terminator, what remains of a count and the length of the current frame stay.
     pub fn discard(&mut self) {
-        self.origin = self.position;
-        self.seen = self.position;
-        self.scanner.reset();
+        self.unsay_overlong();
+        self.start = 0;
+        self.seen = 0;
+        self.after_cr = false;
+        self.search.forget();
     }
 
     /// Whether the end of the input here would cut a frame: bytes of a frame that ends at a delimiter
     /// have been seen (withheld or delivered), a count is not spent, or an overlong frame is skipped.
     pub fn is_mid_frame(&self) -> bool {
-        match (&self.terminator, self.state) {
-            (_, State::Ended | State::Finished) => false,
-            (Terminator::Count(_), _) => true,
-            (Terminator::None, _) => false,
-            (_, State::Skipping | State::Failed) => true,
-            (
-                _,
-                State::Frame | State::Direct | State::Widening | State::Checked | State::Counted,
-            ) => self.length > 0 || self.position < self.seen,
+        match self.progress {
+            _ if self.owed == Some(End::Truncated) => true,
+            Progress::Delimited => self.length > 0 || self.seen > self.start,
+            Progress::Counted { truncated: true, .. } | Progress::Unframed => false,
+            Progress::Counted { left, then, .. } => left > 0 || then.is_some(),
+            Progress::Skipping | Progress::Failed(_) => true,
         }
     }
 
@@ -357,290 +405,390 @@ impl Framer {
         self.matched as usize
     }
 
-    /// Turns a step into an event, keeping the second of two for the next call.
     #[inline(always)]
     fn event<'b>(
         &mut self,
         input: &'b [u8],
-        step: Step,
-    ) -> Result<Option<Event<&'b [u8]>>, OverlongError> {
-        match step {
-            Step::Data { start, end, ended } => {
-                let chunk = input.get(start..end).unwrap_or_default();
-                if chunk.is_empty() {
-                    return Ok(Some(Event::Terminator));
-                }
-                if ended {
-                    self.state = State::Ended;
-                }
-                Ok(Some(Event::Chunk(chunk)))
-            }
-            Step::Overlong => Ok(Some(Event::Overlong)),
-            Step::Truncated => Ok(Some(Event::Truncated)),
-            Step::Failed(error) => Err(error),
-            Step::Pending => Ok(None),
+        eof: bool,
+    ) -> Result<Option<Event<&'b [u8]>>, FrameError> {
+        if let Some(end) = self.take_owed() {
+            return Ok(Some(end.into()));
         }
-    }
-
-    /// The next step. It reports a chunk and the terminator behind it together, so a caller that uses
-    /// steps keeps the second event itself.
-    #[inline(always)]
-    pub(crate) fn step(&mut self, input: &[u8], eof: bool) -> Step {
-        if self.state == State::Direct {
-            if let Some(step) = self.step_hit::<false>(input) {
-                return step;
-            }
-        }
-        self.step_on(input, eof)
-    }
-
-    #[inline(never)]
-    fn step_on(&mut self, input: &[u8], eof: bool) -> Step {
-        match self.state {
-            State::Direct if !eof => return self.step_miss::<false>(input),
-            State::Widening => {
-                if let Some(step) = self.step_hit::<true>(input) {
-                    return step;
-                }
-                if !eof {
-                    return self.step_miss::<true>(input);
-                }
-            }
-            State::Counted => {
-                if let Some(step) = self.step_count(input) {
-                    return step;
-                }
-            }
-            State::Checked => {
-                if let Some(step) = self.step_checked(input) {
-                    return step;
-                }
-            }
-            _ => {}
-        }
-        self.step_slow(input, eof)
-    }
-
-    /// The step where the next hit is known and the frame within its limit.
-    #[inline(always)]
-    fn step_hit<const WIDENS: bool>(&mut self, input: &[u8]) -> Option<Step> {
-        let hit = self.scanner.next_hit(self.position)?;
-        let direct = self.direct;
-        let start = (self.position - self.origin) as usize;
-        let mut end = (hit - self.origin) as usize;
-        if end + usize::from(direct.len) > input.len() {
-            return None;
-        }
-        let widened = WIDENS && end > start && Some(input[end - 1]) == direct.partial;
-        end -= usize::from(widened);
-        if self.length.saturating_add((end - start) as u64) > self.max {
-            return None;
-        }
-        self.scanner.take_hit();
-        self.position = hit + u64::from(direct.len);
-        self.length = 0;
-        self.matched = if WIDENS { direct.members[usize::from(widened)].into() } else { 0 };
-        Some(Step::Data { start, end, ended: true })
-    }
-
-    /// The same, where it has to be looked at first.
-    #[inline]
-    fn step_checked(&mut self, input: &[u8]) -> Option<Step> {
-        self.scanner.listed_hit(input, self.origin, self.position)?;
-        self.step_hit::<false>(input)
-    }
-
-    /// The step where a direct terminator has no known hits: look for more, or deliver what is there.
-    #[inline(always)]
-    fn step_miss<const WIDENS: bool>(&mut self, input: &[u8]) -> Step {
-        let end = self.origin + input.len() as u64;
-        if self.position > end || self.scanner.next_hit(self.position).is_some() {
-            // Input was dropped, or the hit is behind the limit.
-            return self.step_slow(input, false);
-        }
-        if self.scanner.refill(input, self.origin, self.position) {
-            let step = self.step_hit::<WIDENS>(input);
-            return step.unwrap_or_else(|| self.step_slow(input, false));
-        }
-        let withheld = self.position < end
-            && self.direct.partial.is_some()
-            && input.last().copied() == self.direct.partial;
-        let start = (self.position - self.origin) as usize;
-        let next = end - u64::from(withheld);
-        let length = self.length.saturating_add(next - self.position);
-        if length > self.max {
-            return self.step_slow(input, false);
-        }
-        self.seen = end;
-        if next == self.position {
-            return Step::Pending;
-        }
-        self.position = next;
-        self.length = length;
-        Step::Data { start, end: (next - self.origin) as usize, ended: false }
-    }
-
-    /// The step where all of a count is there.
-    #[inline(always)]
-    fn step_count(&mut self, input: &[u8]) -> Option<Step> {
-        let Terminator::Count(remaining) = self.terminator else {
-            return None;
+        let Some(Cut { start, end, outcome }) = self.cut(input, eof)? else {
+            return Ok(None);
         };
-        let start = (self.position - self.origin) as usize;
-        let available = input.len().checked_sub(start)?;
-        if remaining > available as u64 {
-            return None;
-        }
-        self.terminator = Terminator::None;
-        self.in_frame = State::Frame;
-        self.state = State::Frame;
-        self.length = 0;
-        self.matched = 0;
-        self.position += remaining;
-        Some(Step::Data { start, end: start + remaining as usize, ended: true })
+        Ok(match (input.get(start..end).unwrap_or_default(), outcome) {
+            ([], Some(end)) => Some(end.into()),
+            ([], None) => None,
+            (chunk, end) => {
+                self.owed = end;
+                Some(Event::Chunk(chunk))
+            }
+        })
     }
 
-    /// Any step.
-    #[inline(never)]
-    fn step_slow(&mut self, input: &[u8], eof: bool) -> Step {
-        match self.state {
-            State::Failed => return Step::Failed(OverlongError::new(self.passed)),
-            State::Finished if eof => return Step::Pending,
-            State::Finished => self.state = self.in_frame,
-            _ => {}
+    #[inline(always)]
+    fn piece<'b>(
+        &mut self,
+        input: &'b [u8],
+        eof: bool,
+    ) -> Result<Option<Step<&'b [u8]>>, FrameError> {
+        if let Some(end) = self.take_owed() {
+            return Ok(Some(Step { payload: &[], end: Some(end) }));
         }
-        if self.position - self.origin > input.len() as u64 {
+        let cut = self.cut(input, eof)?;
+        Ok(cut.map(|Cut { start, end, outcome }| Step {
+            payload: input.get(start..end).unwrap_or_default(),
+            end: outcome,
+        }))
+    }
+
+    /// The event that follows a chunk, if there is one: for whoever makes events of cuts.
+    #[inline(always)]
+    pub(crate) fn take_owed(&mut self) -> Option<End> {
+        self.owed.take()
+    }
+
+    /// Keeps the event that follows a chunk.
+    #[cfg(feature = "tokio")]
+    #[inline(always)]
+    pub(crate) fn owe(&mut self, end: Option<End>) {
+        self.owed = end;
+    }
+
+    /// The next step, or `None` when more input is wanted. At the end of the input, `None` is the end.
+    #[inline(always)]
+    pub(crate) fn cut(&mut self, input: &[u8], eof: bool) -> Result<Option<Cut>, FrameError> {
+        // Most steps of most streams: the delimiter is known already, and the frame within its limit.
+        // This is here, and inlined, because a call and the questions that other steps ask would take
+        // longer than all of it.
+        if self.progress == Progress::Delimited {
+            if let Some((end, next)) = self.search.find_known(input, self.start) {
+                if self.length + (end - self.start) as u64 <= self.max {
+                    self.search.found();
+                    return Ok(Some(self.end_frame(end, next, End::Terminator)));
+                }
+            }
+        }
+        self.cut_any(input, eof)
+    }
+
+    #[inline(never)]
+    fn cut_any(&mut self, input: &[u8], eof: bool) -> Result<Option<Cut>, FrameError> {
+        if self.start > input.len() {
             // The caller has dropped input that it was not told to.
             self.discard();
         }
-        let start = (self.position - self.origin) as usize;
-        let available = input.len() - start;
-        match &mut self.terminator {
-            Terminator::None if available > 0 => {
-                self.position += available as u64;
-                Step::Data { start, end: input.len(), ended: false }
-            }
-            Terminator::None => Step::Pending,
-            Terminator::Count(remaining) if *remaining > available as u64 => {
-                if available > 0 {
-                    *remaining -= available as u64;
-                    self.position += available as u64;
-                    self.length += available as u64;
-                    Step::Data { start, end: input.len(), ended: false }
-                } else if eof {
-                    self.finish()
-                } else {
-                    Step::Pending
-                }
-            }
-            // As it is after the end of the input.
-            Terminator::Count(_) => self.step_count(input).unwrap_or(Step::Pending),
-            Terminator::Bytes(_) | Terminator::AnyOf(_) => self.step_delimited(input, start, eof),
+        if self.after_cr && self.start < input.len() {
+            self.after_cr = false;
+            self.start += usize::from(input[self.start] == b'\n');
+        }
+        match self.progress {
+            Progress::Counted { .. } => Ok(self.cut_counted(input, eof)),
+            Progress::Delimited => Ok(self.cut_delimited(input, eof)),
+            Progress::Skipping => Ok(self.cut_skipping(input, eof)),
+            Progress::Unframed => Ok(self.hand_over(input.len(), None)),
+            Progress::Failed(error) => Err(error),
         }
     }
 
-    fn step_delimited(&mut self, input: &[u8], mut start: usize, eof: bool) -> Step {
-        loop {
-            let found = self.scanner.find(&self.terminator, input, self.origin, start);
-            // Where the payload ends that is known to be payload, and where to go on from.
-            let (end, next, ended) = match found {
-                Found::At { start, end, .. } => (start, end, true),
-                Found::Withheld(_) if eof => (input.len(), input.len(), false),
-                Found::Withheld(partial) => (input.len() - partial, input.len() - partial, false),
-            };
-            if self.state == State::Skipping {
-                self.position = self.origin + next as u64;
-                if ended {
-                    self.state = self.in_frame;
-                    start = next;
-                    continue;
-                }
-                self.seen = self.origin + input.len() as u64;
-                return if eof { self.finish() } else { Step::Pending };
-            }
-            let known = (end - start) as u64;
-            if self.length.saturating_add(known) > self.max {
-                return self.step_overlong(start);
-            }
-            self.position = self.origin + next as u64;
-            if let Found::At { member, .. } = found {
-                self.length = 0;
-                self.matched = member as u32;
-                return Step::Data { start, end, ended };
-            }
-            self.seen = self.origin + input.len() as u64;
-            if known > 0 {
-                self.length += known;
-            } else {
-                return if eof && self.length > 0 { self.finish() } else { Step::Pending };
-            }
-            return Step::Data { start, end, ended };
-        }
-    }
-
-    /// A frame is longer than its limit: deliver what that has room for, then say so.
-    fn step_overlong(&mut self, start: usize) -> Step {
-        let room = self.max.saturating_sub(self.length);
-        if room > 0 {
-            self.position += room;
-            self.length += room;
-            return Step::Data { start, end: start + room as usize, ended: false };
-        }
-        self.length = 0;
-        self.passed = self.max;
-        self.state = match self.beyond {
-            Beyond::Fail => State::Failed,
-            Beyond::Skip | Beyond::Unlimited => State::Skipping,
+    fn cut_counted(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
+        let Progress::Counted { left, then, truncated } = self.progress else {
+            return None;
         };
-        Step::Overlong
+        let available = input.len() - self.start;
+        let Some(payload) = usize::try_from(left).ok().filter(|&left| left <= available) else {
+            // More is to come.
+            self.seen = input.len();
+            if self.whole && !eof {
+                return None;
+            }
+            let unchanged = truncated && available == 0;
+            let ends = eof && !unchanged;
+            let left = left - available as u64;
+            self.progress = Progress::Counted { left, then, truncated: eof || unchanged };
+            return self.hand_over(input.len(), ends.then_some(End::Truncated));
+        };
+        let end = self.start + payload;
+        let Some(wanted) = then else {
+            self.progress = Progress::Unframed;
+            return Some(self.end_frame(end, end, End::Terminator));
+        };
+        let (wanted, behind) = (wanted.as_bytes(), &input[end..]);
+        if behind.starts_with(wanted) {
+            self.progress = self.delimited();
+            return Some(self.end_frame(end, end + wanted.len(), End::Terminator));
+        }
+        if !wanted.starts_with(behind) {
+            self.seen = end + 1;
+            self.end_early(FrameError::WrongEnd);
+            return Some(self.end_frame(end, end, End::WrongEnd));
+        }
+        // The payload is there, and its end is to come.
+        self.seen = input.len();
+        if eof {
+            self.progress = Progress::Counted { left: 0, then, truncated: true };
+            let ends = !(truncated && available == 0);
+            return ends.then(|| self.end_frame(end, input.len(), End::Truncated));
+        }
+        if self.whole {
+            return None;
+        }
+        self.progress = Progress::Counted { left: 0, then, truncated: false };
+        self.hand_over(end, None)
     }
 
-    fn finish(&mut self) -> Step {
+    fn cut_delimited(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
+        let room = self.max.saturating_sub(self.length);
+        // If the frame is longer than its limit, that can be seen without looking further than the
+        // longest delimiter behind the limit. A terminator set at that event begins to look there.
+        let window = match usize::try_from(room) {
+            Ok(room) if room < input.len() - self.start => {
+                input.len().min(self.start + room + self.search.longest())
+            }
+            _ => input.len(),
+        };
+        let found = self.search.find(input, self.start, window, room);
+        // Where that ends which is no part of a delimiter.
+        let end = match found {
+            Found::At { start, .. } => start,
+            Found::Withheld(_) if eof => input.len(),
+            Found::Withheld(partial) => window - partial,
+        };
+        if self.length + (end - self.start) as u64 > self.max {
+            return Some(self.end_overlong(room, end));
+        }
+        match found {
+            Found::At { end: next, member, .. } => {
+                self.search.found();
+                let next = self.behind_cr(input, next);
+                let cut = self.end_frame(end, next, End::Terminator);
+                self.matched = member;
+                Some(cut)
+            }
+            Found::Withheld(_) if eof => {
+                let ends = self.length > 0 || end > self.start;
+                ends.then(|| self.end_frame(end, end, End::Truncated))
+            }
+            Found::Withheld(_) => {
+                self.seen = input.len();
+                if self.whole { None } else { self.hand_over(end, None) }
+            }
+        }
+    }
+
+    fn cut_skipping(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
+        if self.skip(input) {
+            return self.cut_delimited(input, eof);
+        }
+        if !eof {
+            return None;
+        }
+        self.progress = Progress::Delimited;
+        self.start = input.len();
+        Some(self.end_frame(self.start, self.start, End::Truncated))
+    }
+
+    /// Drops the rest of a frame that has ended early, as far as it has come. Says whether that is all
+    /// of it.
+    fn skip(&mut self, input: &[u8]) -> bool {
+        match self.search.find(input, self.start, input.len(), u64::MAX) {
+            Found::At { end, .. } => {
+                self.search.found();
+                self.start = self.behind_cr(input, end);
+                self.length = 0;
+                self.progress = Progress::Delimited;
+                true
+            }
+            Found::Withheld(partial) => {
+                self.start = input.len() - partial;
+                self.seen = input.len();
+                false
+            }
+        }
+    }
+
+    /// The frame has room for so many bytes more, and `end` is further.
+    fn end_overlong(&mut self, room: u64, end: usize) -> Cut {
+        let limit = self.start + room as usize;
+        let length = self.length + room;
+        self.end_early(FrameError::Overlong(self.max));
+        let cut = self.end_frame(limit, limit, End::Overlong);
+        // One byte more has been seen, and it has to be known how long the frame was if the terminator is
+        // changed before this is said.
+        self.seen = end.min(limit + 1);
+        self.length = length;
+        cut
+    }
+
+    /// A universal newline that begins with CR goes on if LF is behind it.
+    fn behind_cr(&mut self, input: &[u8], next: usize) -> usize {
+        if input[next - 1] != b'\r' || *self.search.target() != Terminator::Newline {
+            return next;
+        }
+        match input.get(next) {
+            Some(b'\n') => next + 1,
+            Some(_) => next,
+            None => {
+                self.after_cr = true;
+                next
+            }
+        }
+    }
+
+    /// The frame goes on, or is truncated: hands over what there is of it, up to `end`.
+    fn hand_over(&mut self, end: usize, outcome: Option<End>) -> Option<Cut> {
+        if end == self.start && outcome.is_none() {
+            return None;
+        }
+        self.length = match outcome {
+            Some(_) => 0,
+            None if self.progress == Progress::Unframed => 0,
+            None => self.length + (end - self.start) as u64,
+        };
+        Some(self.end_piece(end, end, outcome))
+    }
+
+    /// The frame's payload ends at `end`, and the next frame begins at `next`.
+    #[inline(always)]
+    fn end_frame(&mut self, end: usize, next: usize, outcome: End) -> Cut {
         self.length = 0;
-        self.state = State::Finished;
-        Step::Truncated
+        self.matched = 0;
+        self.whole = self.whole_next;
+        self.end_piece(end, next, Some(outcome))
+    }
+
+    #[inline(always)]
+    fn end_piece(&mut self, end: usize, next: usize, outcome: Option<End>) -> Cut {
+        let start = mem::replace(&mut self.start, next);
+        Cut { start, end, outcome }
+    }
+
+    /// The frame has ended before its delimiter: the limit says what becomes of the rest.
+    fn end_early(&mut self, error: FrameError) {
+        self.progress = match self.beyond {
+            Beyond::Skip if *self.search.target() != Terminator::None => Progress::Skipping,
+            _ => Progress::Failed(error),
+        };
+    }
+
+    /// The progress under the delimiter that was set last.
+    fn delimited(&self) -> Progress {
+        match self.search.target() {
+            Terminator::None => Progress::Unframed,
+            _ => Progress::Delimited,
+        }
+    }
+
+    #[inline(always)]
+    fn switch(&mut self, terminator: Terminator) {
+        if self.is_in_force(&terminator) {
+            return;
+        }
+        self.leave_frame();
+        self.progress = match terminator {
+            Terminator::Count(left) => Progress::Counted { left, then: None, truncated: false },
+            Terminator::CountThen(counted) => Progress::Counted {
+                left: counted.count(),
+                then: Some(counted.end()),
+                truncated: false,
+            },
+            Terminator::None => {
+                self.length = 0;
+                Progress::Unframed
+            }
+            delimiter => {
+                if *self.search.target() != delimiter {
+                    self.search.aim(delimiter);
+                }
+                Progress::Delimited
+            }
+        };
+    }
+
+    #[inline(always)]
+    fn is_in_force(&self, terminator: &Terminator) -> bool {
+        match (terminator, self.progress) {
+            (&Terminator::Count(count), Progress::Counted { left, then: None, .. }) => {
+                count == left
+            }
+            (Terminator::CountThen(counted), Progress::Counted { left, then, .. }) => {
+                counted.count() == left && then == Some(counted.end())
+            }
+            (Terminator::None, Progress::Unframed) => true,
+            (delimiter, Progress::Delimited | Progress::Skipping | Progress::Failed(_)) => {
+                self.search.target() == delimiter
+            }
+            _ => false,
+        }
+    }
+
+    /// The terminator is about to change: what of the current frame does not go on under the next?
+    #[inline(always)]
+    fn leave_frame(&mut self) {
+        self.unsay_overlong();
+        match self.progress {
+            Progress::Skipping | Progress::Failed(_) | Progress::Unframed => self.length = 0,
+            Progress::Delimited | Progress::Counted { .. } => {}
+        }
+    }
+
+    /// That a frame is overlong is decided with its last chunk and said behind it. If the terminator or
+    /// the limit changes in between, or the input is dropped, it is decided anew: the frame has not ended.
+    #[inline(always)]
+    fn unsay_overlong(&mut self) {
+        if self.owed == Some(End::Overlong) {
+            self.owed = None;
+            self.progress = Progress::Delimited;
+        }
+    }
+
+    /// Says that this many of the bytes that are done with have been removed from the front of the input.
+    #[inline]
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.start, "more is removed than was done with");
+        self.start = self.start.saturating_sub(bytes);
+        self.seen = self.seen.saturating_sub(bytes);
+        self.search.consume(bytes);
     }
 }
 
 /// What only those who drive a framer ask.
 #[cfg(feature = "tokio")]
 impl Framer {
-    /// Whether the current frame may be longer than it is: after a step that delivered a part of it, no
-    /// other step follows without more input.
+    /// How many bytes at the front of the input are done with.
     #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        self.length < self.max
+    pub(crate) fn consumed(&self) -> usize {
+        self.start
     }
 
-    /// The limit in force, in bytes.
-    pub(crate) fn max(&self) -> u64 {
-        self.max
+    /// Whether an event is kept that follows the last chunk.
+    pub(crate) fn has_owed(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    /// The input has been moved in memory by the caller, who knows that its bytes are the same.
+    #[inline]
+    pub(crate) fn moved_to(&mut self, input: &[u8]) {
+        self.search.moved_to(input);
+    }
+
+    /// If the frame that was cut last has ended early and its rest is to be dropped: drops what has come
+    /// of it, which is then consumed.
+    pub(crate) fn skip_rest(&mut self, input: &[u8]) {
+        if self.progress == Progress::Skipping {
+            self.skip(input);
+        }
     }
 
     /// Whether the rest of an overlong frame is being dropped.
     #[inline]
     pub(crate) fn is_skipping(&self) -> bool {
-        self.state == State::Skipping
+        self.progress == Progress::Skipping
     }
 
-    /// How many bytes of the current frame have been delivered.
+    /// How many bytes of the current frame have been handed over.
     pub(crate) fn length(&self) -> u64 {
         self.length
-    }
-
-    /// The rest of a frame of which it is known where it ends, which is in the input.
-    #[inline(always)]
-    pub(crate) fn frame_known(&mut self, input: &[u8]) -> Option<Range<usize>> {
-        let step = match self.state {
-            State::Direct => self.step_hit::<false>(input),
-            State::Widening => self.step_hit::<true>(input),
-            State::Checked => self.step_checked(input),
-            State::Counted => self.step_count(input),
-            _ => None,
-        };
-        match step? {
-            Step::Data { start, end, ended: true } => Some(start..end),
-            _ => None,
-        }
     }
 }

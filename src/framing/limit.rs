@@ -21,7 +21,7 @@ use std::{error, fmt};
 ///     Event::Chunk(&b"abc"[..]), Event::Overlong,     // "def\n" was dropped
 ///     Event::Chunk(&b"xyz"[..]), Event::Terminator,   // and the next frame is whole
 /// ]);
-/// # Ok::<(), asynchat::OverlongError>(())
+/// # Ok::<(), asynchat::FrameError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -29,7 +29,7 @@ pub enum Limit {
     /// A frame may be of any length.
     #[default]
     Unlimited,
-    /// At most this many bytes. After `Overlong`, the next call is an [`OverlongError`].
+    /// At most this many bytes. After `Overlong`, the next call is [`FrameError::Overlong`].
     ///
     /// `Fail(0)` verifies a terminator: the very next bytes must be it.
     Fail(u64),
@@ -38,30 +38,29 @@ pub enum Limit {
     Skip(u64),
 }
 
-/// A frame was longer than [`Limit::Fail`] allows.
+/// A frame ended in a way after which the stream is not to be trusted.
 ///
-/// It follows the [`Event::Overlong`](crate::Event::Overlong) that said so, and is returned again by
-/// every later call until the terminator is set anew.
+/// It follows the [`Event::Overlong`](crate::Event::Overlong) or
+/// [`Event::WrongEnd`](crate::Event::WrongEnd) that said so, and is returned again by every later call,
+/// until another terminator is set or [`Framer::resume`](crate::Framer::resume) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverlongError {
-    max: u64,
+#[non_exhaustive]
+pub enum FrameError {
+    /// A frame was longer than [`Limit::Fail`] allows: the limit that was passed, in payload bytes.
+    Overlong(u64),
+    /// Behind a counted frame was something else than its end.
+    WrongEnd,
 }
 
-impl OverlongError {
-    pub(crate) fn new(max: u64) -> Self {
-        OverlongError { max }
-    }
-
-    /// The limit that was passed, in payload bytes.
-    pub fn max(&self) -> u64 {
-        self.max
-    }
-}
-
-impl fmt::Display for OverlongError {
+impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "frame longer than the limit of {} bytes", self.max)
+        match self {
+            FrameError::Overlong(max) => {
+                write!(f, "frame longer than the limit of {max} bytes")
+            }
+            FrameError::WrongEnd => f.write_str("counted frame without its end"),
+        }
     }
 }
 
-impl error::Error for OverlongError {}
+impl error::Error for FrameError {}

@@ -4,4 +4,5 @@ pub(crate) mod event;
 pub(crate) mod framer;
 pub(crate) mod limit;
 pub(crate) mod search;
+pub(crate) mod step;
 pub(crate) mod terminator;

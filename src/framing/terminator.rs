@@ -1,12 +1,15 @@
 use std::sync::Arc;
 use std::{error, fmt};
 
-use super::search::{Automaton, Needle, SharedSuffix};
+use super::search::long::Long;
+use super::search::needle::Needle;
+use super::search::set::{Members, Refusal};
 
 /// What ends the current frame.
 ///
 /// Anything that takes `impl Into<Terminator>` takes a literal: `b"\r\n"` is a delimiter (an empty
-/// literal does not compile), `5` is a count, and an `Option<u64>` is a count or none at all.
+/// literal does not compile), `5` is a count, and an `Option<u64>` is a count or none at all. A `usize`
+/// is converted with `as u64`, which loses nothing: if it converted by itself, a plain `5` would not.
 /// Text and slices convert with `try_into`, since they may be empty.
 ///
 /// A terminator is at most 24 bytes and cheap to clone. Delimiters of up to 22 bytes are held in place:
@@ -18,11 +21,11 @@ use super::search::{Automaton, Needle, SharedSuffix};
 ///
 /// let mut framer = Framer::new(b"\r\n\r\n");
 /// framer.set_terminator(5);
-/// assert_eq!(framer.terminator(), &Terminator::Count(5));
+/// assert_eq!(framer.terminator(), Terminator::Count(5));
 ///
 /// let content_length: Option<u64> = None;
 /// framer.set_terminator(content_length);
-/// assert_eq!(framer.terminator(), &Terminator::None);
+/// assert_eq!(framer.terminator(), Terminator::None);
 ///
 /// let boundary = format!("\r\n--{}", "frontier");
 /// framer.set_terminator(Terminator::try_from(boundary)?);
@@ -39,9 +42,20 @@ pub enum Terminator {
     Bytes(Delimiter),
     /// The member of a set that ends first; of those that end together, the longest.
     AnyOf(DelimiterSet),
+    /// A newline of any kind: CR, LF, or CR and LF together, also where they come in different reads.
+    ///
+    /// A CR ends the frame at once. If the very next byte is LF, it is dropped, whatever terminator is
+    /// set by then. Nothing is ever withheld.
+    Newline,
     /// This many bytes from here. As it is spent the terminator becomes `None`; `Count(0)` ends the
     /// frame at once, before any input, exactly once.
+    ///
+    /// A count states its own size, which no [`Limit`](crate::Limit) governs. It is often the peer's
+    /// word: compare it with what you allow before you set it.
     Count(u64),
+    /// This many bytes from here, and then exactly these: a counted frame with its end, as Redis and
+    /// memcached write them. See [`Terminator::count_then`].
+    CountThen(CountThen),
     /// Nothing: everything is chunks, until another terminator is set.
     None,
 }
@@ -66,6 +80,44 @@ impl Terminator {
         I::Item: AsRef<[u8]>,
     {
         DelimiterSet::new(members).map(Terminator::AnyOf)
+    }
+
+    /// A counted frame with its end: `count` bytes, and then exactly `end`, which has 1 to 8 bytes.
+    ///
+    /// The payload is delivered like any other. The frame ends by
+    /// [`End::Terminator`](crate::End::Terminator) when its end has been seen and is right; no byte of
+    /// the end is payload. Then the delimiter that was set last is in force again (or `None`, if there
+    /// was none).
+    ///
+    /// Anything else in its place is [`End::WrongEnd`](crate::End::WrongEnd), and what is there belongs
+    /// to no frame: a terminator set at that event governs it. Otherwise
+    /// [`Limit::Skip`](crate::Limit::Skip) drops it up to and including the delimiter that was set last,
+    /// as it does with the rest of an overlong line, and any other limit makes the next call fail with
+    /// [`FrameError::WrongEnd`](crate::FrameError::WrongEnd).
+    ///
+    /// ```
+    /// use asynchat::{End, Framer, Step, Terminator};
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// let input = b"$5\r\nhello\r\n$2\r\n";
+    /// let frame = |payload| Ok(Some(Step { payload, end: Some(End::Terminator) }));
+    /// assert_eq!(framer.step(input), frame(&b"$5"[..]));
+    /// framer.set_terminator(Terminator::count_then(5, b"\r\n"));
+    /// assert_eq!(framer.step(input), frame(b"hello"));
+    /// assert_eq!(framer.step(input), frame(b"$2"));
+    /// ```
+    ///
+    /// An end of no bytes, or of more than 8, does not compile:
+    ///
+    /// ```compile_fail
+    /// asynchat::Terminator::count_then(5, b"");
+    /// ```
+    #[inline]
+    pub fn count_then<const N: usize>(count: u64, end: &[u8; N]) -> Self {
+        const { assert!(N > 0 && N <= Ending::MAX, "an end has 1 to 8 bytes") };
+        let mut bytes = [0; Ending::MAX];
+        bytes[..N].copy_from_slice(end);
+        Terminator::CountThen(CountThen::new(count, Ending { len: N as u8, bytes }))
     }
 }
 
@@ -102,6 +154,118 @@ impl From<DelimiterSet> for Terminator {
     }
 }
 
+/// So many bytes, and then exactly these: see [`Terminator::count_then`], which makes one of literals.
+///
+/// ```
+/// use asynchat::{CountThen, Ending, Terminator};
+///
+/// let counted = CountThen::new(5, Ending::new("\r\n")?);
+/// assert_eq!(Terminator::from(counted), Terminator::count_then(5, b"\r\n"));
+/// # Ok::<(), asynchat::EndingError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CountThen {
+    /// The count. As bytes it needs no alignment, for which a `Terminator` of 24 bytes has no room.
+    count: [u8; 8],
+    end: Ending,
+}
+
+impl CountThen {
+    /// `count` bytes, and then `end`.
+    #[inline]
+    pub fn new(count: u64, end: Ending) -> Self {
+        CountThen { count: count.to_ne_bytes(), end }
+    }
+
+    /// How many bytes the frame has, without its end. Of a frame that is being cut, what remains.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        u64::from_ne_bytes(self.count)
+    }
+
+    /// What must be behind them.
+    #[inline]
+    pub fn end(&self) -> Ending {
+        self.end
+    }
+}
+
+impl fmt::Debug for CountThen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CountThen").field(&self.count()).field(&self.end).finish()
+    }
+}
+
+impl From<CountThen> for Terminator {
+    #[inline]
+    fn from(counted: CountThen) -> Self {
+        Terminator::CountThen(counted)
+    }
+}
+
+/// The end of a counted frame, 1 to 8 bytes: see [`Terminator::count_then`].
+///
+/// ```
+/// use asynchat::Ending;
+///
+/// assert_eq!(Ending::new("\r\n")?.as_bytes(), b"\r\n");
+/// assert!(Ending::new("").is_err());
+/// assert!(Ending::new("nine bytes").is_err());
+/// # Ok::<(), asynchat::EndingError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// `1 <= len <= MAX`
+    len: u8,
+    /// Zero from `len` on.
+    bytes: [u8; Ending::MAX],
+}
+
+impl Ending {
+    /// The most bytes that an end has.
+    pub const MAX: usize = 8;
+
+    /// Makes an end of any bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`EndingError`] if there are none, or more than 8.
+    pub fn new(end: impl AsRef<[u8]>) -> Result<Self, EndingError> {
+        let end = end.as_ref();
+        let mut bytes = [0; Ending::MAX];
+        match bytes.get_mut(..end.len()) {
+            Some(room) if !end.is_empty() => room.copy_from_slice(end),
+            _ => return Err(EndingError),
+        }
+        Ok(Ending { len: end.len() as u8, bytes })
+    }
+
+    /// The bytes of the end.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len).min(Ending::MAX)]
+    }
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ending(b\"{}\")", self.as_bytes().escape_ascii())
+    }
+}
+
+/// The end of a counted frame has 1 to 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndingError;
+
+impl fmt::Display for EndingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the end of a counted frame has 1 to 8 bytes")
+    }
+}
+
+impl error::Error for EndingError {}
+
 /// A byte string that ends a frame. It is never empty.
 ///
 /// ```
@@ -117,7 +281,7 @@ pub struct Delimiter(pub(crate) DelimiterKind);
 #[derive(Clone)]
 pub(crate) enum DelimiterKind {
     Short(Needle),
-    Long(Arc<Automaton>),
+    Long(Arc<Long>),
 }
 
 impl Delimiter {
@@ -129,7 +293,7 @@ impl Delimiter {
     ///
     /// # Panics
     ///
-    /// If there are some hundred million of them: that is more than can be prepared for searching.
+    /// If there are 4 GiB of them: that is more than can be prepared for searching.
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, EmptyDelimiter> {
         let bytes = bytes.as_ref();
         if bytes.is_empty() {
@@ -137,7 +301,7 @@ impl Delimiter {
         }
         Ok(Delimiter(match Needle::new(bytes) {
             Some(needle) => DelimiterKind::Short(needle),
-            None => DelimiterKind::Long(Arc::new(Automaton::new(&[bytes]))),
+            None => DelimiterKind::Long(Arc::new(Long::new(bytes))),
         }))
     }
 
@@ -145,25 +309,33 @@ impl Delimiter {
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             DelimiterKind::Short(needle) => needle.as_bytes(),
-            DelimiterKind::Long(automaton) => automaton.member(0),
+            DelimiterKind::Long(long) => long.as_bytes(),
         }
     }
 }
 
 impl<const N: usize> From<&[u8; N]> for Delimiter {
-    #[inline]
+    #[inline(always)]
     fn from(bytes: &[u8; N]) -> Self {
         const { assert!(N > 0, "a delimiter is never empty") };
         Delimiter(match Needle::literal(bytes) {
             Some(needle) => DelimiterKind::Short(needle),
-            None => DelimiterKind::Long(Arc::new(Automaton::new(&[bytes]))),
+            None => DelimiterKind::Long(Arc::new(Long::new(bytes))),
         })
     }
 }
 
 impl PartialEq for Delimiter {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            (DelimiterKind::Short(one), DelimiterKind::Short(other)) => one == other,
+            (DelimiterKind::Long(one), DelimiterKind::Long(other)) => {
+                Arc::ptr_eq(one, other) || one.as_bytes() == other.as_bytes()
+            }
+            // They differ in length.
+            _ => false,
+        }
     }
 }
 
@@ -211,17 +383,11 @@ try_from_bytes!(&[u8], &str, Vec<u8>, String);
 /// assert!(DelimiterSet::new(["ab", "abc"]).is_err());
 /// ```
 #[derive(Clone)]
-pub struct DelimiterSet(pub(crate) Arc<Set>);
-
-pub(crate) struct Set {
-    pub(crate) automaton: Automaton,
-    /// A faster way to search, where the members allow it.
-    pub(crate) suffix: Option<SharedSuffix>,
-}
+pub struct DelimiterSet(pub(crate) Arc<Members>);
 
 impl DelimiterSet {
     /// Makes a set of delimiters, in an order of the caller's choosing, which only
-    /// [`Framer::matched`](crate::Framer::matched) reflects.
+    /// [`Framer::matched`](crate::Framer::matched) reflects. It takes time in proportion to their bytes.
     ///
     /// # Errors
     ///
@@ -244,35 +410,25 @@ impl DelimiterSet {
         if members.is_empty() {
             return Err(DelimiterSetError::Empty);
         }
-        for (i, member) in members.iter().enumerate() {
-            if member.is_empty() {
-                return Err(DelimiterSetError::EmptyMember);
-            }
-            for (j, other) in members.iter().enumerate() {
-                if i < j && member == other {
-                    return Err(DelimiterSetError::Duplicate);
-                }
-                let all_but_last = &other[..other.len().saturating_sub(1)];
-                if i != j && memchr::memmem::find(all_but_last, member).is_some() {
-                    return Err(DelimiterSetError::Unreachable);
-                }
-            }
+        if members.iter().any(|member| member.is_empty()) {
+            return Err(DelimiterSetError::EmptyMember);
         }
-        Ok(DelimiterSet(Arc::new(Set {
-            suffix: SharedSuffix::new(&members),
-            automaton: Automaton::new(&members),
-        })))
+        match Members::new(&members) {
+            Ok(members) => Ok(DelimiterSet(Arc::new(members))),
+            Err(Refusal::Duplicate) => Err(DelimiterSetError::Duplicate),
+            Err(Refusal::Unreachable) => Err(DelimiterSetError::Unreachable),
+        }
     }
 
     /// The members, in the order they were given.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.0.automaton.members()
+        self.0.iter()
     }
 }
 
 impl PartialEq for DelimiterSet {
     fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
+        Arc::ptr_eq(&self.0, &other.0) || self.iter().eq(other.iter())
     }
 }
 

@@ -134,7 +134,7 @@ impl<'a> Control<'a> {
     }
 
     /// The terminator in force. Of a count, what remains; a count that is spent has become `None`.
-    pub fn terminator(&self) -> &Terminator {
+    pub fn terminator(&self) -> Terminator {
         self.framer.terminator()
     }
 
@@ -239,7 +239,7 @@ impl<'a> Control<'a> {
 impl fmt::Debug for Control<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control")
-            .field("terminator", self.framer.terminator())
+            .field("terminator", &self.framer.terminator())
             .field("limit", &self.framer.limit())
             .field("buffered", &self.buffered)
             .finish_non_exhaustive()

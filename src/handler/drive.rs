@@ -107,13 +107,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
             match future::poll_fn(|cx| self.poll_event(cx)).await? {
                 Some(Event::Chunk(bytes)) => {
                     self.collect(handler, &bytes)?;
-                    if self.reader.decoder().has_ended() && self.shared().output.is_open() {
+                    if self.reader.decoder_mut().framer_mut().has_owed()
+                        && self.shared().output.is_open()
+                    {
                         // The end of the frame comes before all else.
                         continue;
                     }
                 }
                 Some(Event::Terminator) => self.call(handler, Callback::FoundTerminator).await?,
-                Some(Event::Overlong) => self.call(handler, Callback::Overlong).await?,
+                Some(Event::Overlong | Event::WrongEnd) => {
+                    self.call(handler, Callback::Overlong).await?
+                }
                 Some(Event::Truncated) => truncated = true,
                 None => {
                     self.call(handler, Callback::Eof { truncated }).await?;
@@ -156,8 +160,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Driver<'_, R, W> {
         }
         match Pin::new(&mut *self.reader).poll_next(cx) {
             Poll::Ready(Some(Ok(event))) => Poll::Ready(Ok(Some(event))),
-            Poll::Ready(Some(Err(CodecError::Overlong(error)))) => {
-                Poll::Ready(Err(failed(ChannelError::Overlong(error))))
+            Poll::Ready(Some(Err(CodecError::Frame(error)))) => {
+                Poll::Ready(Err(failed(ChannelError::Frame(error))))
             }
             Poll::Ready(Some(Err(error))) => {
                 Poll::Ready(Err(failed(ChannelError::Io(error.into()))))

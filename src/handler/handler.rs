@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::framing::framer::Step;
 use crate::handler::control::{Access, Chunk, Control};
+use crate::session::channel::Step;
 use crate::session::channel::{Channel, Shared, Split, Stop, lock, poll_outgoing};
 use crate::session::close::{ChannelError, CloseReason};
 use crate::session::timer::{Owed, Timeout, Timer};
@@ -463,9 +463,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             | CloseReason::Truncated
             | CloseReason::Done
             | CloseReason::Handler(_)
-            | CloseReason::Error(
-                ChannelError::Overlong(_) | ChannelError::Timeout(Timeout::Frame),
-            ) => self.close().await,
+            | CloseReason::Error(ChannelError::Frame(_) | ChannelError::Timeout(Timeout::Frame)) => {
+                self.close().await
+            }
             // There is something to be said.
             CloseReason::Error(ChannelError::Timeout(Timeout::Idle)) if self.is_busy() => {
                 self.close().await

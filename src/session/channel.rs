@@ -13,8 +13,10 @@ use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
 use crate::framing::event::Event;
-use crate::framing::framer::{Framer, Step};
+use crate::framing::framer::{Cut, Framer};
+use crate::framing::limit::FrameError;
 use crate::framing::limit::Limit;
+use crate::framing::step::End;
 use crate::framing::terminator::Terminator;
 use crate::handler::control::{Access, Control};
 use crate::output::Producer;
@@ -59,7 +61,7 @@ use crate::trace;
 ///
 /// | what | default |
 /// |---|---|
-/// | frame length | 64 KiB of payload, then [`ChannelError::Overlong`] |
+/// | frame length | 64 KiB of payload, then [`ChannelError::Frame`] |
 /// | deadlines | those of [`Timeouts::default`] |
 /// | output queue | 256 KiB; above it nothing is read or dispatched until 64 KiB are left |
 /// | one read | 64 KiB at most |
@@ -216,7 +218,7 @@ impl<S> Channel<S> {
     }
 
     /// The terminator in force. Of a count, what remains.
-    pub fn terminator(&self) -> &Terminator {
+    pub fn terminator(&self) -> Terminator {
         self.framer.terminator()
     }
 
@@ -372,7 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// # Errors
     ///
-    /// [`ChannelError`], once; then `None`. After [`ChannelError::Overlong`], and after
+    /// [`ChannelError`], once; then `None`. After [`ChannelError::Frame`], and after
     /// [`ChannelError::Timeout`] where it is the peer's turn ([`Timeout::Frame`], and [`Timeout::Idle`]
     /// with nothing queued), an answer can still be pushed and the channel closed.
     ///
@@ -494,9 +496,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         if self.phase == Phase::Broken || !self.has_room() {
             return None;
         }
-        let frame = self.framer.frame_known(&self.input)?;
-        self.timer.frame_ended();
-        Some(frame)
+        None
     }
 
     /// Takes pushes, and has room for what an event brings forth.
@@ -525,7 +525,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 return Poll::Ready(Ok(None));
             }
             let skipping = self.framer.is_skipping();
-            let step = self.framer.step(&self.input, self.phase == Phase::Eof);
+            let step = step(&mut self.framer, &self.input, self.phase == Phase::Eof);
             if skipping && !self.framer.is_skipping() {
                 // The end of a skipped frame is no step of its own.
                 self.timer.frame_ended();
@@ -539,14 +539,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 }
                 Step::Failed(error) => {
                     self.phase = Phase::Broken;
-                    return Poll::Ready(Err(ChannelError::Overlong(error)));
+                    return Poll::Ready(Err(ChannelError::Frame(error)));
                 }
                 step => {
                     if !matches!(step, Step::Data { ended: false, .. }) {
                         self.timer.frame_ended();
                     }
                     if step == Step::Overlong {
-                        trace::overlong(self.framer.max());
+                        trace::overlong(self.framer.length());
                     }
                     return Poll::Ready(Ok(Some(step)));
                 }
@@ -822,6 +822,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 }
 
+/// One step through the input, in positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// `input[start..end]` is payload, and the frame's last if `ended`.
+    Data {
+        start: usize,
+        end: usize,
+        ended: bool,
+    },
+    Overlong,
+    Truncated,
+    Failed(FrameError),
+    /// More input is wanted.
+    Pending,
+}
+
+/// The next step, with a chunk and what ends it, unless that is the terminator, in two.
+fn step(framer: &mut Framer, input: &[u8], eof: bool) -> Step {
+    let (start, end, outcome) = match framer.take_owed() {
+        Some(end) => (0, 0, Some(end)),
+        None => match framer.cut(input, eof) {
+            Ok(Some(Cut { start, end, outcome })) => (start, end, outcome),
+            Ok(None) => return Step::Pending,
+            Err(error) => return Step::Failed(error),
+        },
+    };
+    match outcome {
+        None | Some(End::Terminator) => Step::Data { start, end, ended: outcome.is_some() },
+        Some(_) if start < end => {
+            framer.owe(outcome);
+            Step::Data { start, end, ended: false }
+        }
+        Some(End::Overlong | End::WrongEnd) => Step::Overlong,
+        Some(End::Truncated) => Step::Truncated,
+    }
+}
+
 /// A channel, borrowed by its fields.
 pub(crate) struct Split<'a, S> {
     pub(crate) io: &'a mut S,
@@ -997,7 +1034,7 @@ impl<S: fmt::Debug> fmt::Debug for Channel<S> {
         f.debug_struct("Channel")
             .field("io", &self.io)
             .field("phase", &self.phase)
-            .field("terminator", self.framer.terminator())
+            .field("terminator", &self.framer.terminator())
             .field("buffered", &(self.input.len() - self.framer.consumed().min(self.input.len())))
             .field("shared", &self.shared)
             .finish_non_exhaustive()

@@ -1,6 +1,6 @@
 use std::{error, fmt, io};
 
-use crate::framing::limit::OverlongError;
+use crate::framing::limit::FrameError;
 use crate::output::queue::SinkError;
 use crate::session::timer::Timeout;
 
@@ -47,8 +47,9 @@ pub enum ChannelError {
     Io(io::Error),
     /// A producer failed. What was queued is dropped.
     Producer(io::Error),
-    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows.
-    Overlong(OverlongError),
+    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, or a counted frame did not
+    /// have its end.
+    Frame(FrameError),
     /// A deadline has passed.
     Timeout(Timeout),
     /// The channel was closed or aborted before all was written.
@@ -60,7 +61,7 @@ impl fmt::Display for ChannelError {
         match self {
             ChannelError::Io(error) => error.fmt(f),
             ChannelError::Producer(error) => write!(f, "a producer failed: {error}"),
-            ChannelError::Overlong(error) => error.fmt(f),
+            ChannelError::Frame(error) => error.fmt(f),
             ChannelError::Timeout(timeout) => timeout.fmt(f),
             ChannelError::Closed => f.write_str("the channel is closed"),
         }
@@ -71,7 +72,7 @@ impl error::Error for ChannelError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             ChannelError::Io(error) | ChannelError::Producer(error) => Some(error),
-            ChannelError::Overlong(error) => Some(error),
+            ChannelError::Frame(error) => Some(error),
             ChannelError::Timeout(timeout) => Some(timeout),
             ChannelError::Closed => None,
         }
@@ -93,7 +94,7 @@ impl From<ChannelError> for io::Error {
         let kind = match error {
             ChannelError::Io(error) => return error,
             ChannelError::Producer(ref error) => error.kind(),
-            ChannelError::Overlong(_) => io::ErrorKind::InvalidData,
+            ChannelError::Frame(_) => io::ErrorKind::InvalidData,
             ChannelError::Timeout(_) => io::ErrorKind::TimedOut,
             ChannelError::Closed => io::ErrorKind::BrokenPipe,
         };

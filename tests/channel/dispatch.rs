@@ -162,7 +162,7 @@ async fn an_overlong_frame_is_told_then_closes_with_what_was_pushed() {
         Then::Go
     });
     let (handler, reason) = channel.run(handler).await;
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Overlong(_))));
+    assert!(matches!(reason, CloseReason::Error(ChannelError::Frame(_))));
     assert_eq!(handler.log.seen()[..2], [data("abc"), Seen::Overlong]);
     assert_eq!(handler.log.len(), 3);
     assert_eq!(peer.output(), "too long\r\n");
@@ -179,7 +179,7 @@ async fn a_switch_governs_the_very_next_byte_wherever_it_is_made() {
             Seen::Data(text) if text == "4" => control.set_terminator(4),
             Seen::Data(text) if text == "abcd" => {
                 // A count that is spent has become none.
-                assert_eq!(control.terminator(), &asynchat::Terminator::None);
+                assert_eq!(control.terminator(), asynchat::Terminator::None);
                 control.set_terminator(b"\r\n");
             }
             _ => {}

@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use asynchat::{Channel, ChannelError, Event, Limit, Timeouts};
+use asynchat::{Channel, ChannelError, Event, FrameError, Limit, Timeouts};
 use futures::StreamExt;
 use tokio::io::{AsyncWriteExt, duplex};
 
@@ -107,7 +107,9 @@ fn an_overlong_frame_is_an_event_then_an_error_once_then_the_end() {
     assert_eq!(ready(&mut channel), data("abc"));
     assert_eq!(ready(&mut channel), Seen::Overlong);
     match poll_next(&mut channel) {
-        Poll::Ready(Some(Err(ChannelError::Overlong(error)))) => assert_eq!(error.max(), 3),
+        Poll::Ready(Some(Err(ChannelError::Frame(error)))) => {
+            assert_eq!(error, FrameError::Overlong(3));
+        }
         other => panic!("{other:?}"),
     }
     assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
@@ -166,7 +168,7 @@ fn the_default_limit_is_64_kib() {
         match poll_next(&mut channel) {
             Poll::Ready(Some(Ok(Seen::Data(chunk)))) => bytes += chunk.len(),
             Poll::Ready(Some(Ok(end))) => ends.push((std::mem::take(&mut bytes), end)),
-            Poll::Ready(Some(Err(ChannelError::Overlong(_)))) => break,
+            Poll::Ready(Some(Err(ChannelError::Frame(_)))) => break,
             other => panic!("{other:?}"),
         }
     }
@@ -179,7 +181,7 @@ fn a_count_of_0_fires_once_before_any_input() {
     let mut channel = Channel::builder(0).timeouts(Timeouts::NONE).build(socket);
     assert_eq!(ready(&mut channel), Seen::End);
     assert!(poll_next(&mut channel).is_pending());
-    assert_eq!(channel.terminator(), &asynchat::Terminator::None);
+    assert_eq!(channel.terminator(), asynchat::Terminator::None);
     channel.set_terminator(0);
     assert_eq!(ready(&mut channel), Seen::End);
     peer.send("x");

@@ -373,7 +373,7 @@ pub fn seen(event: Event<Bytes>) -> Seen {
     match event {
         Event::Chunk(bytes) => Seen::Data(String::from_utf8(bytes.to_vec()).unwrap()),
         Event::Terminator => Seen::End,
-        Event::Overlong => Seen::Overlong,
+        Event::Overlong | Event::WrongEnd => Seen::Overlong,
         Event::Truncated => Seen::Truncated,
     }
 }

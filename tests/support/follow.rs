@@ -55,7 +55,14 @@ pub fn spell(pieces: &[Piece], delimiters: &[Vec<u8>]) -> Vec<u8> {
 }
 
 pub fn delimiters<'a>(specs: impl IntoIterator<Item = &'a Spec>) -> Vec<Vec<u8>> {
-    specs.into_iter().flat_map(|spec| spec.delimiters().iter().cloned()).collect()
+    let mut known = Vec::new();
+    for spec in specs {
+        known.extend_from_slice(spec.delimiters());
+        if let Spec::CountThen(_, end) = spec {
+            known.push(end.clone());
+        }
+    }
+    known
 }
 
 /// What happens between two calls, and the calls.
@@ -69,7 +76,11 @@ pub enum Op {
     DrainEof,
     Switch(Pick),
     Limit(Limit),
+    Resume,
+    Whole(bool),
     Discard,
+    /// Another buffer, with these bytes.
+    Replace(Vec<Piece>),
 }
 
 /// Does it all, then drains, and says what went wrong first.
@@ -99,11 +110,35 @@ pub fn follow(
             }
             Op::Limit(limit) => {
                 decoder.control().set_limit(*limit);
-                follower.limit = *limit;
+                follower.set_limit(*limit);
+            }
+            Op::Resume => {
+                decoder.control().resume();
+                follower.resume();
+            }
+            Op::Whole(whole) => {
+                // Whether something of the frame was seen has to be known.
+                while follower.replaced {
+                    call(decoder, &mut follower, false)?;
+                }
+                decoder.control().set_whole_frames(*whole);
+                follower.set_whole_frames(*whole);
             }
             Op::Discard => {
                 decoder.discard();
                 follower.discard();
+            }
+            Op::Replace(pieces) => {
+                if follower.is_at_limit() {
+                    call(decoder, &mut follower, false)?;
+                }
+                let bytes = spell(pieces, &known);
+                if decoder.replace(&bytes) {
+                    follower.discard();
+                    follower.feed(&bytes);
+                } else {
+                    follower.replace(&bytes);
+                }
             }
         }
         agree(decoder, &follower)?;
@@ -132,6 +167,9 @@ pub fn call(
             Show(&follower.input)
         ));
     }
+    if decoder.owes() {
+        return call(decoder, follower, eof);
+    }
     agree(decoder, follower)?;
     Ok(matches!(returned, Ok(Some(_))))
 }
@@ -141,7 +179,7 @@ fn agree(decoder: &mut dyn Decoding, follower: &Follower) -> Result<(), String> 
     let name = decoder.name();
     let control = decoder.control();
     let terminator = follower.terminator.terminator();
-    if control.terminator() != &terminator {
+    if control.terminator() != terminator {
         return Err(format!("{name}: {:?}, to be {terminator:?}", control.terminator()));
     }
     match follower.mid_frame() {

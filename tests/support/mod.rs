@@ -8,18 +8,23 @@ pub mod follow;
 pub mod model;
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use asynchat::verify::Verifier;
-use asynchat::{Limit, Terminator};
+use asynchat::{CountThen, Ending, Limit, Terminator};
 
-pub use drive::{Decoding, decoders, run};
+pub use drive::{Decoding, decoders, event_decoders, run};
+
+static NEWLINES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
 
 /// A terminator, written down so that the models can read it too.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Spec {
     Bytes(Vec<u8>),
     AnyOf(Vec<Vec<u8>>),
+    Newline,
     Count(u64),
+    CountThen(u64, Vec<u8>),
     None,
 }
 
@@ -28,7 +33,9 @@ impl Spec {
         match self {
             Spec::Bytes(bytes) => bytes.clone().try_into().unwrap(),
             Spec::AnyOf(members) => Terminator::any_of(members).unwrap(),
+            Spec::Newline => Terminator::Newline,
             Spec::Count(count) => Terminator::Count(*count),
+            Spec::CountThen(count, end) => CountThen::new(*count, Ending::new(end).unwrap()).into(),
             Spec::None => Terminator::None,
         }
     }
@@ -38,8 +45,14 @@ impl Spec {
         match self {
             Spec::Bytes(bytes) => std::slice::from_ref(bytes),
             Spec::AnyOf(members) => members,
-            Spec::Count(_) | Spec::None => &[],
+            Spec::Newline => NEWLINES.get_or_init(|| vec![b"\r".to_vec(), b"\n".to_vec()]),
+            Spec::Count(_) | Spec::CountThen(..) | Spec::None => &[],
         }
+    }
+
+    /// Whether it stays armed for the next frame.
+    pub fn is_delimiter(&self) -> bool {
+        matches!(self, Spec::Bytes(_) | Spec::AnyOf(_) | Spec::Newline)
     }
 }
 
@@ -51,7 +64,9 @@ impl fmt::Debug for Spec {
                 let members: Vec<_> = members.iter().map(|member| Show(member)).collect();
                 write!(f, "AnyOf({members:?})")
             }
+            Spec::Newline => f.write_str("Newline"),
             Spec::Count(count) => write!(f, "Count({count})"),
+            Spec::CountThen(count, end) => write!(f, "CountThen({count}, {})", Show(end)),
             Spec::None => f.write_str("None"),
         }
     }
@@ -92,9 +107,12 @@ pub enum Log {
     /// With the member of a set that matched, 0 for other terminators.
     Terminator(usize),
     Overlong,
+    WrongEnd,
     Truncated,
     /// The typed error, with the limit it names. Nothing follows.
     Failed(u64),
+    /// The typed error of a wrong end. Nothing follows.
+    FailedWrongEnd,
 }
 
 impl fmt::Debug for Log {
@@ -104,7 +122,9 @@ impl fmt::Debug for Log {
             Log::Terminator(0) => f.write_str("T"),
             Log::Terminator(member) => write!(f, "T{member}"),
             Log::Overlong => f.write_str("Overlong"),
+            Log::WrongEnd => f.write_str("WrongEnd"),
             Log::Truncated => f.write_str("Truncated"),
+            Log::FailedWrongEnd => f.write_str("FailedWrongEnd"),
             Log::Failed(max) => write!(f, "Failed({max})"),
         }
     }
@@ -125,7 +145,7 @@ pub fn push(log: &mut Vec<Log>, entry: Log) {
 }
 
 /// What an application does with the stream: what it begins with, and what it sets each time a frame
-/// ends by `Terminator` or `Overlong`.
+/// ends otherwise than with the input.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub terminator: Spec,
@@ -137,6 +157,8 @@ pub struct Script {
 pub struct Turn {
     pub terminator: Option<Spec>,
     pub limit: Option<Limit>,
+    /// Gives up a skip or a failure, before it sets anything.
+    pub resume: bool,
 }
 
 impl Script {
@@ -151,13 +173,13 @@ impl Script {
 
     /// At the next end of a frame, switches.
     pub fn then(mut self, terminator: Spec) -> Self {
-        self.turns.push(Turn { terminator: Some(terminator), limit: None });
+        self.turns.push(Turn { terminator: Some(terminator), ..Turn::default() });
         self
     }
 
     /// At the next end of a frame, switches and sets the limit.
     pub fn then_limited(mut self, terminator: Spec, limit: Limit) -> Self {
-        self.turns.push(Turn { terminator: Some(terminator), limit: Some(limit) });
+        self.turns.push(Turn { terminator: Some(terminator), limit: Some(limit), resume: false });
         self
     }
 

@@ -1,17 +1,17 @@
 //! Bodies of a mebibyte by their length, and one of 64 by its end.
 
-use asynchat::{Event, Framer, Terminator, TerminatorCodec};
-use asynchat_benches::io::{READ, Reader, Window, complete, drain, drain_with};
-use asynchat_benches::{Bench, Tally, input};
 use std::hint::black_box;
+
+use asynchat_benches::io::{READ, Reader, Window, complete, drain};
+use asynchat_benches::ours::{self, Aim, Frames, Protocol, Sum, delimiter};
+use asynchat_benches::{Bench, Tally, input};
+use memchr::{memchr, memmem};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::codec::{BytesCodec, FramedRead, LengthDelimitedCodec};
 
-use crate::ours;
-
 const BODY: usize = 1 << 20;
 
-/// Lengths and bodies in turn: what is the same to everybody who is told events.
+/// Lengths of four bytes and bodies in turn.
 #[derive(Default)]
 struct Bodies {
     tally: Tally,
@@ -19,7 +19,8 @@ struct Bodies {
     length: u64,
 }
 
-impl Bodies {
+impl Protocol for Bodies {
+    #[inline]
     fn chunk(&mut self, chunk: &[u8]) {
         if self.in_body {
             self.tally.chunk(chunk);
@@ -30,47 +31,27 @@ impl Bodies {
         }
     }
 
-    /// What the count goes on with.
-    fn end(&mut self) -> u64 {
+    #[inline]
+    fn end(&mut self, aim: &mut impl Aim) {
         self.in_body = !self.in_body;
         if self.in_body {
-            std::mem::take(&mut self.length)
+            aim.set_terminator(std::mem::take(&mut self.length));
         } else {
             self.tally.end();
-            4
+            aim.set_terminator(4);
         }
+    }
+
+    /// The last thing waited for is a length that does not come.
+    fn truncated(&self) {
+        assert!(!self.in_body && self.length == 0, "whole bodies");
     }
 }
 
-fn framer(input: &[u8], times: usize, window: &mut Window) -> u64 {
-    let mut framer = Framer::new(4);
-    let mut bodies = Bodies::default();
-    window.clear();
-    for read in std::iter::repeat_n(input, times).flat_map(|input| input.chunks(READ)) {
-        window.fill(read);
-        while let Some(event) = framer.next(window.filled()).expect("no limit") {
-            match event {
-                Event::Chunk(chunk) => bodies.chunk(chunk),
-                Event::Terminator => framer.set_terminator(bodies.end()),
-                Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
-            }
-        }
-        window.consume(framer.take_consumed());
+impl Sum for Bodies {
+    fn sum(&self) -> u64 {
+        self.tally.sum()
     }
-    bodies.tally.sum()
-}
-
-fn terminator_codec(reader: Reader<'_>) -> u64 {
-    let mut bodies = Bodies::default();
-    let framed = FramedRead::with_capacity(reader, TerminatorCodec::new(4), READ);
-    drain_with(framed, |framed, event| match event.expect("no limit") {
-        Event::Chunk(chunk) => bodies.chunk(&chunk),
-        Event::Terminator => framed.decoder_mut().set_terminator(bodies.end()),
-        Event::Overlong => unreachable!("no limit"),
-        // The last thing waited for is a length that does not come.
-        Event::Truncated => assert!(!bodies.in_body && bodies.length == 0),
-    });
-    bodies.tally.sum()
 }
 
 /// Doesn't look for the bodies at all: hands on what each read brought.
@@ -92,30 +73,29 @@ fn length_delimited_codec(reader: Reader<'_>) -> u64 {
 }
 
 pub fn counted(bench: &mut Bench) {
-    let times = bench.size(4, 1);
-    for (name, lent) in [("1 MiB bodies, owned events", false), ("1 MiB bodies, lent", true)] {
-        let Some(row) = bench.row(name) else { continue };
-        let bodies = input::bodies(4, BODY);
-        let input = bodies.concat();
-        let count = times * bodies.len();
-        let total = times * input.len();
-        let mut tally = Tally::default();
-        for body in std::iter::repeat_n(&bodies, times).flatten() {
-            tally.frame(&body[4..]);
-        }
-        let mut window = Window::new(2 * READ);
-        let reader = Reader::repeating(&input, times);
-        let row = row.work(count, total).expect(tally.sum());
-        if lent {
-            row.with("Framer", || framer(&input, times, &mut window))
-        } else {
-            row.with("TerminatorCodec", || terminator_codec(reader.clone()))
-        }
-        .against("BytesCodec", 1.10, 1.03, || bytes_codec(reader.clone()))
-        .expecting(total as u64)
-        .against("LengthDelimitedCodec", 0.55, 0.50, || length_delimited_codec(reader.clone()))
+    let Some(row) = bench.row("1 MiB bodies by their length") else { return };
+    let bodies = input::bodies(16, BODY);
+    let input = bodies.concat();
+    let mut tally = Tally::default();
+    bodies.iter().for_each(|body| tally.frame(&body[4..]));
+    let reader = || Reader::new(&input);
+    let mut window = Window::new(2 * READ);
+    let plain = ours::plain(4.into());
+    row.work(bodies.len(), "body", input.len())
+        .expect(tally.sum())
+        .ours("Framer, events", || {
+            ours::framer(Bodies::default(), 4.into(), &input, READ, &mut window)
+        })
+        .goal("LengthDelimitedCodec", 0.45)
+        .ours("TerminatorCodec", || ours::terminator_codec(Bodies::default(), 4.into(), reader()))
+        .goal("BytesCodec, a bare copy", 1.03)
+        .goal("LengthDelimitedCodec", 0.45)
+        .ours("Channel, next", || ours::pulled(Bodies::default(), &plain, reader()))
+        .ours("Channel, Handler", || ours::handler(Bodies::default(), &plain, reader()))
+        .peer("LengthDelimitedCodec", || length_delimited_codec(reader()))
+        .peer("BytesCodec, a bare copy", || bytes_codec(reader()))
+        .expecting(input.len() as u64)
         .run();
-    }
 }
 
 /// Gathers all of it, in a buffer that grows from nothing, as for the first such frame.
@@ -143,37 +123,57 @@ fn copy(input: &[u8], window: &mut Window) -> u64 {
     tally.sum()
 }
 
+/// Looks for the end in one go over all of it, as it lies in memory.
+fn search(input: &[u8], end: &[u8]) -> u64 {
+    let at = match end {
+        [byte] => memchr(*byte, input),
+        _ => memmem::find(input, end),
+    };
+    let mut tally = Tally::default();
+    tally.frame(&input[..at.expect("it is there")]);
+    tally.sum()
+}
+
 pub fn huge(bench: &mut Bench) {
     let size = bench.size(64 << 20, 1 << 20);
-    for (name, end) in [
-        ("one LF after 64 MiB, lent", &b"\n"[..]),
-        ("one CRLF after 64 MiB, lent", b"\r\n"),
-        ("one CRLFCRLF after 64 MiB, lent", b"\r\n\r\n"),
-    ] {
-        let Some(row) = bench.row(name) else { continue };
+    for (called, end, goal) in
+        [("LF", &b"\n"[..], 1.1), ("CRLF", b"\r\n", 1.2), ("CRLFCRLF", b"\r\n\r\n", 1.2)]
+    {
+        let Some(row) = bench.row(&format!("one {called} after 64 MiB")) else { continue };
         let mut input = Vec::with_capacity(size + end.len());
         input::Random::new(6).letters(size, &mut input);
         let mut tally = Tally::default();
         tally.frame(&input);
         input.extend_from_slice(end);
-        let (mut window, mut other) = (Window::new(2 * READ), Window::new(2 * READ));
-        let mut buf = Vec::new();
-        let row = row.work(1, input.len()).expect(tally.sum()).with("Framer", || {
-            let end = Terminator::try_from(end).expect("not empty");
-            ours::framer(end, &input, READ, &mut window)
-        });
-        let row = if end == b"\n" {
-            row.against("read_until", 0.09, 0.07, || {
-                read_until(Reader::new(&input), &mut Vec::new())
+        let input = &*input;
+        let mut windows = [const { () }; 3].map(|()| Window::new(2 * READ));
+        let [window, small, other] = &mut windows;
+        const SEARCH: &str = "memchr or memmem over the whole";
+        const COPY: &str = "a bare copy";
+        let row = row
+            .work(1, "frame", input.len())
+            .expect(tally.sum())
+            .ours("Framer, events", || {
+                ours::framer(Frames::default(), delimiter(end), input, READ, window)
             })
-            .beside("read_until, into a buffer that has grown", || {
-                read_until(Reader::new(&input), &mut buf)
+            .goal(COPY, 1.2)
+            .ours("Framer, events, 4 KiB reads", || {
+                ours::framer(Frames::default(), delimiter(end), input, 4096, small)
             })
-        } else {
-            row
-        };
-        row.against("a bare copy", 1.5, 1.2, || copy(&input, &mut other))
-            .expecting(input.len() as u64)
-            .run();
+            .ours("Framer, events, uncopied", || {
+                ours::framer_in_place(Frames::default(), delimiter(end), input, READ)
+            })
+            .ours("Framer, events, uncopied, 4 KiB reads", || {
+                ours::framer_in_place(Frames::default(), delimiter(end), input, 4096)
+            })
+            .goal(SEARCH, goal)
+            .peer(SEARCH, || search(input, end))
+            .peer(COPY, || copy(input, other))
+            .expecting(input.len() as u64);
+        match end {
+            b"\n" => row.peer("read_until", || read_until(Reader::new(input), &mut Vec::new())),
+            _ => row,
+        }
+        .run();
     }
 }

@@ -1,159 +1,153 @@
 //! One byte at a time.
 
-use asynchat::{Frame, FrameCodec, Terminator};
+use asynchat::{Frame, FrameCodec};
+use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window};
-use asynchat_benches::lines::lines_codec;
-use asynchat_benches::{Bench, Tally, input};
+use asynchat_benches::lines::{Lines, lines_codec};
+use asynchat_benches::ours::{self, Frames, delimiter};
+use asynchat_benches::{Bench, Tally};
 use bytes::BytesMut;
+use memchr::memmem;
 use tokio_util::codec::{Decoder, LinesCodec};
 
-use crate::ours;
-
-/// The longest proper border of each prefix of the needle, itself included: what the automaton falls
-/// back to.
-fn borders(needle: &[u8]) -> Vec<usize> {
-    let mut borders = vec![0; needle.len()];
-    let mut k = 0;
-    for i in 1..needle.len() {
-        while k > 0 && needle[k] != needle[i] {
-            k = borders[k - 1];
-        }
-        k += usize::from(needle[k] == needle[i]);
-        borders[i] = k;
-    }
-    borders
-}
-
-/// A plain Knuth-Morris-Pratt automaton over the same buffer: a step for each byte, and then what
+/// A plain Knuth-Morris-Pratt automaton, for reads of any size: a step for each byte, and then what
 /// can no longer belong to the needle is handed out and done with.
-fn automaton(needle: &[u8], borders: &[usize], input: &[u8], window: &mut Window) -> u64 {
-    let mut tally = Tally::default();
-    let mut state = 0;
-    window.clear();
-    for read in input.chunks(1) {
-        window.fill(read);
-        let byte = read[0];
-        while state > 0 && needle[state] != byte {
-            state = borders[state - 1];
-        }
-        state += usize::from(needle[state] == byte);
-        let filled = window.filled();
-        let done = if state == needle.len() {
-            if filled.len() > needle.len() {
-                tally.chunk(&filled[..filled.len() - needle.len()]);
-            }
-            tally.end();
-            state = 0;
-            filled.len()
-        } else {
-            let released = filled.len() - state;
-            if released > 0 {
-                tally.chunk(&filled[..released]);
-            }
-            released
-        };
-        window.consume(done);
-    }
-    tally.sum()
+struct Automaton<'a> {
+    needle: &'a [u8],
+    /// The longest proper border of each prefix of the needle: what the automaton falls back to.
+    borders: Vec<usize>,
+    /// How much of the needle the input so far ends with.
+    state: usize,
 }
 
-/// The same, without a buffer: what is withheld is known to be a prefix of the needle.
-fn bare_automaton(needle: &[u8], borders: &[usize], input: &[u8]) -> u64 {
+impl Automaton<'_> {
+    fn new(needle: &[u8]) -> Automaton<'_> {
+        let mut borders = vec![0; needle.len()];
+        let mut k = 0;
+        for i in 1..needle.len() {
+            while k > 0 && needle[k] != needle[i] {
+                k = borders[k - 1];
+            }
+            k += usize::from(needle[k] == needle[i]);
+            borders[i] = k;
+        }
+        Automaton { needle, borders, state: 0 }
+    }
+
+    /// Looks at what of `filled` is new, and returns how much of it is done with. `filled` begins with
+    /// what was withheld. Like the framer's, its code is not the loop's around it.
+    #[inline(never)]
+    fn next(&mut self, filled: &[u8], tally: &mut Tally) -> usize {
+        let mut start = 0;
+        for at in self.state..filled.len() {
+            while self.state > 0 && self.needle[self.state] != filled[at] {
+                self.state = self.borders[self.state - 1];
+            }
+            self.state += usize::from(self.needle[self.state] == filled[at]);
+            if self.state == self.needle.len() {
+                self.state = 0;
+                let end = at + 1 - self.needle.len();
+                if start < end {
+                    tally.chunk(&filled[start..end]);
+                }
+                tally.end();
+                start = at + 1;
+            }
+        }
+        let end = filled.len() - self.state;
+        if start < end {
+            tally.chunk(&filled[start..end]);
+        }
+        end
+    }
+}
+
+fn automaton(needle: &[u8], input: &[u8], read: usize, window: &mut Window) -> u64 {
+    let mut automaton = Automaton::new(needle);
     let mut tally = Tally::default();
-    let mut state = 0;
-    for &byte in input {
-        let before = state;
-        while state > 0 && needle[state] != byte {
-            state = borders[state - 1];
-        }
-        if needle[state] == byte {
-            state += 1;
-            if state <= before {
-                tally.chunk(&needle[..before + 1 - state]);
-            }
-        } else {
-            if before > 0 {
-                tally.chunk(&needle[..before]);
-            }
-            tally.chunk(&[byte]);
-        }
-        if state == needle.len() {
-            tally.end();
-            state = 0;
-        }
+    window.clear();
+    for read in input.chunks(read) {
+        window.fill(read);
+        window.consume(automaton.next(window.filled(), &mut tally));
     }
     tally.sum()
 }
 
 pub fn periodic(bench: &mut Bench) {
-    let size = bench.size(1 << 20, 1 << 15);
-    let Some(row) = bench.row("4 KiB periodic terminator, bytewise") else {
-        return;
-    };
-    let mut needle = vec![b'a'; 4096];
-    needle[4095] = b'b';
-    let mut input = vec![b'a'; size];
-    input.push(b'b');
-    let mut tally = Tally::default();
-    tally.frame(&input[..input.len() - needle.len()]);
-    let borders = borders(&needle);
-    let (mut window, mut other) = (Window::new(READ), Window::new(READ));
-    row.work(input.len(), input.len())
-        .expect(tally.sum())
-        .with("Framer", || {
-            let end = Terminator::try_from(&*needle).expect("not empty");
-            ours::framer(end, &input, 1, &mut window)
-        })
-        .against("an automaton", 1.3, 1.1, || automaton(&needle, &borders, &input, &mut other))
-        .beside("an automaton without a buffer", || bare_automaton(&needle, &borders, &input))
-        .run();
-}
-
-pub fn frames(bench: &mut Bench) {
     let size = bench.size(1 << 18, 1 << 14);
-    if let Some(row) = bench.row("lines, whole frames, bytewise") {
-        let input = input::lines(size, b"\n");
-        row.work(input.len(), input.len())
-            .with("FrameCodec", || {
-                ours::frame_codec(FrameCodec::lf(), Reader::dribbling(&input, 1))
-            })
-            .against("LinesCodec", 0.65, 0.50, || lines_codec(Reader::dribbling(&input, 1), READ))
-            .run();
-    }
-    if let Some(row) = bench.row("CRLF lines, whole frames, bytewise") {
-        let input = input::lines(size, b"\r\n");
-        row.work(input.len(), input.len())
-            .with("FrameCodec", || {
-                ours::frame_codec(FrameCodec::crlf(), Reader::dribbling(&input, 1))
-            })
-            .against("LinesCodec", 0.65, 0.50, || lines_codec(Reader::dribbling(&input, 1), READ))
-            .run();
-    }
-}
-
-/// What the decoders do of it, without what reads and polls.
-pub fn decoders(bench: &mut Bench) {
-    let size = bench.size(1 << 18, 1 << 14);
-    for (name, end, codec) in [
-        ("lines, whole frames, bytewise, decode alone", &b"\n"[..], FrameCodec::lf()),
-        ("CRLF lines, whole frames, bytewise, decode alone", b"\r\n", FrameCodec::crlf()),
+    type Part = fn() -> Vec<u8>;
+    for (called, needle, part) in [
+        ("a..ab in a..", (|| [&[b'a'; 4095][..], b"b"].concat()) as Part, (|| vec![b'a']) as Part),
+        (
+            "ba..a in (ba..)..",
+            || [b"b", &[b'a'; 4095][..]].concat(),
+            || [b"b", &[b'a'; 4094][..]].concat(),
+        ),
+        ("(ab)..ac in (ab)..", || [&b"ab".repeat(2047)[..], b"ac"].concat(), || b"ab".to_vec()),
     ] {
-        let Some(row) = bench.row(name) else { continue };
-        let input = input::lines(size, end);
-        row.work(input.len(), input.len())
-            .with("FrameCodec", || {
-                decode(codec.clone(), &input, |tally, frame| match frame {
+        let Some(row) = bench.row(&format!("4 KiB delimiter, by 1 byte, {called}")) else {
+            continue;
+        };
+        let needle = needle();
+        let mut input: Vec<u8> = part().into_iter().cycle().take(size).collect();
+        input.extend_from_slice(&needle);
+        let mut tally = Tally::default();
+        let end = memmem::find(&input, &needle).expect("it is there");
+        tally.frame(&input[..end]);
+        input.truncate(end + needle.len());
+        let (mut window, mut other) = (Window::new(READ), Window::new(READ));
+        let (end, plain) = (delimiter(&needle), ours::plain(delimiter(&needle)));
+        row.work(input.len(), "byte", input.len())
+            .expect(tally.sum())
+            .ours("Framer, events", || {
+                ours::framer(Frames::default(), end.clone(), &input, 1, &mut window)
+            })
+            .goal("an automaton", 1.3)
+            .ours("Channel, Handler", || {
+                ours::handler(Frames::default(), &plain, Reader::dribbling(&input, 1))
+            })
+            .peer("an automaton", || automaton(&needle, &input, 1, &mut other))
+            .run();
+    }
+}
+
+pub fn lines(bench: &mut Bench) {
+    let size = bench.size(1 << 18, 1 << 14);
+    type Codec = fn() -> FrameCodec;
+    for (ending, end, codec) in
+        [("LF", &b"\n"[..], FrameCodec::lf as Codec), ("CRLF", b"\r\n", FrameCodec::crlf)]
+    {
+        let Some(row) = bench.row(&format!("lines by 1 byte, {ending}")) else { continue };
+        let lines = Lines::new(size, end, Shape::Random);
+        let input = &*lines.input;
+        let reader = || Reader::dribbling(input, 1);
+        let plain = ours::plain(delimiter(end));
+        let mut window = Window::new(READ);
+        row.work(input.len(), "byte", input.len())
+            .expect(lines.checksum)
+            .ours("Framer, events", || {
+                ours::framer(Frames::default(), delimiter(end), input, 1, &mut window)
+            })
+            .goal("LinesCodec", 0.90)
+            .ours("FrameCodec", || ours::frame_codec(codec(), reader()))
+            .goal("LinesCodec", 0.60)
+            .ours("FrameCodec, decode alone", || {
+                decode(codec(), input, |tally, frame| match frame {
                     Frame::Complete(frame) => tally.frame(&frame),
                     Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("whole frames"),
                 })
             })
-            .against("LinesCodec", 0.65, 0.50, || {
-                decode(LinesCodec::new(), &input, |tally, line| tally.frame(line.as_bytes()))
+            .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
+            .goal("LinesCodec", 1.2)
+            .peer("LinesCodec", || lines_codec(reader(), READ))
+            .peer("LinesCodec, decode alone", || {
+                decode(LinesCodec::new(), input, |tally, line| tally.frame(line.as_bytes()))
             })
             .run();
     }
 }
 
+/// What a decoder does of it, without what reads and polls.
 fn decode<D: Decoder>(mut codec: D, input: &[u8], each: impl Fn(&mut Tally, D::Item)) -> u64
 where
     D::Error: std::fmt::Debug,

@@ -1,102 +1,42 @@
-//! Heads of HTTP requests, of some 400 bytes, ended by a blank line.
+//! Heads of HTTP requests, of some 400 bytes: those of one client, or of any shape.
 
-use asynchat::{Delimiter, FrameCodec, Terminator};
-use asynchat_benches::io::{READ, Reader, Window, complete};
-use asynchat_benches::{Bench, Tally, input};
-use memchr::memmem;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use asynchat::FrameCodec;
+use asynchat_benches::Bench;
+use asynchat_benches::heads::{END, Heads, find_iter, read_until};
+use asynchat_benches::input::Shape;
+use asynchat_benches::io::{READ, Reader, Window};
+use asynchat_benches::ours::{self, Frames, delimiter};
 
-use crate::ours;
-
-const END: &[u8; 4] = b"\r\n\r\n";
-
-struct Heads {
-    input: Vec<u8>,
-    count: usize,
-    checksum: u64,
-}
-
-impl Heads {
-    fn new(count: usize) -> Heads {
-        let input = input::heads(count);
-        let (mut tally, mut start) = (Tally::default(), 0);
-        for end in memmem::find_iter(&input, END) {
-            tally.frame(&input[start..end]);
-            start = end + END.len();
-        }
-        Heads { input, count, checksum: tally.sum() }
-    }
-}
-
-/// Hands out whole heads only: what is left of a read waits for the next, and is searched again.
-fn find_iter(input: &[u8], window: &mut Window) -> u64 {
-    let finder = memmem::Finder::new(END);
-    let mut tally = Tally::default();
-    window.clear();
-    for read in input.chunks(READ) {
-        window.fill(read);
-        let (filled, mut start) = (window.filled(), 0);
-        for end in finder.find_iter(filled) {
-            tally.frame(&filled[start..end]);
-            start = end + END.len();
-        }
-        window.consume(start);
-    }
-    tally.sum()
-}
-
-/// Copies line after line into one buffer, until a line is blank.
-fn read_until(reader: Reader<'_>) -> u64 {
-    let mut tally = Tally::default();
-    let mut reader = BufReader::with_capacity(READ, reader);
-    let mut head = Vec::new();
-    complete(async {
-        while reader.read_until(b'\n', &mut head).await.expect("memory") > 0 {
-            if head.ends_with(END) {
-                tally.frame(&head[..head.len() - END.len()]);
-                head.clear();
-            }
-        }
-    });
-    tally.sum()
-}
-
-pub fn lent(bench: &mut Bench) {
+pub fn heads(bench: &mut Bench) {
     let count = bench.size(10_000, 500);
-    let Some(row) = bench.row("HTTP heads, lent") else {
-        return;
-    };
-    let heads = Heads::new(count);
-    let (mut window, mut other) = (Window::new(2 * READ), Window::new(2 * READ));
-    row.work(heads.count, heads.input.len())
-        .expect(heads.checksum)
-        .with("Framer", || ours::framer(Terminator::from(END), &heads.input, READ, &mut window))
-        .against("memmem::find_iter", 1.05, 1.0, || find_iter(&heads.input, &mut other))
-        .beside("read_until", || read_until(Reader::new(&heads.input)))
-        .run();
-}
-
-pub fn owned(bench: &mut Bench) {
-    let count = bench.size(10_000, 500);
-    if let Some(row) = bench.row("HTTP heads, owned events") {
-        let heads = Heads::new(count);
-        row.work(heads.count, heads.input.len())
-            .expect(heads.checksum)
-            .with("TerminatorCodec", || {
-                ours::terminator_codec(Terminator::from(END), Reader::new(&heads.input))
+    for (shape, called) in Shape::BOTH {
+        let Some(row) = bench.row(&format!("HTTP heads, {called}")) else { continue };
+        let heads = Heads::new(count, shape);
+        let input = &*heads.input;
+        let reader = || Reader::new(input);
+        let plain = ours::plain(delimiter(END));
+        let (mut window, mut other) = (Window::new(2 * READ), Window::new(2 * READ));
+        let (lent, owned) = match shape {
+            Shape::Alike => (1.1, 0.45),
+            Shape::Random => (0.86, 0.46),
+        };
+        heads
+            .work(row)
+            .ours("Framer, events", || {
+                ours::framer(Frames::default(), delimiter(END), input, READ, &mut window)
             })
-            .against("read_until", 0.43, 0.38, || read_until(Reader::new(&heads.input)))
-            .run();
-    }
-    if let Some(row) = bench.row("HTTP heads, whole frames") {
-        let heads = Heads::new(count);
-        let end = Delimiter::new(END).expect("not empty");
-        row.work(heads.count, heads.input.len())
-            .expect(heads.checksum)
-            .with("FrameCodec", || {
-                ours::frame_codec(FrameCodec::new(end.clone()), Reader::new(&heads.input))
+            .goal("memmem::find_iter, lent", lent)
+            .ours("TerminatorCodec", || {
+                ours::terminator_codec(Frames::default(), delimiter(END), reader())
             })
-            .against("read_until", 0.43, 0.38, || read_until(Reader::new(&heads.input)))
+            .goal("read_until to the blank line", owned)
+            .ours("FrameCodec", || ours::frame_codec(FrameCodec::new(END), reader()))
+            .goal("read_until to the blank line", owned)
+            .ours("FrameCodec, batches", || ours::batch_codec(FrameCodec::new(END), reader()))
+            .ours("Channel, next", || ours::pulled(Frames::default(), &plain, reader()))
+            .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
+            .peer("memmem::find_iter, lent", || find_iter(input, &mut other))
+            .peer("read_until to the blank line", || read_until(reader()))
             .run();
     }
 }

@@ -1,126 +1,59 @@
-//! Lines of 0 to 64 bytes, 32 on average.
+//! Lines of 32 bytes on average, ended by LF or by CRLF, of one length or of any.
 
-use asynchat::{FrameCodec, Terminator};
+use asynchat::FrameCodec;
 use asynchat_benches::Bench;
+use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window};
 use asynchat_benches::lines::{Lines, any_delimiter_codec, lines_codec, read_until};
+use asynchat_benches::ours::{self, Frames, delimiter};
 
-use crate::ours;
-
-pub fn lent(bench: &mut Bench) {
+pub fn lines(bench: &mut Bench) {
     let size = bench.size(4 << 20, 1 << 18);
-    if let Some(row) = bench.row("lines, lent") {
-        let lines = Lines::new(size, b"\n");
-        let mut window = Window::new(2 * READ);
-        lines
-            .work(row)
-            .with("Framer", || {
-                ours::framer(Terminator::from(b"\n"), &lines.input, READ, &mut window)
-            })
-            .against("LinesCodec", 0.165, 0.13, || lines_codec(Reader::new(&lines.input), READ))
-            .against("AnyDelimiterCodec", 0.25, 0.20, || {
-                any_delimiter_codec(Reader::new(&lines.input))
-            })
-            .against("read_until", 0.40, 0.33, || read_until(Reader::new(&lines.input), 1))
-            .beside("LinesCodec, default capacity", || {
-                lines_codec(Reader::new(&lines.input), 8 * 1024)
-            })
+    type Codec = fn() -> FrameCodec;
+    for (ending, end, codec) in
+        [("LF", &b"\n"[..], FrameCodec::lf as Codec), ("CRLF", b"\r\n", FrameCodec::crlf)]
+    {
+        for (shape, called) in Shape::BOTH {
+            let Some(row) = bench.row(&format!("lines, {ending}, {called}")) else { continue };
+            let lines = Lines::new(size, end, shape);
+            let input = &*lines.input;
+            let reader = || Reader::new(input);
+            let plain = ours::plain(delimiter(end));
+            // Goals are for lengths that no processor foresees.
+            let goal = |ratio: f64| (shape == Shape::Random).then_some(ratio);
+            let mut window = Window::new(2 * READ);
+            let row = lines
+                .work(row)
+                .ours("Framer, events", || {
+                    ours::framer(Frames::default(), delimiter(end), input, READ, &mut window)
+                })
+                .goal("LinesCodec", goal(0.16))
+                .ours("TerminatorCodec", || {
+                    ours::terminator_codec(Frames::default(), delimiter(end), reader())
+                })
+                .goal("LinesCodec", goal(0.35))
+                .ours("FrameCodec", || ours::frame_codec(codec(), reader()))
+                .goal("LinesCodec", goal(0.30))
+                .ours("FrameCodec, CRLF or LF", || {
+                    ours::frame_codec(FrameCodec::crlf_or_lf(), reader())
+                })
+                .ours("FrameCodec, batches", || ours::batch_codec(codec(), reader()))
+                .goal("LinesCodec", goal(0.13))
+                .ours("Channel, next", || ours::pulled(Frames::default(), &plain, reader()))
+                .goal("LinesCodec", goal(0.30))
+                .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
+                .goal("LinesCodec", goal(0.18))
+                .peer("LinesCodec", || lines_codec(reader(), READ))
+                .peer("LinesCodec, 8 KiB of buffer as by default", || {
+                    lines_codec(reader(), 8 * 1024)
+                })
+                .peer("read_until", || read_until(reader(), end.len()));
+            // It knows sets of single bytes only.
+            match end {
+                b"\n" => row.peer("AnyDelimiterCodec", || any_delimiter_codec(reader())),
+                _ => row,
+            }
             .run();
-    }
-    if let Some(row) = bench.row("CRLF lines, lent") {
-        let lines = Lines::new(size, b"\r\n");
-        let mut window = Window::new(2 * READ);
-        lines
-            .work(row)
-            .with("Framer", || {
-                ours::framer(Terminator::from(b"\r\n"), &lines.input, READ, &mut window)
-            })
-            .against("LinesCodec", 0.165, 0.13, || lines_codec(Reader::new(&lines.input), READ))
-            .against("read_until", 0.40, 0.33, || read_until(Reader::new(&lines.input), 2))
-            .run();
-    }
-}
-
-pub fn owned(bench: &mut Bench) {
-    let size = bench.size(4 << 20, 1 << 18);
-    if let Some(row) = bench.row("lines, owned events") {
-        let lines = Lines::new(size, b"\n");
-        lines
-            .work(row)
-            .with("TerminatorCodec", || {
-                ours::terminator_codec(Terminator::from(b"\n"), Reader::new(&lines.input))
-            })
-            .against("LinesCodec", 0.42, 0.37, || lines_codec(Reader::new(&lines.input), READ))
-            .against("AnyDelimiterCodec", 0.60, 0.54, || {
-                any_delimiter_codec(Reader::new(&lines.input))
-            })
-            .run();
-    }
-    if let Some(row) = bench.row("CRLF lines, owned events") {
-        let lines = Lines::new(size, b"\r\n");
-        lines
-            .work(row)
-            .with("TerminatorCodec", || {
-                ours::terminator_codec(Terminator::from(b"\r\n"), Reader::new(&lines.input))
-            })
-            .against("LinesCodec", 0.42, 0.37, || lines_codec(Reader::new(&lines.input), READ))
-            .run();
-    }
-}
-
-pub fn frames(bench: &mut Bench) {
-    single_ending(bench);
-    either_ending(bench);
-}
-
-fn single_ending(bench: &mut Bench) {
-    let size = bench.size(4 << 20, 1 << 18);
-    if let Some(row) = bench.row("lines, whole frames") {
-        let lines = Lines::new(size, b"\n");
-        lines
-            .work(row)
-            .with("FrameCodec", || ours::frame_codec(FrameCodec::lf(), Reader::new(&lines.input)))
-            .against("LinesCodec", 0.42, 0.35, || lines_codec(Reader::new(&lines.input), READ))
-            .against("AnyDelimiterCodec", 0.60, 0.50, || {
-                any_delimiter_codec(Reader::new(&lines.input))
-            })
-            .run();
-    }
-    if let Some(row) = bench.row("CRLF lines, whole frames") {
-        let lines = Lines::new(size, b"\r\n");
-        lines
-            .work(row)
-            .with("FrameCodec", || ours::frame_codec(FrameCodec::crlf(), Reader::new(&lines.input)))
-            .against("LinesCodec", 0.42, 0.35, || lines_codec(Reader::new(&lines.input), READ))
-            .run();
-    }
-}
-
-fn either_ending(bench: &mut Bench) {
-    let size = bench.size(4 << 20, 1 << 18);
-    let Some(row) = bench.row("CRLF or LF lines, whole frames") else { return };
-    let lines = Lines::new(size, b"\n");
-    lines
-        .work(row)
-        .with("FrameCodec", || {
-            ours::frame_codec(FrameCodec::crlf_or_lf(), Reader::new(&lines.input))
-        })
-        .against("LinesCodec", 0.42, 0.35, || lines_codec(Reader::new(&lines.input), READ))
-        .run();
-}
-
-pub fn batches(bench: &mut Bench) {
-    let size = bench.size(4 << 20, 1 << 18);
-    for (name, end, codec) in [
-        ("lines, batches", &b"\n"[..], FrameCodec::lf as fn() -> FrameCodec),
-        ("CRLF lines, batches", b"\r\n", FrameCodec::crlf),
-    ] {
-        let Some(row) = bench.row(name) else { continue };
-        let lines = Lines::new(size, end);
-        lines
-            .work(row)
-            .with("BatchCodec", || ours::batch_codec(codec(), Reader::new(&lines.input)))
-            .against("LinesCodec", 0.15, 0.13, || lines_codec(Reader::new(&lines.input), READ))
-            .run();
+        }
     }
 }

@@ -3,8 +3,9 @@
 //! `cargo bench -p asynchat-benches --bench framing [-- [ROW]... [--quick]]`
 //!
 //! Everybody reads from memory, 64 KiB at a time unless the row says otherwise, and copies what is
-//! read into a buffer of its own, as from a socket. "Lent" rows hand out borrowed bytes; the others
-//! go through `FramedRead` with 64 KiB of buffer, polled without a runtime.
+//! read into a buffer of its own, as from a socket. `Framer` and loops lend what they find out of that
+//! buffer; codecs go through `FramedRead` with 64 KiB of buffer, and make a `Bytes` of it; `Channel` and
+//! `Handler` have no deadlines and no limit here, as the peers have none. Nothing is ever pending.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +13,6 @@ mod bodies;
 mod bytewise;
 mod heads;
 mod lines;
-mod ours;
 mod resp;
 mod scaling;
 
@@ -20,20 +20,15 @@ use asynchat_benches::Bench;
 
 fn main() {
     let mut bench = Bench::from_args();
-    lines::lent(&mut bench);
-    lines::owned(&mut bench);
-    lines::frames(&mut bench);
-    lines::batches(&mut bench);
-    resp::lent(&mut bench);
-    resp::owned(&mut bench);
-    heads::lent(&mut bench);
-    heads::owned(&mut bench);
+    lines::lines(&mut bench);
+    resp::sets(&mut bench);
+    heads::heads(&mut bench);
     bodies::counted(&mut bench);
     bodies::huge(&mut bench);
+    bytewise::lines(&mut bench);
+    bytewise::periodic(&mut bench);
     scaling::input(&mut bench);
     scaling::terminator(&mut bench);
-    bytewise::periodic(&mut bench);
-    bytewise::frames(&mut bench);
-    bytewise::decoders(&mut bench);
+    scaling::switched(&mut bench);
     bench.finish();
 }

@@ -5,17 +5,19 @@ use std::net::{TcpListener, TcpStream as Socket};
 use std::thread;
 use std::time::Duration;
 
-use asynchat::{Channel, ChannelBuilder, CloseReason, Limit, Timeouts};
+use asynchat::{Channel, ChannelBuilder, CloseReason};
+use asynchat_benches::harness::Outcome;
+use asynchat_benches::input::Shape;
 use asynchat_benches::io::READ;
 use asynchat_benches::lines::Lines;
-use asynchat_benches::{Bench, Tally, thread_time};
+use asynchat_benches::ours::{self, Frames, Handled, Sum, delimiter};
+use asynchat_benches::server::runtime;
+use asynchat_benches::{Bench, Tally, nanoseconds, thread_time};
 use futures::StreamExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio_util::codec::{FramedRead, LinesCodec};
-
-use crate::memory::Count;
 
 /// Reads what a thread of its own writes as fast as it can, so many times over.
 fn receive<F>(
@@ -23,7 +25,7 @@ fn receive<F>(
     input: &[u8],
     times: usize,
     read: impl FnOnce(TcpStream) -> F,
-) -> (Duration, u64)
+) -> Outcome
 where
     F: Future<Output = u64>,
 {
@@ -41,14 +43,14 @@ where
         let start = thread_time();
         let sum =
             runtime.block_on(async { read(TcpStream::from_std(socket).expect("a socket")).await });
-        (thread_time() - start, sum)
+        (vec![nanoseconds(thread_time() - start)], sum)
     })
 }
 
 async fn handler(builder: &ChannelBuilder, stream: TcpStream) -> u64 {
-    let (count, reason) = builder.build(stream).run(Count::default()).await;
+    let (handler, reason) = builder.build(stream).run(Handled(Frames::default())).await;
     assert!(matches!(reason, CloseReason::PeerClosed), "whole lines");
-    count.tally.sum()
+    handler.0.sum()
 }
 
 async fn lines_codec(capacity: usize, stream: TcpStream) -> u64 {
@@ -75,30 +77,29 @@ pub fn lines(bench: &mut Bench) {
     let times = bench.size(6, 1);
     let size = bench.size(4 << 20, 1 << 18);
     let Some(row) = bench.row("lines over TCP") else { return };
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let lines = Lines::new(size, b"\n");
+    let runtime = runtime();
+    let lines = Lines::new(size, b"\n", Shape::Random);
     let input = &*lines.input;
     let total = times * input.len();
-    let defaults = Channel::builder(b"\n");
-    let plain = Channel::builder(b"\n").limit(Limit::Unlimited).timeouts(Timeouts::NONE);
-    row.work(times * lines.count, total)
+    let (defaults, plain) = (Channel::builder(b"\n"), ours::plain(delimiter(b"\n")));
+    row.work(times * lines.count, "line", total)
         .expect(times as u64 * lines.checksum)
         .budget(Duration::from_secs(4))
-        .self_timed("Handler", None, || {
+        .ours_measured("Channel, Handler", || {
             receive(&runtime, input, times, |stream| handler(&defaults, stream))
         })
-        .self_timed("LinesCodec", Some((0.22, 0.19)), || {
-            receive(&runtime, input, times, |stream| lines_codec(8 * 1024, stream))
-        })
-        .self_timed("LinesCodec, 64 KiB of buffer", None, || {
-            receive(&runtime, input, times, |stream| lines_codec(READ, stream))
-        })
-        .self_timed("a bare read loop", Some((1.25, 1.10)), || {
-            receive(&runtime, input, times, bare)
-        })
-        .expecting(total as u64)
-        .self_timed("Handler, no deadlines", None, || {
+        .goal("LinesCodec", 0.24)
+        .goal("a loop of bare 64 KiB reads", 1.9)
+        .ours_measured("Channel, Handler, no deadlines", || {
             receive(&runtime, input, times, |stream| handler(&plain, stream))
         })
+        .peer_measured("LinesCodec", || {
+            receive(&runtime, input, times, |stream| lines_codec(8 * 1024, stream))
+        })
+        .peer_measured("LinesCodec, 64 KiB of buffer", || {
+            receive(&runtime, input, times, |stream| lines_codec(READ, stream))
+        })
+        .peer_measured("a loop of bare 64 KiB reads", || receive(&runtime, input, times, bare))
+        .expecting(total as u64)
         .run();
 }

@@ -1,0 +1,126 @@
+//! Counts the instructions of each competitor in memory, by valgrind's callgrind, as a figure without
+//! noise: two builds that differ in it differ.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{fs, thread};
+
+/// Whose rows can be counted.
+const BENCH: &str = "framing";
+/// Where the table goes, beside this crate's manifest.
+const TABLE: &str = "INSTRUCTIONS.md";
+const HEAD: &str = "\
+# Instructions
+
+How many instructions each competitor of the bench `framing` executes for an item, counted by callgrind:
+no times, but the same figures in each run of the same build on one kind of processor (which is asked
+what it can do). A row's ratio is that to its first peer. Ours are marked with a star.
+
+Made by `cargo run -p asynchat-benches -- instructions`, which needs valgrind. With words behind it, it
+prints the rows whose names contain one of them, and writes nothing.
+";
+
+/// One competitor of a row, as the bench lists it.
+struct Entry {
+    row: String,
+    competitor: String,
+    ours: bool,
+    items: u64,
+    item: String,
+}
+
+/// Counts the rows whose names contain one of the words, or all and writes the table.
+pub fn write(words: &[String]) -> Result<(), Box<dyn Error>> {
+    let bench = build()?;
+    let entries = list(&bench, words)?;
+    let counts = count(&bench, &entries)?;
+    let mut table = String::new();
+    for (i, entry) in entries.iter().enumerate() {
+        if i == 0 || entries[i - 1].row != entry.row {
+            let Entry { row, item, .. } = entry;
+            write!(table, "\n## {row}\n\n| | instructions/{item} | ratio |\n|---|---:|---:|\n")?;
+        }
+        let per_item = |i: usize| counts[i] as f64 / entries[i].items.max(1) as f64;
+        let peer = (0..entries.len()).find(|&i| entries[i].row == entry.row && !entries[i].ours);
+        let ratio = peer.map(|peer| format!("{:.3}", per_item(i) / per_item(peer)));
+        let star = if entry.ours { "* " } else { "" };
+        let (name, ratio) = (&entry.competitor, ratio.unwrap_or_default());
+        writeln!(table, "| {star}{name} | {:.1} | {ratio} |", per_item(i))?;
+    }
+    if words.is_empty() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TABLE);
+        fs::write(&path, format!("{HEAD}{table}"))?;
+    }
+    print!("{table}");
+    Ok(())
+}
+
+/// Builds the bench, as it is timed.
+fn build() -> Result<PathBuf, Box<dyn Error>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["bench", "--no-run", "-p", env!("CARGO_PKG_NAME"), "--bench", BENCH])
+        .stderr(Stdio::piped())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let path = said.lines().find_map(|line| {
+        line.trim().strip_prefix("Executable ")?.split_once('(')?.1.strip_suffix(')')
+    });
+    match path {
+        // The path is given from the workspace's root.
+        Some(path) => Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)),
+        None => Err(format!("the bench does not build:\n{said}").into()),
+    }
+}
+
+fn list(bench: &Path, words: &[String]) -> Result<Vec<Entry>, Box<dyn Error>> {
+    let output = Command::new(bench).arg("--list").args(words).output()?;
+    let entry = |line: &str| match *line.split('\t').collect::<Vec<_>>() {
+        [row, competitor, ours, items, item] => Some(Entry {
+            row: row.to_owned(),
+            competitor: competitor.to_owned(),
+            ours: ours.parse().ok()?,
+            items: items.parse().ok()?,
+            item: item.to_owned(),
+        }),
+        _ => None,
+    };
+    let entries = String::from_utf8(output.stdout)?.lines().map(entry).collect::<Option<_>>();
+    entries.ok_or_else(|| "the bench lists its rows otherwise".into())
+}
+
+/// Counts all of them, as many at a time as there are processors.
+fn count(bench: &Path, entries: &[Entry]) -> Result<Vec<u64>, Box<dyn Error>> {
+    let threads = thread::available_parallelism()?.get();
+    let counted: Vec<_> = thread::scope(|scope| {
+        let share = |n: usize| {
+            let mine = entries.iter().skip(n).step_by(threads);
+            mine.map(|entry| count_one(bench, entry)).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..threads).map(|n| scope.spawn(move || share(n))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+    });
+    let mut counted: Vec<_> = counted.into_iter().map(Vec::into_iter).collect();
+    let in_order = (0..entries.len()).map(|i| counted[i % threads].next().expect("one each"));
+    in_order.collect::<Result<_, String>>().map_err(Into::into)
+}
+
+fn count_one(bench: &Path, entry: &Entry) -> Result<u64, String> {
+    let Entry { row, competitor, .. } = entry;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        // Only what is executed in the harness's function `counted`, callees included.
+        .args(["--collect-atstart=no", "--toggle-collect=*harness*counted*"])
+        .arg(bench)
+        .args(["--count", &format!("--row={row}"), &format!("--only={competitor}")])
+        .output()
+        .map_err(|error| format!("valgrind does not run: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let collected = said.lines().find_map(|line| line.split_once("Collected : ")?.1.parse().ok());
+    match collected {
+        Some(count) if output.status.success() && count > 0 => Ok(count),
+        _ => Err(format!("{row}, {competitor}:\n{said}")),
+    }
+}

@@ -1,0 +1,273 @@
+//! Every way in which this crate frames, written once, as its users write it: a protocol is told the
+//! same by each.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use asynchat::{
+    Channel, ChannelBuilder, Chunk, CloseReason, Control, Event, Frame, FrameCodec, Framer,
+    Handler, Limit, Terminator, TerminatorCodec, Timeouts,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::codec::FramedRead;
+
+use crate::io::{READ, Reader, Window, complete, drain, drain_with};
+use crate::tally::Tally;
+
+/// Whatever has a terminator that can be set while the stream runs.
+pub trait Aim {
+    fn set_terminator(&mut self, terminator: impl Into<Terminator>);
+    fn set_limit(&mut self, limit: Limit);
+}
+
+macro_rules! aim {
+    ($([$($generic:ident)?] $type:ty;)*) => {$(
+        impl$(<$generic>)? Aim for $type {
+            #[inline]
+            fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
+                <$type>::set_terminator(self, terminator);
+            }
+
+            #[inline]
+            fn set_limit(&mut self, limit: Limit) {
+                <$type>::set_limit(self, limit);
+            }
+        }
+    )*};
+}
+
+aim! {
+    [] Framer;
+    [] TerminatorCodec;
+    [] Control<'_>;
+    [S] Channel<S>;
+}
+
+/// What a user does with what comes, whichever way it comes.
+pub trait Protocol {
+    /// A piece of a frame.
+    fn chunk(&mut self, chunk: &[u8]);
+
+    /// The frame's end, where the terminator may be set anew.
+    fn end(&mut self, aim: &mut impl Aim);
+
+    /// The input has ended in a frame, which no input does unless the protocol says otherwise.
+    fn truncated(&self) {
+        panic!("whole frames");
+    }
+}
+
+/// What a protocol was told, as a checksum.
+pub trait Sum {
+    fn sum(&self) -> u64;
+}
+
+/// Frames that all end alike.
+#[derive(Debug, Default)]
+pub struct Frames(Tally);
+
+impl Protocol for Frames {
+    #[inline]
+    fn chunk(&mut self, chunk: &[u8]) {
+        self.0.chunk(chunk);
+    }
+
+    #[inline]
+    fn end(&mut self, _: &mut impl Aim) {
+        self.0.end();
+    }
+}
+
+impl Sum for Frames {
+    fn sum(&self) -> u64 {
+        self.0.sum()
+    }
+}
+
+/// A delimiter as a terminator.
+pub fn delimiter(bytes: &[u8]) -> Terminator {
+    Terminator::try_from(bytes).expect("not empty")
+}
+
+/// The events of a [`Framer`], over a buffer that is filled `read` bytes at a time.
+pub fn framer<P: Protocol + Sum>(
+    mut protocol: P,
+    terminator: Terminator,
+    input: &[u8],
+    read: usize,
+    window: &mut Window,
+) -> u64 {
+    let mut framer = Framer::new(terminator);
+    window.clear();
+    for read in input.chunks(read) {
+        window.fill(read);
+        while let Some(event) = framer.next(window.filled()).expect("no limit") {
+            match event {
+                Event::Chunk(chunk) => protocol.chunk(chunk),
+                Event::Terminator => protocol.end(&mut framer),
+                Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                    unreachable!("no limit, no end")
+                }
+            }
+        }
+        window.consume(framer.take_consumed());
+    }
+    protocol.sum()
+}
+
+/// The same where the input lies in memory already, and nothing is copied.
+pub fn framer_in_place<P: Protocol + Sum>(
+    mut protocol: P,
+    terminator: Terminator,
+    input: &[u8],
+    read: usize,
+) -> u64 {
+    let mut framer = Framer::new(terminator);
+    let (mut start, mut end) = (0, 0);
+    while end < input.len() {
+        end = input.len().min(end + read);
+        while let Some(event) = framer.next(&input[start..end]).expect("no limit") {
+            match event {
+                Event::Chunk(chunk) => protocol.chunk(chunk),
+                Event::Terminator => protocol.end(&mut framer),
+                Event::Overlong | Event::WrongEnd | Event::Truncated => {
+                    unreachable!("no limit, no end")
+                }
+            }
+        }
+        start += framer.take_consumed();
+    }
+    protocol.sum()
+}
+
+/// A [`TerminatorCodec`] through `FramedRead`: each chunk is a `Bytes`.
+pub fn terminator_codec<P: Protocol + Sum>(
+    mut protocol: P,
+    terminator: Terminator,
+    reader: Reader<'_>,
+) -> u64 {
+    let framed = FramedRead::with_capacity(reader, TerminatorCodec::new(terminator), READ);
+    drain_with(framed, |framed, event| match event.expect("no limit") {
+        Event::Chunk(chunk) => protocol.chunk(&chunk),
+        Event::Terminator => protocol.end(framed.decoder_mut()),
+        Event::Truncated => protocol.truncated(),
+        Event::Overlong | Event::WrongEnd => unreachable!("no limit"),
+    });
+    protocol.sum()
+}
+
+/// A [`FrameCodec`] through `FramedRead`: each frame is a `Bytes`.
+pub fn frame_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
+    let mut tally = Tally::default();
+    drain(FramedRead::with_capacity(reader, codec, READ), |frame| {
+        match frame.expect("well-formed") {
+            Frame::Complete(frame) => tally.frame(&frame),
+            Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("short and whole frames"),
+        }
+    });
+    tally.sum()
+}
+
+/// A `BatchCodec` through `FramedRead`: all whole frames of a read are one item.
+pub fn batch_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
+    let mut tally = Tally::default();
+    drain(FramedRead::with_capacity(reader, codec.batched(), READ), |frames| {
+        match frames.expect("well-formed") {
+            Frame::Complete(batch) => batch.iter().for_each(|frame| tally.frame(frame)),
+            Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("short and whole frames"),
+        }
+    });
+    tally.sum()
+}
+
+/// Reads from memory, and has nothing written to it.
+#[derive(Clone, Debug)]
+pub struct Connection<'a>(pub Reader<'a>);
+
+impl AsyncRead for Connection<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection<'_> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        unreachable!("nothing is pushed")
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A channel without limit and deadlines, as the peers have none.
+pub fn plain(terminator: Terminator) -> ChannelBuilder {
+    Channel::builder(terminator).limit(Limit::Unlimited).timeouts(Timeouts::NONE)
+}
+
+/// A [`Channel`], pulled with `next`: each chunk is a `Bytes`.
+pub fn pulled<P: Protocol + Sum>(
+    mut protocol: P,
+    builder: &ChannelBuilder,
+    reader: Reader<'_>,
+) -> u64 {
+    drain_with(builder.build(Connection(reader)), |channel, event| {
+        match event.expect("well-formed") {
+            Event::Chunk(chunk) => protocol.chunk(&chunk),
+            Event::Terminator => protocol.end(channel),
+            Event::Truncated => protocol.truncated(),
+            Event::Overlong | Event::WrongEnd => unreachable!("short frames"),
+        }
+    });
+    protocol.sum()
+}
+
+/// A protocol as a [`Handler`].
+#[derive(Debug, Default)]
+pub struct Handled<P>(pub P);
+
+impl<P: Protocol + Send> Handler for Handled<P> {
+    type Error = Infallible;
+
+    #[inline]
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.0.chunk(&data);
+        Ok(())
+    }
+
+    #[inline]
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        self.0.end(control);
+        Ok(())
+    }
+}
+
+/// A [`Channel`] that runs a [`Handler`].
+pub fn handler<P: Protocol + Sum + Send>(
+    protocol: P,
+    builder: &ChannelBuilder,
+    reader: Reader<'_>,
+) -> u64 {
+    let mut channel = builder.build(Connection(reader));
+    let (handler, reason) = complete(channel.run(Handled(protocol)));
+    match reason {
+        CloseReason::PeerClosed => {}
+        CloseReason::Truncated => handler.0.truncated(),
+        other => panic!("{other}"),
+    }
+    handler.0.sum()
+}

@@ -1,0 +1,283 @@
+//! The strategy for short delimiters: look at 64 places at once, and keep what was seen.
+//!
+//! A *place* is a position at which a delimiter may begin. One look compares two bytes of each of 64
+//! places with the delimiter's first and last, and leaves a bit for each place where both are right. The
+//! bits are kept: where frames are short, most searches only take the next bit. What lies between two
+//! looks is never looked at again, however the frames between are cut or counted.
+//!
+//! A delimiter of three bytes or more may turn out to be something else in between, so the caller
+//! compares the bytes at a hit before it believes it.
+
+use memchr::{memchr, memchr2, memmem};
+
+use super::block::{BLOCK, both, either};
+
+/// What makes a place a hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// The byte there is the first, and the byte `span` behind it the last.
+    Both { first: u8, last: u8, span: u8 },
+    /// The byte there is one of the two.
+    Either(u8, u8),
+}
+
+impl Pattern {
+    /// How far behind a place the last byte is that is compared.
+    #[inline]
+    fn span(self) -> usize {
+        match self {
+            Pattern::Both { span, .. } => usize::from(span),
+            Pattern::Either(..) => 0,
+        }
+    }
+
+    /// A bit for each of the first 64 places of the window, which has `64 + span` bytes.
+    #[inline(always)]
+    fn places(self, window: &[u8]) -> u64 {
+        match self {
+            Pattern::Both { first, last, span } => both(window, first, last, usize::from(span)),
+            Pattern::Either(one, other) => either(window, one, other),
+        }
+    }
+
+    #[inline]
+    fn is_at(self, input: &[u8], place: usize) -> bool {
+        match self {
+            Pattern::Both { first, last, span } => {
+                input[place] == first && input[place + usize::from(span)] == last
+            }
+            Pattern::Either(one, other) => input[place] == one || input[place] == other,
+        }
+    }
+}
+
+/// What is known of the places of an input.
+///
+/// ```text
+///            base                                  searched
+///   input ---|..h.....h...|------- no hit ---------|------- not looked at yet ---
+///             the bits of `mask`
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hits {
+    /// The position of the place that the lowest bit of `mask` tells of.
+    base: usize,
+    /// A bit for each hit that has not been taken.
+    mask: u64,
+    /// Every place before this position has been looked at: it is no hit, or was one and has been
+    /// taken, or has its bit in `mask`.
+    searched: usize,
+}
+
+impl Hits {
+    /// The first known hit, whatever its position.
+    #[inline(always)]
+    pub(crate) fn known(&self) -> Option<usize> {
+        (self.mask != 0).then(|| self.base.wrapping_add(self.mask.trailing_zeros() as usize))
+    }
+
+    /// Takes the first known hit.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) {
+        self.mask &= self.mask.wrapping_sub(1);
+    }
+
+    /// Forgets everything: what is at and behind this position has not been looked at.
+    #[inline]
+    pub(crate) fn forget(&mut self, from: usize) {
+        *self = Hits { base: from, mask: 0, searched: from };
+    }
+
+    /// The front of the input has been removed, this many bytes.
+    #[inline]
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        if bytes > self.base {
+            let gone = bytes - self.base;
+            self.mask = if gone < BLOCK { self.mask >> gone } else { 0 };
+        }
+        self.base = self.base.saturating_sub(bytes);
+        self.searched = self.searched.saturating_sub(bytes);
+    }
+
+    /// The first hit at or after `from`. It is not taken: the same question has the same answer.
+    ///
+    /// No place at or behind `enough` is looked at, but for the rest of a block. `needle` is what the
+    /// pattern stands for, for looking far.
+    #[inline]
+    pub(crate) fn find(
+        &mut self,
+        pattern: Pattern,
+        needle: &[u8],
+        input: &[u8],
+        from: usize,
+        enough: usize,
+    ) -> Option<usize> {
+        // What was passed over (by a count, or inside a delimiter) is no hit any more.
+        while let Some(hit) = self.known() {
+            if hit >= from {
+                return Some(hit);
+            }
+            let passed = from - self.base;
+            self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+        }
+        let first = self.searched.max(from);
+        let places = input.len().saturating_sub(pattern.span()).min(enough);
+        if first >= places {
+            return None;
+        }
+        self.look(pattern, needle, input, first, places)
+    }
+
+    /// Looks at the places from `first` to `end`, of which there is one at least.
+    fn look(
+        &mut self,
+        pattern: Pattern,
+        needle: &[u8],
+        input: &[u8],
+        first: usize,
+        end: usize,
+    ) -> Option<usize> {
+        let span = pattern.span();
+        let mut at = first;
+        while let Some(window) = input.get(at..at + BLOCK + span) {
+            let mask = pattern.places(window);
+            if mask != 0 {
+                return self.keep(at, mask, BLOCK);
+            }
+            at += BLOCK;
+            if at >= end {
+                self.searched = at;
+                return None;
+            }
+            if at - first >= FAR {
+                return self.look_far(pattern, needle, input, at, end);
+            }
+        }
+        // Fewer places than a block has are left.
+        let places = input.len() - span - at;
+        let mask = if places <= FEW {
+            (0..places).rev().fold(0, |mask, i| mask << 1 | u64::from(pattern.is_at(input, at + i)))
+        } else if let Some(start) = input.len().checked_sub(BLOCK + span) {
+            // The last block of the input, less the places that have been looked at.
+            pattern.places(&input[start..]) >> (at - start)
+        } else {
+            let mut padded = [0; 2 * BLOCK];
+            padded[..input.len() - at].copy_from_slice(&input[at..]);
+            pattern.places(&padded[..BLOCK + span]) & ((1 << places) - 1)
+        };
+        self.keep(at, mask, places)
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, at: usize, mask: u64, places: usize) -> Option<usize> {
+        *self = Hits { base: at, mask, searched: at + places };
+        self.known()
+    }
+
+    /// Where hits are far between, a search for a single one is faster: it uses the widest registers
+    /// that the machine has.
+    #[inline(never)]
+    fn look_far(
+        &mut self,
+        pattern: Pattern,
+        needle: &[u8],
+        input: &[u8],
+        at: usize,
+        end: usize,
+    ) -> Option<usize> {
+        let rest = &input[at..end + pattern.span()];
+        let found = match pattern {
+            Pattern::Both { first, span: 0, .. } => memchr(first, rest),
+            Pattern::Both { .. } => memmem::find(rest, needle),
+            Pattern::Either(one, other) => memchr2(one, other, rest),
+        };
+        match found {
+            Some(hit) => self.keep(at + hit, 1, 1),
+            None => self.keep(at, 0, end - at),
+        }
+    }
+}
+
+/// After this many bytes without a hit, the next one is taken to be far.
+const FAR: usize = 1024;
+/// This many places are looked at one by one: a read may bring one byte.
+const FEW: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All hits, found one after the other, against a look at each place by itself.
+    fn check(pattern: Pattern, needle: &[u8], input: &[u8], skip: usize) {
+        let span = pattern.span();
+        let naive: Vec<usize> =
+            (0..input.len().saturating_sub(span)).filter(|&p| pattern.is_at(input, p)).collect();
+        let mut hits = Hits::default();
+        let mut from = 0;
+        let mut left = &naive[..];
+        loop {
+            left = &left[left.partition_point(|&hit| hit < from)..];
+            let found = hits.find(pattern, needle, input, from, usize::MAX);
+            // Far away, a needle of three bytes is found whole, or not at all.
+            let wanted = left.iter().find(|&&p| {
+                let whole = !matches!(pattern, Pattern::Both { span: 2.., .. });
+                whole || Some(p) == found || input[p..].starts_with(needle)
+            });
+            assert_eq!(found, wanted.copied(), "{pattern:?} {needle:?} from {from}");
+            assert_eq!(hits.find(pattern, needle, input, from, usize::MAX), found);
+            let Some(hit) = found else { break };
+            from = hit + 1 + skip;
+        }
+    }
+
+    #[test]
+    fn hits_are_those_of_a_look_at_each_place() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as usize
+        };
+        for len in (0..200).chain([1023, 1024, 1025, 1100, 2200, 5000]) {
+            for density in [2, 3, 60, 5000] {
+                let input: Vec<u8> = (0..len)
+                    .map(|_| if next() % density == 0 { b"ab"[next() % 2] } else { b'x' })
+                    .collect();
+                for skip in [0, 1, 2, 70] {
+                    let one = Pattern::Both { first: b'a', last: b'a', span: 0 };
+                    check(one, b"a", &input, skip);
+                    let two = Pattern::Both { first: b'a', last: b'b', span: 1 };
+                    check(two, b"ab", &input, skip);
+                    let three = Pattern::Both { first: b'a', last: b'b', span: 2 };
+                    check(three, b"axb", &input, skip);
+                    check(Pattern::Either(b'a', b'b'), b"", &input, skip);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hits_move_with_the_input_when_its_front_is_removed() {
+        let pattern = Pattern::Both { first: b'\n', last: b'\n', span: 0 };
+        let input = b"a\nbc\n\nd\n".repeat(20);
+        for consumed in 0..input.len() {
+            let mut hits = Hits::default();
+            let before = hits.find(pattern, b"\n", &input, consumed, usize::MAX);
+            hits.consume(consumed);
+            let after = hits.find(pattern, b"\n", &input[consumed..], 0, usize::MAX);
+            assert_eq!(before.map(|hit| hit - consumed), after);
+        }
+    }
+
+    #[test]
+    fn no_more_is_looked_at_than_is_enough() {
+        let pattern = Pattern::Both { first: b'\n', last: b'\n', span: 0 };
+        let input = vec![b'x'; 1 << 16];
+        let mut hits = Hits::default();
+        assert_eq!(hits.find(pattern, b"\n", &input, 0, 10), None);
+        assert!(hits.searched <= 10 + BLOCK);
+        assert_eq!(hits.find(pattern, b"\n", &input, 0, 5000), None);
+        assert_eq!(hits.searched, 5000);
+    }
+}

@@ -1,0 +1,137 @@
+//! The strategy for long delimiters and for sets: an automaton that takes one byte after the other.
+//!
+//! Its state says how many of the last bytes are the beginning of a delimiter, so that nothing is
+//! searched twice however small the reads are. Where it has no beginning in hand, it searches in bulk
+//! with a search made for that.
+//!
+//! The bytes that the state tells of stay in the caller's buffer. When that buffer is not the one that
+//! was looked at before (it has been moved, or replaced by somebody), the state is only believed as far as
+//! the bytes bear it out: those that turn into payload, and those of a delimiter, are compared with what
+//! the state says they are, and if they differ the search begins anew. So each byte is compared once, and
+//! what was known of other bytes never touches these.
+
+use super::Found;
+
+/// A searching automaton. A state is a number; that of the start is [`start`](Self::start).
+pub(crate) trait Automaton {
+    /// The state in which no beginning of a delimiter has been seen.
+    fn start(&self) -> u32;
+
+    /// The state after one more byte.
+    fn next(&self, state: u32, byte: u8) -> u32;
+
+    /// The longest beginning of a delimiter that the last bytes are.
+    fn beginning(&self, state: u32) -> &[u8];
+
+    /// The length of that.
+    fn depth(&self, state: u32) -> usize;
+
+    /// What a state reached before `input[end]` has found.
+    fn found(&self, state: u32, end: usize) -> Option<Found>;
+
+    /// The first delimiter in the input that begins at or after `from`.
+    fn find(&self, input: &[u8], from: usize) -> Option<Found>;
+
+    /// The length of the longest delimiter.
+    fn longest(&self) -> usize;
+}
+
+/// Where an automaton is in the input.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Walk {
+    state: u32,
+    /// The position before which every byte has been taken.
+    at: usize,
+    /// There is a state. Otherwise the walk begins where it is asked to.
+    under_way: bool,
+}
+
+/// What the caller knows of the input, for [`Walk::find`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Where the frame goes on: no delimiter begins before.
+    pub(crate) from: usize,
+    /// No byte at or behind this position matters.
+    pub(crate) end: usize,
+    /// If this many bytes from `from` on are payload, nothing else matters.
+    pub(crate) enough: u64,
+    /// The bytes that were walked over may be others now.
+    pub(crate) doubtful: bool,
+}
+
+impl Walk {
+    pub(crate) fn forget(&mut self) {
+        self.under_way = false;
+    }
+
+    /// The front of the input has been removed, this many bytes.
+    #[inline]
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        match self.at.checked_sub(bytes) {
+            Some(at) => self.at = at,
+            None => self.under_way = false,
+        }
+    }
+
+    /// Looks for the first delimiter, and says whether what was doubtful is not so any more.
+    pub(crate) fn find<A: Automaton>(
+        &mut self,
+        automaton: &A,
+        input: &[u8],
+        bounds: Bounds,
+    ) -> (Found, bool) {
+        let depth = automaton.depth(self.state);
+        let Bounds { from, end, .. } = bounds;
+        // The state must tell of bytes that are still there, and in doubt of no others.
+        let goes_on = self.under_way
+            && self.at <= end
+            && self.at >= from + depth
+            && (!bounds.doubtful || self.at == from + depth);
+        if !goes_on {
+            *self = Walk { state: automaton.start(), at: from, under_way: true };
+            return (self.go(automaton, input, bounds), true);
+        }
+        if !bounds.doubtful {
+            return (self.go(automaton, input, bounds), true);
+        }
+        let (known, seen) = (self.state, self.at);
+        let found = self.go(automaton, input, bounds);
+        // How many of the bytes in doubt have turned into payload, or are part of a delimiter.
+        let decided = match found {
+            Found::At { end, .. } => end.min(seen),
+            Found::Withheld(partial) => (self.at - partial).min(seen),
+        };
+        if input[from..decided] != automaton.beginning(known)[..decided - from] {
+            *self = Walk { state: automaton.start(), at: from, under_way: true };
+            return (self.go(automaton, input, bounds), true);
+        }
+        (found, decided == seen)
+    }
+
+    #[inline]
+    fn go<A: Automaton>(&mut self, automaton: &A, input: &[u8], bounds: Bounds) -> Found {
+        let Bounds { from, end, enough, .. } = bounds;
+        let longest = automaton.longest();
+        while self.at < end {
+            if end - self.at >= longest && self.state == automaton.start() {
+                if let Some(found) = automaton.find(&input[..end], self.at) {
+                    // The walk stays before it, so that the same question has the same answer.
+                    return found;
+                }
+                // What is left may be the beginning of one.
+                self.at = end - (longest - 1);
+                continue;
+            }
+            let next = automaton.next(self.state, input[self.at]);
+            if let Some(found) = automaton.found(next, self.at + 1) {
+                return found;
+            }
+            self.state = next;
+            self.at += 1;
+            if (self.at - from - automaton.depth(next)) as u64 > enough {
+                break;
+            }
+        }
+        Found::Withheld(automaton.depth(self.state))
+    }
+}

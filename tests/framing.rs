@@ -1083,10 +1083,10 @@ fn the_frame_behind_a_cut_count_is_whole_if_that_was_set_before() {
 #[test]
 fn whether_the_next_frame_is_whole_does_not_depend_on_how_far_the_reads_went_before_a_switch() {
     // The long delimiter makes it wait; then frames end within what was seen.
-    for cut in [2, 8] {
+    for cut in [2, 5] {
         each(&script(bytes("long")), |decoder| {
             decoder.control().set_whole_frames(true);
-            let (head, tail) = b"a;bcd;ef".split_at(cut);
+            let (head, tail) = b"a;bcd".split_at(cut);
             decoder.feed(head);
             expect(decoder, MORE);
             decoder.control().set_terminator(Terminator::from(b";"));
@@ -1095,8 +1095,6 @@ fn whether_the_next_frame_is_whole_does_not_depend_on_how_far_the_reads_went_bef
             decoder.control().set_whole_frames(false);
             decoder.feed(tail);
             expect(decoder, Event::Chunk("bcd"));
-            expect(decoder, Event::Terminator);
-            expect(decoder, Event::Chunk("ef"));
         });
     }
 }

@@ -204,20 +204,14 @@ impl Search {
         }
         self.address = address;
         self.len = input.len();
-        let bounds = Bounds { from, end, enough, doubtful: !same };
-        let (found, certain) = self.find_on(input, bounds);
-        if !certain {
-            // Ask again: who knows what is in the buffer.
-            self.address = 0;
-        }
-        found
+        self.find_on(input, Bounds { from, end, enough, doubtful: !same })
     }
 
-    /// Answers by the strategy, and says whether there is no doubt left about what is known.
+    /// Answers by the strategy.
     #[inline(always)]
-    fn find_on(&mut self, input: &[u8], bounds: Bounds) -> (Found, bool) {
+    fn find_on(&mut self, input: &[u8], bounds: Bounds) -> Found {
         let Bounds { from, end, .. } = bounds;
-        let found = match (self.strategy, &self.target) {
+        match (self.strategy, &self.target) {
             (Strategy::Hits(pattern), Terminator::Bytes(delimiter)) => {
                 let needle = delimiter.as_bytes();
                 let len = needle.len();
@@ -238,7 +232,7 @@ impl Search {
             }
             (Strategy::Suffixes(pattern), Terminator::AnyOf(DelimiterSet(set))) => {
                 let Some(suffix) = set.suffix() else {
-                    return (Found::Withheld(0), true);
+                    return Found::Withheld(0);
                 };
                 let needle = suffix.needle().as_bytes();
                 match find_whole(&mut self.hits, pattern, needle, input, from, end) {
@@ -254,14 +248,13 @@ impl Search {
                 }
             }
             (Strategy::Long, Terminator::Bytes(Delimiter(DelimiterKind::Long(long)))) => {
-                return self.walk.find(&**long, input, bounds);
+                self.walk.find(&**long, input, bounds)
             }
             (Strategy::Members, Terminator::AnyOf(DelimiterSet(set))) => {
-                return self.walk.find(&**set, input, bounds);
+                self.walk.find(&**set, input, bounds)
             }
             _ => Found::Withheld(0),
-        };
-        (found, true)
+        }
     }
 }
 

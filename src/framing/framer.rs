@@ -6,6 +6,7 @@
 //! `search.rs`; nothing here depends on it.
 
 use std::mem;
+use std::num::NonZeroU8;
 
 use super::event::Event;
 use super::limit::{FrameError, Limit};
@@ -139,14 +140,61 @@ pub struct Framer {
 enum Progress {
     /// A frame that ends at the delimiter.
     Delimited,
-    /// A frame that ends after this many bytes, and then its end, if it has one.
-    Counted { left: u64, then: Option<Ending>, truncated: bool },
+    /// A frame that ends after a count of bytes.
+    Counted(Counted),
     /// No frame: the terminator is `None`.
     Unframed,
     /// The rest of a frame that has ended early, up to and including the delimiter.
     Skipping,
     /// Nothing: a frame has ended early.
     Failed(FrameError),
+}
+
+/// How far a counted frame has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    /// How many bytes are still to come.
+    left: u64,
+    /// What must be behind them.
+    then: Option<Then>,
+    /// The input has ended here, which has been said.
+    truncated: bool,
+}
+
+/// An [`Ending`] in a form in which it is stored and loaded in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Then {
+    /// Its bytes, the first one lowest, and zeros.
+    bytes: u64,
+    len: NonZeroU8,
+}
+
+impl Then {
+    /// Whether the input begins with it.
+    #[inline(always)]
+    fn begins(self, input: &[u8]) -> bool {
+        // Eight bytes at once where there are as many: a comparison of a length that is not known when
+        // this is compiled is a call.
+        match input.first_chunk() {
+            Some(eight) => {
+                let others = u64::BITS - 8 * u32::from(self.len.get());
+                (u64::from_le_bytes(*eight) ^ self.bytes) << others == 0
+            }
+            None => input.starts_with(self.ending().as_bytes()),
+        }
+    }
+
+    fn ending(self) -> Ending {
+        Ending::from_parts(self.bytes.to_le_bytes(), self.len)
+    }
+}
+
+impl From<Ending> for Then {
+    #[inline(always)]
+    fn from(ending: Ending) -> Self {
+        let (bytes, len) = ending.into_parts();
+        Then { bytes: u64::from_le_bytes(bytes), len }
+    }
 }
 
 /// The kind of a [`Limit`], whose number is kept beside.
@@ -288,8 +336,10 @@ impl Framer {
     /// The terminator in force. Of a count, what remains.
     pub fn terminator(&self) -> Terminator {
         match self.progress {
-            Progress::Counted { left, then: None, .. } => Terminator::Count(left),
-            Progress::Counted { left, then: Some(end), .. } => CountThen::new(left, end).into(),
+            Progress::Counted(Counted { left, then: None, .. }) => Terminator::Count(left),
+            Progress::Counted(Counted { left, then: Some(then), .. }) => {
+                CountThen::new(left, then.ending()).into()
+            }
             Progress::Unframed => Terminator::None,
             Progress::Delimited | Progress::Skipping | Progress::Failed(_) => {
                 self.search.target().clone()
@@ -384,8 +434,10 @@ impl Framer {
         match self.progress {
             _ if self.owed == Some(End::Truncated) => true,
             Progress::Delimited => self.length > 0 || self.seen > self.start,
-            Progress::Counted { truncated: true, .. } | Progress::Unframed => false,
-            Progress::Counted { left, then, .. } => left > 0 || then.is_some(),
+            Progress::Counted(counted) => {
+                !counted.truncated && (counted.left > 0 || counted.then.is_some())
+            }
+            Progress::Unframed => false,
             Progress::Skipping | Progress::Failed(_) => true,
         }
     }
@@ -462,7 +514,11 @@ impl Framer {
         // Most steps of most streams: the delimiter is known already, and the frame within its limit.
         // This is here, and inlined, because a call and the questions that other steps ask would take
         // longer than all of it.
-        if self.progress == Progress::Delimited {
+        if let (Progress::Counted(counted), false) = (self.progress, self.after_cr) {
+            if let Some(cut) = self.cut_whole_count(counted, input) {
+                return Ok(Some(cut));
+            }
+        } else if self.progress == Progress::Delimited {
             if let Some((end, next)) = self.search.find_known(input, self.start) {
                 if self.length + (end - self.start) as u64 <= self.max {
                     self.search.found();
@@ -485,17 +541,44 @@ impl Framer {
         }
         match self.progress {
             Progress::Delimited => Ok(self.cut_delimited(input, eof)),
-            Progress::Counted { .. } => Ok(self.cut_counted(input, eof)),
+            Progress::Counted(counted) => Ok(self.cut_counted(counted, input, eof)),
             Progress::Skipping => Ok(self.cut_skipping(input, eof)),
             Progress::Unframed => Ok(self.hand_over(input.len(), None)),
             Progress::Failed(error) => Err(error),
         }
     }
 
-    fn cut_counted(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
-        let Progress::Counted { left, then, truncated } = self.progress else {
+    /// The step of a counted frame, if it is one of which everything is there.
+    #[inline(always)]
+    fn cut_whole_count(&mut self, counted: Counted, input: &[u8]) -> Option<Cut> {
+        let rest = input.get(self.start..)?;
+        if counted.left > rest.len() as u64 {
             return None;
+        }
+        let end = self.start + counted.left as usize;
+        let next = match counted.then {
+            None => {
+                self.progress = Progress::Unframed;
+                end
+            }
+            Some(then) => {
+                if !then.begins(&input[end..]) {
+                    return None;
+                }
+                let next = end + usize::from(then.len.get());
+                self.progress = self.delimited();
+                next
+            }
         };
+        self.search.pass(next);
+        Some(self.end_frame(end, next, End::Terminator))
+    }
+
+    fn cut_counted(&mut self, counted: Counted, input: &[u8], eof: bool) -> Option<Cut> {
+        if let Some(cut) = self.cut_whole_count(counted, input) {
+            return Some(cut);
+        }
+        let Counted { left, then, truncated } = counted;
         let available = input.len() - self.start;
         let Some(payload) = usize::try_from(left).ok().filter(|&left| left <= available) else {
             // More is to come.
@@ -506,23 +589,13 @@ impl Framer {
             let unchanged = truncated && available == 0;
             let ends = eof && !unchanged;
             let left = left - available as u64;
-            self.progress = Progress::Counted { left, then, truncated: eof || unchanged };
+            self.progress = Progress::Counted(Counted { left, then, truncated: eof || unchanged });
             return self.hand_over(input.len(), ends.then_some(End::Truncated));
         };
         let end = self.start + payload;
-        let Some(ending) = then else {
-            self.progress = Progress::Unframed;
-            self.search.pass(end);
-            return Some(self.end_frame(end, end, End::Terminator));
-        };
-        let (wanted, behind) = (ending.as_bytes(), &input[end..]);
-        if ending.begins(behind) {
-            let next = end + wanted.len();
-            self.progress = self.delimited();
-            self.search.pass(next);
-            return Some(self.end_frame(end, next, End::Terminator));
-        }
-        if !wanted.starts_with(behind) {
+        let behind = &input[end..];
+        let begun = then.is_some_and(|then| then.ending().as_bytes().starts_with(behind));
+        if !begun {
             self.seen = end + 1;
             self.end_early(FrameError::WrongEnd);
             return Some(self.end_frame(end, end, End::WrongEnd));
@@ -530,14 +603,14 @@ impl Framer {
         // The payload is there, and its end is to come.
         self.seen = input.len();
         if eof {
-            self.progress = Progress::Counted { left: 0, then, truncated: true };
+            self.progress = Progress::Counted(Counted { left: 0, then, truncated: true });
             let ends = !(truncated && available == 0);
             return ends.then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
             return None;
         }
-        self.progress = Progress::Counted { left: 0, then, truncated: false };
+        self.progress = Progress::Counted(Counted { left: 0, then, truncated: false });
         self.hand_over(end, None)
     }
 
@@ -703,12 +776,14 @@ impl Framer {
         }
         self.leave_frame();
         self.progress = match terminator {
-            Terminator::Count(left) => Progress::Counted { left, then: None, truncated: false },
-            Terminator::CountThen(counted) => Progress::Counted {
+            Terminator::Count(left) => {
+                Progress::Counted(Counted { left, then: None, truncated: false })
+            }
+            Terminator::CountThen(counted) => Progress::Counted(Counted {
                 left: counted.count(),
-                then: Some(counted.end()),
+                then: Some(counted.end().into()),
                 truncated: false,
-            },
+            }),
             Terminator::None => {
                 self.length = 0;
                 Progress::Unframed
@@ -725,11 +800,11 @@ impl Framer {
     #[inline(always)]
     fn is_in_force(&self, terminator: &Terminator) -> bool {
         match (terminator, self.progress) {
-            (&Terminator::Count(count), Progress::Counted { left, then: None, .. }) => {
-                count == left
+            (&Terminator::Count(count), Progress::Counted(counted)) => {
+                count == counted.left && counted.then.is_none()
             }
-            (Terminator::CountThen(counted), Progress::Counted { left, then: Some(end), .. }) => {
-                counted.count() == left && counted.end() == end
+            (Terminator::CountThen(then), Progress::Counted(counted)) => {
+                then.count() == counted.left && counted.then == Some(then.end().into())
             }
             (Terminator::None, Progress::Unframed) => true,
             (
@@ -746,7 +821,7 @@ impl Framer {
         self.unsay_overlong();
         match self.progress {
             Progress::Skipping | Progress::Failed(_) | Progress::Unframed => self.length = 0,
-            Progress::Delimited | Progress::Counted { .. } => {}
+            Progress::Delimited | Progress::Counted(_) => {}
         }
     }
 

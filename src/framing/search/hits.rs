@@ -10,7 +10,7 @@
 
 use memchr::{memchr, memchr2, memmem};
 
-use super::block::{BLOCK, both, either};
+use super::block::{BLOCK, both, either, one};
 
 /// What makes a place a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,7 @@ impl Pattern {
     #[inline(always)]
     fn places(self, window: &[u8]) -> u64 {
         match self {
+            Pattern::Both { first, span: 0, .. } => one(window, first),
             Pattern::Both { first, last, span } => both(window, first, last, usize::from(span)),
             Pattern::Either(one, other) => either(window, one, other),
         }
@@ -148,15 +149,7 @@ impl Hits {
         from: usize,
     ) -> Option<usize> {
         let first = self.searched.max(from);
-        for block in 0..NEAR {
-            let at = first + block * BLOCK;
-            let mask = pattern.places(input.get(at..at + BLOCK + pattern.span())?);
-            if mask != 0 {
-                return self.keep(at, mask, BLOCK);
-            }
-        }
-        self.searched = first + NEAR * BLOCK;
-        None
+        self.look_at_blocks(pattern, input, first, first + FAR)
     }
 
     /// Looks at the places from `first` to `end`, of which there is one at least.
@@ -168,21 +161,16 @@ impl Hits {
         first: usize,
         end: usize,
     ) -> Option<usize> {
-        let span = pattern.span();
-        let mut at = first;
-        while let Some(window) = input.get(at..at + BLOCK + span) {
-            let mask = pattern.places(window);
-            if mask != 0 {
-                return self.keep(at, mask, BLOCK);
-            }
-            at += BLOCK;
-            if at >= end {
-                self.searched = at;
-                return None;
-            }
-            if at - first >= FAR {
-                return self.look_far(pattern, needle, input, at, end);
-            }
+        let near = end.min(first + FAR);
+        if let Some(hit) = self.look_at_blocks(pattern, input, first, near) {
+            return Some(hit);
+        }
+        let (at, span) = (self.searched, pattern.span());
+        if at >= end {
+            return None;
+        }
+        if at >= near {
+            return self.look_far(pattern, needle, input, at, end);
         }
         // Fewer places than a block has are left.
         let places = input.len() - span - at;
@@ -197,6 +185,53 @@ impl Hits {
             pattern.places(&padded[..BLOCK + span]) & ((1 << places) - 1)
         };
         self.keep(at, mask, places)
+    }
+
+    /// Looks at one block after the other from `first` on, until there is a hit, `end` is reached, or
+    /// less than a block is left. Where it stopped is where the search goes on.
+    #[inline(always)]
+    fn look_at_blocks(
+        &mut self,
+        pattern: Pattern,
+        input: &[u8],
+        first: usize,
+        end: usize,
+    ) -> Option<usize> {
+        // What a place is compared with is asked once, and not for each block.
+        match pattern {
+            Pattern::Both { first: byte, span: 0, .. } => {
+                self.look_by(input, first, end, 0, |window| one(window, byte))
+            }
+            Pattern::Both { first: byte, last, span } => {
+                let span = usize::from(span);
+                self.look_by(input, first, end, span, |window| both(window, byte, last, span))
+            }
+            Pattern::Either(byte, other) => {
+                self.look_by(input, first, end, 0, |window| either(window, byte, other))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn look_by(
+        &mut self,
+        input: &[u8],
+        first: usize,
+        end: usize,
+        span: usize,
+        places: impl Fn(&[u8]) -> u64,
+    ) -> Option<usize> {
+        let mut at = first;
+        while at < end {
+            let Some(window) = input.get(at..at + BLOCK + span) else { break };
+            let mask = places(window);
+            if mask != 0 {
+                return self.keep(at, mask, BLOCK);
+            }
+            at += BLOCK;
+        }
+        self.searched = at;
+        None
     }
 
     #[inline(always)]
@@ -229,8 +264,6 @@ impl Hits {
     }
 }
 
-/// This many blocks are looked at before anything else is asked: a frame often ends in them.
-const NEAR: usize = 4;
 /// After this many bytes without a hit, the next one is taken to be far.
 const FAR: usize = 1024;
 /// This many places are looked at one by one: a read may bring one byte.

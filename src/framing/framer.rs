@@ -370,11 +370,15 @@ impl Framer {
     /// Sets the limit, for the current frame too: if that is longer already, it is overlong.
     pub fn set_limit(&mut self, limit: Limit) {
         self.unsay_overlong();
-        (self.beyond, self.max) = match limit {
+        let (beyond, max) = match limit {
             Limit::Unlimited => (Beyond::Unlimited, u64::MAX),
             Limit::Fail(max) => (Beyond::Fail, max),
             Limit::Skip(max) => (Beyond::Skip, max),
         };
+        if self.max != max {
+            self.search.look_again();
+        }
+        (self.beyond, self.max) = (beyond, max);
     }
 
     /// The limit in force.
@@ -518,7 +522,11 @@ impl Framer {
             if let Some(cut) = self.cut_whole_count(counted, input) {
                 return Ok(Some(cut));
             }
-        } else if self.progress == Progress::Delimited {
+        } else if self.progress == Progress::Delimited && self.search.is_known(input) {
+            if self.search.is_exhausted() && !eof {
+                // Nothing has come since.
+                return Ok(None);
+            }
             if let Some((end, next)) = self.search.find_known(input, self.start) {
                 if self.length + (end - self.start) as u64 <= self.max {
                     self.search.found();
@@ -574,6 +582,7 @@ impl Framer {
         Some(self.end_frame(end, next, End::Terminator))
     }
 
+    #[inline(never)]
     fn cut_counted(&mut self, counted: Counted, input: &[u8], eof: bool) -> Option<Cut> {
         if let Some(cut) = self.cut_whole_count(counted, input) {
             return Some(cut);
@@ -614,11 +623,15 @@ impl Framer {
         self.hand_over(end, None)
     }
 
+    #[inline(always)]
     fn cut_delimited(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
-        // As in `cut`, for delimiters at which more than a hit has to be looked at.
-        if let Some(Found::At { start, end, member }) = self.search.find_near(input, self.start) {
-            if self.length + (start - self.start) as u64 <= self.max {
-                return Some(self.end_delimited(input, start, end, member));
+        if self.search.is_known(input) {
+            // As in `cut`, for delimiters at which more than a hit has to be looked at.
+            let near = self.search.find_near(input, self.start);
+            if let Some(Found::At { start, end, member }) = near {
+                if self.length + (start - self.start) as u64 <= self.max {
+                    return Some(self.end_delimited(input, start, end, member));
+                }
             }
         }
         let room = self.max.saturating_sub(self.length);
@@ -665,6 +678,7 @@ impl Framer {
         cut
     }
 
+    #[inline(never)]
     fn cut_skipping(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
         if self.skip(input) {
             return self.cut_delimited(input, eof);
@@ -820,8 +834,14 @@ impl Framer {
     fn leave_frame(&mut self) {
         self.unsay_overlong();
         match self.progress {
-            Progress::Skipping | Progress::Failed(_) | Progress::Unframed => self.length = 0,
-            Progress::Delimited | Progress::Counted(_) => {}
+            Progress::Skipping | Progress::Failed(_) => {
+                self.length = 0;
+                self.search.look_again();
+            }
+            // What was seen of a count was not looked at for a delimiter.
+            Progress::Counted(_) => self.search.look_again(),
+            Progress::Unframed => self.length = 0,
+            Progress::Delimited => {}
         }
     }
 
@@ -832,6 +852,7 @@ impl Framer {
         if self.owed == Some(End::Overlong) {
             self.owed = None;
             self.progress = Progress::Delimited;
+            self.search.look_again();
         }
     }
 

@@ -19,6 +19,8 @@ mod serve;
 mod session;
 #[cfg(feature = "tokio")]
 mod trace;
+#[cfg(feature = "verify")]
+pub mod verify;
 
 #[cfg(feature = "tokio")]
 pub use codec::{Batch, BatchCodec, CodecError, DiscardInput, Frame, FrameCodec, TerminatorCodec};

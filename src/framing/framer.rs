@@ -370,11 +370,15 @@ impl Framer {
     /// Sets the limit, for the current frame too: if that is longer already, it is overlong.
     pub fn set_limit(&mut self, limit: Limit) {
         self.unsay_overlong();
-        (self.beyond, self.max) = match limit {
+        let (beyond, max) = match limit {
             Limit::Unlimited => (Beyond::Unlimited, u64::MAX),
             Limit::Fail(max) => (Beyond::Fail, max),
             Limit::Skip(max) => (Beyond::Skip, max),
         };
+        if self.max != max {
+            self.search.look_again();
+        }
+        (self.beyond, self.max) = (beyond, max);
     }
 
     /// The limit in force.
@@ -518,7 +522,11 @@ impl Framer {
             if let Some(cut) = self.cut_whole_count(counted, input) {
                 return Ok(Some(cut));
             }
-        } else if self.progress == Progress::Delimited {
+        } else if self.progress == Progress::Delimited && self.search.is_known(input) {
+            if self.search.is_exhausted() && !eof {
+                // Nothing has come since.
+                return Ok(None);
+            }
             if let Some((end, next)) = self.search.find_known(input, self.start) {
                 if self.length + (end - self.start) as u64 <= self.max {
                     self.search.found();
@@ -535,6 +543,7 @@ impl Framer {
             // The caller has dropped input that it was not told to.
             self.discard();
         }
+        self.seen = self.seen.min(input.len());
         if self.after_cr && self.start < input.len() {
             self.after_cr = false;
             self.start += usize::from(input[self.start] == b'\n');
@@ -574,6 +583,7 @@ impl Framer {
         Some(self.end_frame(end, next, End::Terminator))
     }
 
+    #[inline(never)]
     fn cut_counted(&mut self, counted: Counted, input: &[u8], eof: bool) -> Option<Cut> {
         if let Some(cut) = self.cut_whole_count(counted, input) {
             return Some(cut);
@@ -583,10 +593,11 @@ impl Framer {
         let Some(payload) = usize::try_from(left).ok().filter(|&left| left <= available) else {
             // More is to come.
             self.seen = input.len();
+            let unchanged = truncated && available == 0;
             if self.whole && !eof {
+                self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
                 return None;
             }
-            let unchanged = truncated && available == 0;
             let ends = eof && !unchanged;
             let left = left - available as u64;
             self.progress = Progress::Counted(Counted { left, then, truncated: eof || unchanged });
@@ -596,29 +607,34 @@ impl Framer {
         let behind = &input[end..];
         let begun = then.is_some_and(|then| then.ending().as_bytes().starts_with(behind));
         if !begun {
-            self.seen = end + 1;
+            self.seen = end;
             self.end_early(FrameError::WrongEnd);
             return Some(self.end_frame(end, end, End::WrongEnd));
         }
         // The payload is there, and its end is to come.
         self.seen = input.len();
+        let unchanged = truncated && available == 0;
         if eof {
             self.progress = Progress::Counted(Counted { left: 0, then, truncated: true });
-            let ends = !(truncated && available == 0);
-            return ends.then(|| self.end_frame(end, input.len(), End::Truncated));
+            return (!unchanged).then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
+            self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
             return None;
         }
-        self.progress = Progress::Counted(Counted { left: 0, then, truncated: false });
+        self.progress = Progress::Counted(Counted { left: 0, then, truncated: unchanged });
         self.hand_over(end, None)
     }
 
+    #[inline(always)]
     fn cut_delimited(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
-        // As in `cut`, for delimiters at which more than a hit has to be looked at.
-        if let Some(Found::At { start, end, member }) = self.search.find_near(input, self.start) {
-            if self.length + (start - self.start) as u64 <= self.max {
-                return Some(self.end_delimited(input, start, end, member));
+        if self.search.is_known(input) {
+            // As in `cut`, for delimiters at which more than a hit has to be looked at.
+            let near = self.search.find_near(input, self.start);
+            if let Some(Found::At { start, end, member }) = near {
+                if self.length + (start - self.start) as u64 <= self.max {
+                    return Some(self.end_delimited(input, start, end, member));
+                }
             }
         }
         let room = self.max.saturating_sub(self.length);
@@ -638,7 +654,7 @@ impl Framer {
             Found::Withheld(partial) => window - partial,
         };
         if self.length + (end - self.start) as u64 > self.max {
-            return Some(self.end_overlong(room, end));
+            return Some(self.end_overlong(room));
         }
         match found {
             Found::At { end: next, member, .. } => {
@@ -665,6 +681,7 @@ impl Framer {
         cut
     }
 
+    #[inline(never)]
     fn cut_skipping(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
         if self.skip(input) {
             return self.cut_delimited(input, eof);
@@ -684,7 +701,7 @@ impl Framer {
             Found::At { end, .. } => {
                 self.search.found();
                 self.start = self.behind_cr(input, end);
-                self.length = 0;
+                self.begin_frame();
                 self.progress = Progress::Delimited;
                 true
             }
@@ -697,16 +714,15 @@ impl Framer {
     }
 
     /// The frame has room for so many bytes more, and `end` is further.
-    fn end_overlong(&mut self, room: u64, end: usize) -> Cut {
+    fn end_overlong(&mut self, room: u64) -> Cut {
         let limit = self.start + room as usize;
-        let length = self.length + room;
         self.end_early(FrameError::Overlong(self.max));
-        let cut = self.end_frame(limit, limit, End::Overlong);
-        // One byte more has been seen, and it has to be known how long the frame was if the terminator is
-        // changed before this is said.
-        self.seen = end.min(limit + 1);
-        self.length = length;
-        cut
+        self.seen = limit;
+        // If the terminator is changed before this is said, the frame has not ended: its length is kept, and
+        // whether it is whole.
+        self.length += room;
+        self.matched = 0;
+        self.end_piece(limit, limit, Some(End::Overlong))
     }
 
     /// A universal newline that begins with CR goes on if LF is behind it.
@@ -730,21 +746,30 @@ impl Framer {
         if end == self.start && outcome.is_none() {
             return None;
         }
-        self.length = match outcome {
-            Some(_) => 0,
-            None if self.progress == Progress::Unframed => 0,
-            None => self.length + (end - self.start) as u64,
+        if let Some(outcome) = outcome {
+            return Some(self.end_frame(end, end, outcome));
+        }
+        self.length = match self.progress {
+            Progress::Unframed => 0,
+            _ => self.length + (end - self.start) as u64,
         };
-        Some(self.end_piece(end, end, outcome))
+        Some(self.end_piece(end, end, None))
     }
 
     /// The frame's payload ends at `end`, and the next frame begins at `next`.
     #[inline(always)]
     fn end_frame(&mut self, end: usize, next: usize, outcome: End) -> Cut {
-        self.length = 0;
+        self.begin_frame();
         self.matched = 0;
-        self.whole = self.whole_next;
+        // What was seen behind it, before another terminator was set, is no part of the next frame yet.
+        self.seen = next;
         self.end_piece(end, next, Some(outcome))
+    }
+
+    #[inline(always)]
+    fn begin_frame(&mut self) {
+        self.length = 0;
+        self.whole = self.whole_next;
     }
 
     #[inline(always)]
@@ -785,7 +810,7 @@ impl Framer {
                 truncated: false,
             }),
             Terminator::None => {
-                self.length = 0;
+                self.begin_frame();
                 Progress::Unframed
             }
             delimiter => {
@@ -820,8 +845,14 @@ impl Framer {
     fn leave_frame(&mut self) {
         self.unsay_overlong();
         match self.progress {
-            Progress::Skipping | Progress::Failed(_) | Progress::Unframed => self.length = 0,
-            Progress::Delimited | Progress::Counted(_) => {}
+            Progress::Skipping | Progress::Failed(_) => {
+                self.begin_frame();
+                self.search.look_again();
+            }
+            // What was seen of a count was not looked at for a delimiter.
+            Progress::Counted(_) => self.search.look_again(),
+            Progress::Unframed => self.begin_frame(),
+            Progress::Delimited => {}
         }
     }
 
@@ -832,6 +863,7 @@ impl Framer {
         if self.owed == Some(End::Overlong) {
             self.owed = None;
             self.progress = Progress::Delimited;
+            self.search.look_again();
         }
     }
 

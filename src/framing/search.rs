@@ -28,6 +28,7 @@ pub(crate) mod set;
 pub(crate) mod walk;
 
 use hits::{Hits, Pattern};
+use memchr::{memchr, memchr2, memmem};
 use needle::longest_partial;
 use walk::{Automaton, Bounds, Walk};
 
@@ -58,6 +59,8 @@ pub(crate) struct Search {
     /// Where the input began that `hits` and `walk` know of, and its length. No input begins at 0.
     address: usize,
     len: usize,
+    /// All of it was looked at, and there is no delimiter.
+    exhausted: bool,
 }
 
 /// How to find the delimiter that is set. What it needs besides is in `Search::target`.
@@ -119,6 +122,7 @@ impl Search {
             walk: Walk::default(),
             address: 0,
             len: 0,
+            exhausted: false,
         }
     }
 
@@ -156,6 +160,7 @@ impl Search {
     }
 
     /// The input was moved in memory by somebody who knows that its bytes are the same.
+    #[cfg(feature = "tokio")]
     #[inline]
     pub(crate) fn moved_to(&mut self, input: &[u8]) {
         if self.address != 0 {
@@ -186,9 +191,6 @@ impl Search {
         else {
             return None;
         };
-        if !self.is_known(input) {
-            return None;
-        }
         let hit = match self.hits.known() {
             Some(hit) => hit,
             None => self.hits.look_near(pattern, input, from)?,
@@ -203,16 +205,13 @@ impl Search {
         let Strategy::Hits(pattern, hit) = self.strategy else {
             return None;
         };
-        if !self.is_known(input) {
-            return None;
-        }
         loop {
             let place = match self.hits.known() {
                 Some(place) => place,
                 None => self.hits.look_near(pattern, input, from)?,
             };
             if place >= from && pattern.is_at(input, place) {
-                if let Some(found) = self.accept(hit, input, from, place) {
+                if let Some(found) = accept(&self.target, pattern, hit, input, from, place) {
                     return Some(found);
                 }
             }
@@ -220,9 +219,21 @@ impl Search {
         }
     }
 
+    /// Whether the last answer, if its input is still known, was that there is no delimiter in it.
+    #[inline(always)]
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// The last answer is one no more, though what was found still holds: the question has changed.
+    #[inline(always)]
+    pub(crate) fn look_again(&mut self) {
+        self.exhausted = false;
+    }
+
     /// Whether this is the input that was looked at last.
     #[inline(always)]
-    fn is_known(&self, input: &[u8]) -> bool {
+    pub(crate) fn is_known(&self, input: &[u8]) -> bool {
         input.as_ptr().addr() == self.address && input.len() == self.len
     }
 
@@ -245,91 +256,104 @@ impl Search {
     /// that there is none in the part that was looked at. The answer stays the same until it is used.
     #[inline(never)]
     pub(crate) fn find(&mut self, input: &[u8], from: usize, end: usize, enough: u64) -> Found {
-        let address = input.as_ptr().addr();
-        let same = address == self.address && input.len() >= self.len;
-        if !same {
-            self.hits.forget(from);
-        }
-        self.address = address;
+        let same = input.as_ptr().addr() == self.address && input.len() >= self.len;
+        self.address = input.as_ptr().addr();
         self.len = input.len();
-        let bounds = Bounds { from, end, enough, doubtful: !same };
-        let (found, certain) = self.find_on(input, bounds);
-        if !certain {
-            // Ask again: who knows what is in the buffer.
-            self.address = 0;
-        }
+        let found = match self.strategy {
+            Strategy::Hits(pattern, hit) => {
+                if !same {
+                    self.hits.forget(from);
+                }
+                self.find_hit(pattern, hit, input, from, end)
+            }
+            _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
+        };
+        self.exhausted = end == input.len() && matches!(found, Found::Withheld(_));
         found
     }
 
-    /// Answers by the strategy, and says whether there is no doubt left about what is known.
     #[inline(always)]
-    fn find_on(&mut self, input: &[u8], bounds: Bounds) -> (Found, bool) {
-        let Bounds { from, end, .. } = bounds;
-        match (self.strategy, &self.target) {
-            (Strategy::Hits(pattern, hit), _) => {
-                while let Some(place) =
-                    self.hits.find(pattern, needle_of(&self.target), input, from, end)
-                {
-                    if let Some(found) = self.accept(hit, input, from, place) {
-                        return (found, true);
-                    }
-                    self.hits.take();
-                }
-                (Found::Withheld(self.begun(hit, &input[from..end])), true)
+    fn find_hit(
+        &mut self,
+        pattern: Pattern,
+        hit: Hit,
+        input: &[u8],
+        from: usize,
+        end: usize,
+    ) -> Found {
+        let target = &self.target;
+        while let Some(place) =
+            self.hits.find(pattern, input, from, end, |rest| find_far(target, pattern, rest))
+        {
+            match accept(target, pattern, hit, input, from, place) {
+                Some(found) => return found,
+                None => self.hits.take(),
             }
-            (Strategy::Long, Terminator::Bytes(Delimiter(DelimiterKind::Long(long)))) => {
+        }
+        Found::Withheld(match hit {
+            Hit::Newline => 0,
+            Hit::Delimiter => usize::from(end > from && pattern.begins_with(input[end - 1])),
+            Hit::Candidate | Hit::Suffix => begun(target, &input[from..end]),
+        })
+    }
+
+    #[inline(never)]
+    fn find_walking(&mut self, input: &[u8], bounds: Bounds) -> Found {
+        match &self.target {
+            Terminator::Bytes(Delimiter(DelimiterKind::Long(long))) => {
                 self.walk.find(&**long, input, bounds)
             }
-            (Strategy::Members, Terminator::AnyOf(DelimiterSet(set))) => {
-                self.walk.find(&**set, input, bounds)
-            }
-            _ => (Found::Withheld(0), true),
-        }
-    }
-
-    /// The delimiter at a hit, if it is one.
-    #[inline(always)]
-    fn accept(&self, hit: Hit, input: &[u8], from: usize, place: usize) -> Option<Found> {
-        match (hit, &self.target) {
-            (Hit::Delimiter, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => {
-                Some(Found::At { start: place, end: place + needle.len(), member: 0 })
-            }
-            (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => needle
-                .begins(&input[place..])
-                .then(|| Found::At { start: place, end: place + needle.len(), member: 0 }),
-            (Hit::Suffix, Terminator::AnyOf(DelimiterSet(set))) => {
-                set.suffix().and_then(|suffix| suffix.widen(input, from, place))
-            }
-            _ => Some(Found::At { start: place, end: place + 1, member: 0 }),
-        }
-    }
-
-    /// How many bytes at the end of the input are the beginning of a delimiter that a hit would be of.
-    #[inline(always)]
-    fn begun(&self, hit: Hit, input: &[u8]) -> usize {
-        match (hit, &self.target) {
-            (Hit::Delimiter, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => {
-                usize::from(needle.len() == 2 && input.last() == Some(&needle.first()))
-            }
-            (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle)))) => {
-                longest_partial(needle.as_bytes(), input)
-            }
-            (Hit::Suffix, Terminator::AnyOf(DelimiterSet(set))) => {
-                set.suffix().map_or(0, |suffix| suffix.longest_partial(input))
-            }
-            _ => 0,
+            Terminator::AnyOf(DelimiterSet(set)) => self.walk.find(&**set, input, bounds),
+            _ => Found::Withheld(0),
         }
     }
 }
 
-/// The bytes that a hit is the first and the last of.
-#[inline]
-fn needle_of(target: &Terminator) -> &[u8] {
-    match target {
-        Terminator::Bytes(delimiter) => delimiter.as_bytes(),
-        Terminator::AnyOf(DelimiterSet(set)) => {
-            set.suffix().map_or(&[], |suffix| suffix.needle().as_bytes())
+/// The delimiter at a hit, if it is one.
+#[inline(always)]
+fn accept(
+    target: &Terminator,
+    pattern: Pattern,
+    hit: Hit,
+    input: &[u8],
+    from: usize,
+    place: usize,
+) -> Option<Found> {
+    let len = match (hit, target) {
+        (Hit::Suffix, Terminator::AnyOf(DelimiterSet(set))) => {
+            return set.suffix().and_then(|suffix| suffix.widen(input, from, place));
         }
-        _ => &[],
+        (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))))
+            if !needle.begins(&input[place..]) =>
+        {
+            return None;
+        }
+        _ => pattern.span() + 1,
+    };
+    Some(Found::At { start: place, end: place + len, member: 0 })
+}
+
+/// How many bytes at the end of the input are the beginning of a delimiter that a hit would be of.
+fn begun(target: &Terminator, input: &[u8]) -> usize {
+    match target {
+        Terminator::Bytes(delimiter) => longest_partial(delimiter.as_bytes(), input),
+        Terminator::AnyOf(DelimiterSet(set)) => {
+            set.suffix().map_or(0, |suffix| suffix.longest_partial(input))
+        }
+        _ => 0,
+    }
+}
+
+/// Where hits are far between, a search for a single one is faster: it uses the widest registers that
+/// the machine has.
+fn find_far(target: &Terminator, pattern: Pattern, rest: &[u8]) -> Option<usize> {
+    match (pattern, target) {
+        (Pattern::Either(one, other), _) => memchr2(one, other, rest),
+        (Pattern::Both { first, span: 0, .. }, _) => memchr(first, rest),
+        (_, Terminator::Bytes(delimiter)) => memmem::find(rest, delimiter.as_bytes()),
+        (_, Terminator::AnyOf(DelimiterSet(set))) => {
+            memmem::find(rest, set.suffix().map_or(&[], |suffix| suffix.needle().as_bytes()))
+        }
+        _ => None,
     }
 }

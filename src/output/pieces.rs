@@ -17,6 +17,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::iter;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -97,7 +98,7 @@ impl Pieces {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.take_front(written, None);
+        self.advance(written);
         Poll::Ready(Ok(written))
     }
 
@@ -105,9 +106,22 @@ impl Pieces {
     pub(crate) fn move_to(&mut self, other: &mut Pieces, count: usize) {
         if other.is_empty() && count == self.len() {
             mem::swap(self, other);
-        } else {
-            self.take_front(count, Some(other));
+            return;
         }
+        let mut left = count;
+        while self.wholes.front().is_some_and(|first| first.before + first.bytes.len() <= left) {
+            let Some(Whole { before, bytes }) = self.wholes.pop_front() else {
+                break;
+            };
+            other.gather(&self.gathered[self.start..self.start + before]);
+            left -= before + bytes.len();
+            self.start += before;
+            self.before_wholes -= before;
+            self.whole_bytes -= bytes.len();
+            other.push_whole(bytes);
+        }
+        other.gather(&self.gathered[self.start..self.start + left]);
+        self.advance(left);
     }
 
     /// Gives up a buffer that is much larger than what is in it, for whoever has to wait.
@@ -164,25 +178,21 @@ impl Pieces {
             let run = &self.gathered[self.start..];
             return io.poll_write(cx, &run[..run.len().min(most)]);
         }
+        let mut offered = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
         let mut left = most;
-        let mut pieces = self.slices().map_while(|piece| {
+        for piece in self.slices() {
+            if left == 0 || count == MAX_SLICES {
+                break;
+            }
             let piece = &piece[..piece.len().min(left)];
-            left -= piece.len();
-            (!piece.is_empty()).then(|| IoSlice::new(piece))
-        });
-        let first = pieces.next().unwrap_or(IoSlice::new(&[]));
-        if !io.is_write_vectored() {
-            return io.poll_write(cx, &first);
-        }
-        let mut offered = [first; MAX_SLICES];
-        let mut count = 1;
-        for (place, piece) in offered[1..].iter_mut().zip(pieces) {
-            *place = piece;
+            offered[count] = IoSlice::new(piece);
             count += 1;
+            left -= piece.len();
         }
-        match count {
-            1 => io.poll_write(cx, &first),
-            _ => io.poll_write_vectored(cx, &offered[..count]),
+        match &offered[..count] {
+            [first, ..] if count == 1 || !io.is_write_vectored() => io.poll_write(cx, first),
+            offered => io.poll_write_vectored(cx, offered),
         }
     }
 
@@ -218,33 +228,27 @@ impl Pieces {
         self.wholes.push_back(Whole { before, bytes });
     }
 
-    /// Takes out the first `count` bytes, and appends them to `other`, if there is one.
-    fn take_front(&mut self, mut count: usize, mut other: Option<&mut Pieces>) {
-        while let Some(first) = self.wholes.front_mut() {
+    /// Drops the first `count` bytes.
+    fn advance(&mut self, mut count: usize) {
+        let mut done = 0;
+        for whole in &self.wholes {
+            if count < whole.before + whole.bytes.len() {
+                break;
+            }
+            count -= whole.before + whole.bytes.len();
+            self.start += whole.before;
+            self.before_wholes -= whole.before;
+            self.whole_bytes -= whole.bytes.len();
+            done += 1;
+        }
+        self.wholes.drain(..done);
+        if let Some(first) = self.wholes.front_mut() {
             let run = count.min(first.before);
             first.before -= run;
             self.before_wholes -= run;
-            count -= run;
-            let run = &self.gathered[self.start..self.start + run];
-            self.start += run.len();
-            if let Some(other) = other.as_deref_mut() {
-                other.gather(run);
-            }
-            if count < first.bytes.len() {
-                first.bytes.advance(count);
-                self.whole_bytes -= count;
-                count = 0;
-                break;
-            }
-            count -= first.bytes.len();
-            self.whole_bytes -= first.bytes.len();
-            let whole = self.wholes.pop_front();
-            if let (Some(other), Some(whole)) = (other.as_deref_mut(), whole) {
-                other.push_whole(whole.bytes);
-            }
-        }
-        if let Some(other) = other {
-            other.gather(&self.gathered[self.start..self.start + count]);
+            first.bytes.advance(count - run);
+            self.whole_bytes -= count - run;
+            count = run;
         }
         self.start += count;
         if self.start == self.gathered.len() {
@@ -261,13 +265,24 @@ impl Pieces {
 
     /// All pieces in order, none of them empty.
     fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let (mut runs, last) = self.gathered[self.start..].split_at(self.before_wholes);
-        let wholes = self.wholes.iter().flat_map(move |whole| {
-            let (run, rest) = runs.split_at(whole.before);
-            runs = rest;
-            [run, &whole.bytes[..]]
-        });
-        wholes.chain([last]).filter(|piece| !piece.is_empty())
+        let mut runs = &self.gathered[self.start..];
+        let mut wholes = self.wholes.iter();
+        let mut next: &[u8] = &[];
+        iter::from_fn(move || {
+            if !next.is_empty() {
+                return Some(mem::take(&mut next));
+            }
+            match wholes.next() {
+                Some(whole) if whole.before == 0 => Some(&whole.bytes),
+                Some(whole) => {
+                    let (run, rest) = runs.split_at(whole.before);
+                    runs = rest;
+                    next = &whole.bytes;
+                    Some(run)
+                }
+                None => Some(mem::take(&mut runs)).filter(|last| !last.is_empty()),
+            }
+        })
     }
 }
 

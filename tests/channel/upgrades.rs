@@ -220,7 +220,7 @@ async fn an_upgrade_that_stalls_hands_the_channel_back_as_it_was() {
     channel.push("x".repeat(100)).unwrap();
     let error = channel.upgrade().await.unwrap_err();
     assert_eq!((error.pending_input(), error.to_string().is_empty()), (0, false));
-    let mut channel = error.into_inner();
+    let channel = error.into_inner();
     assert_eq!((channel.queued_bytes(), handle.is_closed()), (84, false));
     peer.take(usize::MAX);
     drop(channel.upgrade().await.unwrap());

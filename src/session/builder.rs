@@ -2,6 +2,10 @@
 
 use std::sync::{Arc, LazyLock};
 
+use bytes::BytesMut;
+use tokio_util::codec::FramedParts;
+
+use crate::codec::TerminatorCodec;
 use crate::framing::framer::Framer;
 use crate::framing::limit::Limit;
 use crate::framing::terminator::Terminator;
@@ -108,8 +112,45 @@ impl ChannelBuilder {
     /// Makes a channel of a stream.
     pub fn build<S>(&self, io: S) -> Channel<S> {
         let framer = Framer::new(self.terminator.clone()).with_limit(self.limit);
-        let mut inbound = Inbound::new(framer);
+        let mut inbound = Inbound::new(framer, BytesMut::new());
         inbound.framing.set_whole_frames(self.whole_frames);
+        self.build_with(io, inbound)
+    }
+
+    /// Makes a channel of what a `Framed` was made of, to go on where it has stopped: with the input that
+    /// it has read, in the middle of a frame even, and the output that it has not written.
+    ///
+    /// Terminator and limit, and whether frames are whole, are the codec's. Halves that are apart come
+    /// together by [`tokio::io::join`].
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event, TerminatorCodec};
+    /// use futures::StreamExt;
+    /// use tokio::io::AsyncWriteExt;
+    /// use tokio_util::codec::Framed;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"hello\nworld\n").await?;
+    /// let mut framed = Framed::new(server, TerminatorCodec::new(b"\n"));
+    /// assert_eq!(framed.next().await.expect("it is there")?, Event::Chunk("hello".into()));
+    ///
+    /// let mut channel = Channel::builder(None).build_from(framed.into_parts());
+    /// assert_eq!(channel.next().await.expect("it is there")?, Event::Terminator);
+    /// assert_eq!(channel.next().await.expect("it is there")?, Event::Chunk("world".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_from<S, I>(&self, parts: FramedParts<S, TerminatorCodec<I>>) -> Channel<S> {
+        let inbound = Inbound::new(parts.codec.into_framer(), parts.read_buf);
+        let mut channel = self.build_with(parts.io, inbound);
+        // It is open.
+        let _ = channel.push(parts.write_buf);
+        channel
+    }
+
+    fn build_with<S>(&self, io: S, mut inbound: Inbound) -> Channel<S> {
         inbound.framing.set_own_end(self.own_end);
         let mut output = Output::new();
         output.set_high_water_mark(self.high_water_mark);

@@ -31,9 +31,11 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub(crate) fn new(framer: Framer) -> Self {
+    /// `read` is input that comes before what will be read.
+    pub(crate) fn new(framer: Framer, read: BytesMut) -> Self {
         let framing = Framing { framer: Box::new(framer), in_message: false, own_end: OwnEnd::Off };
-        Inbound { input: Input::Empty, framing }
+        let input = if read.is_empty() { Input::Empty } else { Input::Owned(read) };
+        Inbound { input, framing }
     }
 
     /// The next piece of a frame, or `None` if more input is wanted.

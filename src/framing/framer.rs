@@ -539,11 +539,13 @@ impl Framer {
 
     #[inline(never)]
     fn cut_any(&mut self, input: &[u8], eof: bool) -> Result<Option<Cut>, FrameError> {
-        if self.start > input.len() {
+        if self.start.max(self.seen) > input.len() {
             // The caller has dropped input that it was not told to.
-            self.discard();
+            self.seen = input.len();
+            if self.start > input.len() {
+                self.discard();
+            }
         }
-        self.seen = self.seen.min(input.len());
         if self.after_cr && self.start < input.len() {
             self.after_cr = false;
             self.start += usize::from(input[self.start] == b'\n');
@@ -696,6 +698,7 @@ impl Framer {
 
     /// Drops the rest of a frame that has ended early, as far as it has come. Says whether that is all
     /// of it.
+    #[inline(never)]
     fn skip(&mut self, input: &[u8]) -> bool {
         match self.search.find(input, self.start, input.len(), u64::MAX) {
             Found::At { end, .. } => {

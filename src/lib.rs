@@ -11,6 +11,8 @@ pub mod guide;
 mod handler;
 #[cfg(feature = "tokio")]
 mod output;
+#[cfg(feature = "tokio")]
+mod pool;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(feature = "tokio")]

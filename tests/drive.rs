@@ -293,7 +293,7 @@ async fn no_callback_follows_a_close_and_all_is_written_and_shut_down() {
             if *seen == found {
                 control.push("bye").unwrap();
                 control.close_when_done();
-                assert_eq!(control.push("late").unwrap_err().0, "late");
+                assert_eq!(control.push("late").unwrap_err().into_inner(), "late");
             }
             Then::Go
         });
@@ -630,6 +630,23 @@ async fn dispatch_goes_on_at_the_low_mark_and_not_before() {
     let (_, sink, _) = soon(running).await.unwrap();
     assert_eq!(peer.output(), "12345".repeat(3));
     assert_eq!((sink.high_water_mark(), sink.low_water_mark()), (10, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_at_exactly_both_marks_does_not_keep_it_for_ever() {
+    let (mut reader, mut sink, peer) = lines("12345\nabc\n");
+    peer.close();
+    sink.set_high_water_mark(5);
+    assert_eq!(sink.low_water_mark(), 5);
+    let handler = Scripted::new(|seen, control| {
+        if let Seen::Data(text) = seen {
+            control.push(text.clone()).unwrap();
+        }
+        Then::Go
+    });
+    let (_, reason) = soon(drive(&mut reader, &mut sink, handler)).await;
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    assert_eq!(peer.output(), "12345abc");
 }
 
 #[tokio::test(start_paused = true)]

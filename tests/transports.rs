@@ -7,15 +7,20 @@ mod support;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use asynchat::{
-    CodecError, Event, Frame, FrameCodec, FrameError, Limit, Terminator, TerminatorCodec,
+    CodecError, Event, Frame, FrameCodec, FrameError, Limit, ProducerSink, Terminator,
+    TerminatorCodec, producer,
 };
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt};
 use support::{Log, T, data, push};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_util::codec::{Decoder, Encoder, Framed, FramedParts, FramedRead, FramedWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio_rustls::{client, server};
+use tokio_util::codec::{
+    BytesCodec, Decoder, Encoder, Framed, FramedParts, FramedRead, FramedWrite,
+};
 
 /// Everything until the end, as text for short.
 async fn collect<S>(mut stream: S) -> Vec<Log>
@@ -114,6 +119,33 @@ async fn a_conversation_over_a_unix_socket() {
 
 #[tokio::test]
 async fn a_conversation_over_tls() {
+    let (client, server) = tls(4096).await;
+    converse(client, server).await;
+}
+
+/// The socket is full for a moment, so that the end of a record stays in the session; the producer has
+/// no more before the peer has seen it all.
+#[tokio::test]
+async fn nothing_stays_in_a_tls_session_while_a_producer_waits() {
+    let (mut client, server) = tls(8 * 1024).await;
+    let mut sink = ProducerSink::new(FramedWrite::new(server, BytesCodec::new()));
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let answers = producer::poll_fn(move |cx| receiver.poll_recv(cx).map(|item| item.map(Ok)));
+    sink.push_with_producer(answers).unwrap();
+    sender.send(Bytes::from(vec![b'x'; 30 * 1024])).await.unwrap();
+    let peer = async {
+        let mut received = vec![0; 30 * 1024];
+        client.read_exact(&mut received).await.unwrap();
+        drop(sender);
+        received
+    };
+    let both = async { tokio::join!(sink.flush(), peer) };
+    let (flushed, received) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
+    flushed.unwrap();
+    assert!(received.iter().all(|byte| *byte == b'x'));
+}
+
+async fn tls(room: usize) -> (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>) {
     use tokio_rustls::rustls::crypto::ring::default_provider;
     use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
     use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -137,12 +169,12 @@ async fn a_conversation_over_tls() {
         .with_root_certificates(roots)
         .with_no_client_auth();
 
-    let (client, server) = tokio::io::duplex(4096);
+    let (client, server) = tokio::io::duplex(room);
     let name = ServerName::try_from("localhost").unwrap();
     let connector = TlsConnector::from(Arc::new(client_config));
     let acceptor = TlsAcceptor::from(Arc::new(server_config));
     let (client, server) = tokio::join!(connector.connect(name, client), acceptor.accept(server));
-    converse(client.unwrap(), server.unwrap()).await;
+    (client.unwrap(), server.unwrap())
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! How often framing allocates: a count, not a time.
+//! How often framing and pushing allocate: a count, not a time.
 //!
-//! `cargo bench -p asynchat-benches --bench allocations`
+//! `cargo bench -p asynchat-benches --bench allocations [-- [ROW]...]`
 //!
 //! In a binary of its own, for the allocator that counts would disturb the clock. Everything is
 //! counted, the first buffer included: what is allocated once, or once for a read, shows as next to
@@ -9,119 +9,115 @@
 #![forbid(unsafe_code)]
 
 use allocation_counter::measure;
-use asynchat::{Event, Frame, FrameCodec, Framer, TerminatorCodec};
-use asynchat_benches::io::{READ, Reader, Window, drain};
-use asynchat_benches::{Tally, input};
-use tokio_util::codec::{AnyDelimiterCodec, Decoder, FramedRead, LinesCodec};
+use asynchat::{FrameCodec, ProducerSink};
+use asynchat_benches::harness::Outcome;
+use asynchat_benches::input::Shape;
+use asynchat_benches::io::{READ, Reader, Window, complete};
+use asynchat_benches::lines::{Lines, any_delimiter_codec, lines_codec};
+use asynchat_benches::ours::{self, Events, Frames, delimiter};
+use asynchat_benches::{Bench, Tally};
+use bytes::Bytes;
+use tokio_util::codec::{BytesCodec, FramedWrite};
 
-const SIZE: usize = 4 << 20;
+const MEASURES: [(&str, &str); 1] = [("", "allocations")];
 
-struct Lines {
-    input: Vec<u8>,
-    count: u64,
-    checksum: u64,
+/// Counts, and complains about more allocations than there may be.
+fn count(most: u64, run: impl FnOnce() -> u64) -> Outcome {
+    let mut checksum = 0;
+    let count = measure(|| checksum = run()).count_total;
+    assert!(count <= most, "{count} allocations, at most {most} are expected");
+    (vec![count as f64], checksum)
 }
 
-impl Lines {
-    fn new(end: &[u8]) -> Lines {
-        let input = input::lines(SIZE, end);
-        let (mut count, mut tally) = (0, Tally::default());
-        for line in input.split_inclusive(|&b| b == b'\n') {
-            tally.frame(&line[..line.len() - end.len()]);
-            count += 1;
-        }
-        Lines { input, count, checksum: tally.sum() }
-    }
-
-    fn count(&self, name: &str, run: impl FnOnce() -> u64) -> u64 {
-        let mut checksum = 0;
-        let info = measure(|| checksum = run());
-        assert_eq!(checksum, self.checksum, "{name} came to another checksum");
-        let per_frame = info.count_total as f64 / self.count as f64;
-        println!("{name:<30} {:>11} {:>13} {per_frame:>12.6}", info.count_total, info.bytes_total);
-        info.count_total
-    }
-
-    fn through<D: Decoder>(&self, codec: D, mut each: impl FnMut(&mut Tally, D::Item)) -> u64
-    where
-        D::Error: std::fmt::Debug,
+/// Lent frames, and owned ones: nothing for a frame. What they are made of may be taken anew for each
+/// read, and is, if they are kept.
+fn frames(bench: &mut Bench) {
+    let size = bench.size(4 << 20, 1 << 18);
+    let reads = size.div_ceil(READ) as u64 + 8;
+    type Codec = fn() -> FrameCodec;
+    for (ending, end, codec) in
+        [("LF", &b"\n"[..], FrameCodec::lf as Codec), ("CRLF", b"\r\n", FrameCodec::crlf)]
     {
-        let mut tally = Tally::default();
-        let framed = FramedRead::with_capacity(Reader::new(&self.input), codec, READ);
-        drain(framed, |item| each(&mut tally, item.expect("well-formed")));
-        tally.sum()
-    }
-
-    fn lent(&self, framer: &mut Framer, window: &mut Window) -> u64 {
-        let mut tally = Tally::default();
-        for read in self.input.chunks(READ) {
-            window.fill(read);
-            while let Some(event) = framer.next(window.filled()).expect("no limit") {
-                match event {
-                    Event::Chunk(chunk) => tally.chunk(chunk),
-                    Event::Terminator => tally.end(),
-                    Event::Overlong | Event::Truncated => unreachable!("no limit, no end"),
-                }
-            }
-            window.consume(framer.take_consumed());
+        let Some(row) = bench.row(&format!("allocations, lines, {ending}")) else { continue };
+        let lines = Lines::new(size, end, Shape::Random);
+        let input = &*lines.input;
+        let reader = || Reader::new(input);
+        let plain = ours::plain(delimiter(end));
+        let mut window = Window::new(2 * READ);
+        let row = lines
+            .work(row)
+            .measures(&MEASURES)
+            .rounds(1)
+            .ours_measured("Framer, events", || {
+                count(0, || {
+                    ours::framer::<Events, _>(
+                        Frames::default(),
+                        delimiter(end),
+                        input,
+                        READ,
+                        &mut window,
+                    )
+                })
+            })
+            .ours_measured("TerminatorCodec", || {
+                count(reads, || ours::terminator_codec(Frames::default(), delimiter(end), reader()))
+            })
+            .ours_measured("FrameCodec", || count(reads, || ours::frame_codec(codec(), reader())))
+            .ours_measured("FrameCodec, batches", || {
+                // A batch has a list of its frames, and the buffer is taken anew when it grows.
+                count(4 * reads, || ours::batch_codec(codec(), reader()))
+            })
+            .ours_measured("Channel, next", || {
+                // Short chunks are copied, so that who keeps one does not keep the read buffer.
+                count(u64::MAX, || ours::pulled(Frames::default(), &plain, reader()))
+            })
+            .ours_measured("Channel, Handler", || {
+                count(2 * reads, || ours::handler(Frames::default(), &plain, reader()))
+            })
+            .peer_measured("LinesCodec", || count(u64::MAX, || lines_codec(reader(), READ)));
+        match end {
+            b"\n" => row.peer_measured("AnyDelimiterCodec", || {
+                count(u64::MAX, || any_delimiter_codec(reader()))
+            }),
+            _ => row,
         }
-        tally.sum()
+        .run();
     }
+}
+
+/// Items pushed into a `ProducerSink` whose writer takes all.
+fn items(bench: &mut Bench) {
+    let items = bench.size(1 << 20, 1 << 12);
+    for size in [64, 4 << 10] {
+        let Some(row) = bench.row(&format!("allocations, pushes of {size} B")) else { continue };
+        let item = Bytes::from(vec![7; size]);
+        // From its first clone on it is shared, which is not the sink's allocation.
+        drop(item.clone());
+        row.work(items, "item", 0)
+            .measures(&MEASURES)
+            .rounds(1)
+            .ours_measured("ProducerSink", || count(100, || push(&item, items)))
+            .run();
+    }
+}
+
+fn push(item: &Bytes, items: usize) -> u64 {
+    let mut tally = Tally::default();
+    complete(async {
+        let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
+        for _ in 0..items {
+            sink.ready().await.expect("it takes all");
+            sink.push(item.clone()).expect("it is open");
+            tally.frame(item);
+        }
+        sink.close().await.expect("it takes all");
+    });
+    tally.sum()
 }
 
 fn main() {
-    println!("{:<30} {:>11} {:>13} {:>12}", "who", "allocations", "bytes", "a frame");
-    let (lf, crlf) = (Lines::new(b"\n"), Lines::new(b"\r\n"));
-    // What frames are made of may be taken anew for each read, and is, if they are kept.
-    let most = SIZE.div_ceil(READ) as u64 + 8;
-
-    let mut window = Window::new(2 * READ);
-    let mut framer = Framer::new(b"\n");
-    let count = lf.count("Framer, LF", || lf.lent(&mut framer, &mut window));
-    assert_eq!(count, 0, "lending allocates nothing");
-    let mut framer = Framer::new(b"\r\n");
-    let count = crlf.count("Framer, CRLF", || crlf.lent(&mut framer, &mut window));
-    assert_eq!(count, 0, "lending allocates nothing");
-
-    for (name, lines, codec) in [
-        ("TerminatorCodec, LF", &lf, TerminatorCodec::new(b"\n")),
-        ("TerminatorCodec, CRLF", &crlf, TerminatorCodec::new(b"\r\n")),
-    ] {
-        let count = lines.count(name, || {
-            lines.through(codec, |tally, event| match event {
-                Event::Chunk(chunk) => tally.chunk(&chunk),
-                Event::Terminator => tally.end(),
-                Event::Overlong | Event::Truncated => unreachable!("no limit, whole frames"),
-            })
-        });
-        assert!(count <= most, "at most one allocation a read");
-    }
-    for (name, lines, codec) in
-        [("FrameCodec, LF", &lf, FrameCodec::lf()), ("FrameCodec, CRLF", &crlf, FrameCodec::crlf())]
-    {
-        let count = lines.count(name, || {
-            lines.through(codec, |tally, frame| match frame {
-                Frame::Complete(frame) => tally.frame(&frame),
-                Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("short, whole frames"),
-            })
-        });
-        assert!(count <= most, "at most one allocation a read");
-    }
-
-    let count = lf.count("BatchCodec, LF", || {
-        lf.through(FrameCodec::lf().batched(), |tally, frames| match frames {
-            Frame::Complete(batch) => batch.iter().for_each(|frame| tally.frame(frame)),
-            Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("short, whole frames"),
-        })
-    });
-    // A batch has a list of its frames, and the buffer is taken anew when it grows.
-    assert!(count <= 4 * most, "a few allocations a read");
-
-    lf.count("LinesCodec, LF", || {
-        lf.through(LinesCodec::new(), |tally, line| tally.frame(line.as_bytes()))
-    });
-    lf.count("AnyDelimiterCodec, LF", || {
-        let codec = AnyDelimiterCodec::new(b"\n".to_vec(), b"\n".to_vec());
-        lf.through(codec, |tally, line| tally.frame(&line))
-    });
+    let mut bench = Bench::from_args();
+    frames(&mut bench);
+    items(&mut bench);
+    bench.finish();
 }

@@ -1,8 +1,12 @@
-//! `ProducerSink` beside a `FramedWrite` of `BytesCodec`, as it comes: feed, then flush.
+//! The way out: a `ProducerSink` beside a `FramedWrite` of `BytesCodec`.
 //!
-//! Each round runs both, in turn first; printed are the medians and the median of the rounds' ratios:
-//! of the wall clock and, where the system tells, of the CPU time of the thread that writes.
-//! Every run is checked by the bytes that arrived and their sum.
+//! `cargo bench -p asynchat-benches --bench sink [-- [ROW]... [--quick]]`
+//!
+//! The same items are written by each, into a socket that another thread drains, or to a writer that
+//! takes all. Measured are the CPU time of the thread that writes, and the wall clock; the checksum is
+//! how many bytes arrived, or at the writer that takes all, how many it was given.
+
+#![forbid(unsafe_code)]
 
 use std::hint::black_box;
 use std::io::{self, IoSlice, Read};
@@ -12,53 +16,85 @@ use std::thread;
 use std::time::Instant;
 
 use asynchat::ProducerSink;
+use asynchat_benches::harness::Outcome;
+use asynchat_benches::io::complete;
+use asynchat_benches::server::runtime;
+use asynchat_benches::{Bench, nanoseconds, thread_time};
 use bytes::Bytes;
-use futures::SinkExt;
+use futures::{Sink, SinkExt};
 use tokio::io::AsyncWrite;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio_util::codec::{BytesCodec, FramedWrite};
 
-const ROUNDS: usize = 15;
+const PEER: &str = "FramedWrite";
 
 fn main() {
-    let quick = std::env::args().any(|arg| arg == "--test") || cfg!(debug_assertions);
-    let scale = if quick { 64 } else { 1 };
-    let runtime = Builder::new_current_thread().enable_io().build().unwrap();
+    let mut bench = Bench::from_args();
+    over_tcp(&mut bench);
+    all_taken(&mut bench);
+    calls(&mut bench);
+    bench.finish();
+}
 
-    println!("{:<42} {:>10} {:>10} {:>8}", "row", "ours", "theirs", "ratio");
-    for (name, way, size, total) in [
-        ("10  64 B over TCP", Way::Push, 64, 64 << 20),
-        ("10  512 B over TCP", Way::Push, 512, 256 << 20),
-        ("10  1 KiB over TCP", Way::Push, 1 << 10, 256 << 20),
-        ("10  2 KiB over TCP", Way::Push, 2 << 10, 512 << 20),
-        ("10  4 KiB over TCP", Way::Push, 4 << 10, 512 << 20),
-        ("10  64 B by a boxed producer over TCP", Way::Produce, 64, 64 << 20),
+fn over_tcp(bench: &mut Bench) {
+    let runtime = &runtime();
+    for (called, size, mib, goal) in [
+        ("64 B", 64, 32, Some(0.38)),
+        ("1 KiB", 1 << 10, 128, None),
+        ("4 KiB", 4 << 10, 256, Some(0.40)),
     ] {
-        let items = items(size, total / scale);
-        compare(name, &items, |ours| {
-            over_tcp(&runtime, if ours { way } else { Way::Feed }, &items)
-        });
+        let total = bench.size(mib << 20, 1 << 20);
+        let Some(row) = bench.row(&format!("items of {called} over TCP")) else { continue };
+        let items = &*items(size, total);
+        let bytes = items.len() * size;
+        let measures = [("CPU time of the writer", "ns"), ("wall clock", "ns")];
+        let mut row = row.work(items.len(), "item", bytes).expect(bytes as u64).measures(&measures);
+        for (way, called) in Way::OURS {
+            row = row.ours_measured(called, move || tcp(runtime, way, items));
+            if let (Way::Push, Some(goal)) = (way, goal) {
+                row = row.goal(PEER, goal);
+            }
+        }
+        row.peer_measured(PEER, || tcp(runtime, Way::FramedWrite, items)).run();
     }
-    for (name, way, size, total) in [
-        ("10b 64 B by a boxed producer, all taken", Way::Produce, 64, 64 << 20),
-        ("10b 64 B, all taken", Way::Push, 64, 64 << 20),
-        ("10b 512 B, all taken", Way::Push, 512, 128 << 20),
-        ("10b 1 KiB, all taken", Way::Push, 1 << 10, 128 << 20),
-        ("10b 4 KiB, all taken", Way::Push, 4 << 10, 512 << 20),
-        ("10b 1 MiB, all taken", Way::Push, 1 << 20, 1 << 30),
-    ] {
-        let items = items(size, total / scale);
-        compare(name, &items, |ours| {
-            into_null(&runtime, if ours { way } else { Way::Feed }, &items)
-        });
-    }
+}
 
-    let items = items(64, 16 << 20);
-    let mut null = Null::default();
-    runtime.block_on(write(Way::Push, &mut null, &items)).unwrap();
-    let per_mb = null.calls as f64 / (null.bytes as f64 / 1e6);
-    println!("10c write calls per MB of 64 B items: {per_mb:.1}");
+fn all_taken(bench: &mut Bench) {
+    for (called, size, mib, goals) in [
+        ("64 B", 64, 32, [None, Some(1.0), Some(2.0)]),
+        ("1 KiB", 1 << 10, 128, [None; 3]),
+        ("4 KiB", 4 << 10, 512, [Some(0.07), Some(1.0), None]),
+        ("1 MiB", 1 << 20, 1 << 10, [Some(0.002), None, None]),
+    ] {
+        let total = bench.size(mib << 20, 1 << 20);
+        let Some(row) = bench.row(&format!("items of {called}, all taken")) else { continue };
+        let items = &*items(size, total);
+        let bytes = items.len() * size;
+        let mut row = row.work(items.len(), "item", bytes).expect(bytes as u64).not_counted();
+        for ((way, called), goal) in Way::OURS.into_iter().zip(goals) {
+            row = row.ours(called, move || null(way, items).bytes).goal(PEER, goal);
+        }
+        row.peer(PEER, || null(Way::FramedWrite, items).bytes).run();
+    }
+}
+
+fn calls(bench: &mut Bench) {
+    let total = bench.size(16 << 20, 1 << 20);
+    let Some(row) = bench.row("write calls, items of 64 B") else { return };
+    let items = &*items(64, total);
+    let bytes = (items.len() * 64) as u64;
+    let run = |way| {
+        let Null { calls, bytes } = null(way, items);
+        (vec![calls as f64], bytes)
+    };
+    row.work((bytes / 1_000_000) as usize, "MB", 0)
+        .expect(bytes)
+        .measures(&[("", "calls")])
+        .rounds(1)
+        .ours_measured("ProducerSink, push", || run(Way::Push))
+        .peer_measured(PEER, || run(Way::FramedWrite))
+        .run();
 }
 
 /// Items cut from a buffer of at most 8 MiB, over and over.
@@ -71,67 +107,45 @@ fn items(size: usize, total: usize) -> Vec<Bytes> {
     cut.iter().cycle().take((total / size).max(1)).cloned().collect()
 }
 
-/// Times both and prints them; `run` says how many bytes arrived.
-fn compare(name: &str, items: &[Bytes], mut run: impl FnMut(bool) -> u64) {
-    // Arguments that are not options say which rows are wanted.
-    let mut wanted = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
-    if wanted.peek().is_some() && !wanted.any(|part| name.contains(&part)) {
-        return;
-    }
-    let expected: u64 = items.iter().map(|item| item.len() as u64).sum();
-    let mut times = [Vec::new(), Vec::new()];
-    let mut ratios = [Vec::new(), Vec::new()];
-    for round in 0..=ROUNDS {
-        let mut took = [[0.0; 2]; 2];
-        for turn in 0..2 {
-            let ours = (round + turn) % 2 == 0;
-            let (wall, cpu) = (Instant::now(), cpu_time());
-            assert_eq!(run(ours), expected, "{name}");
-            took[usize::from(!ours)] = [wall.elapsed().as_secs_f64(), cpu_time() - cpu];
-        }
-        // The first round warms up.
-        if round > 0 {
-            for i in 0..2 {
-                times[i].push(took[i][0]);
-                ratios[i].push(took[0][i] / took[1][i]);
-            }
-        }
-    }
-    let [ours, theirs] = times.map(|times| median(times) * 1e9 / items.len() as f64);
-    let [wall, cpu] = ratios.map(median);
-    let rate = expected as f64 / items.len() as f64 / ours;
-    println!("{name:<42} {ours:>7.1} ns {theirs:>7.1} ns {wall:>8.4} {cpu:>8.4}   {rate:.2} GB/s");
-}
-
-/// Seconds that this thread has been running, or `NaN`.
-fn cpu_time() -> f64 {
-    std::fs::read_to_string("/proc/thread-self/schedstat")
-        .ok()
-        .and_then(|stat| stat.split(' ').next()?.parse::<f64>().ok())
-        .map_or(f64::NAN, |nanoseconds| nanoseconds / 1e9)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 #[derive(Clone, Copy)]
 enum Way {
-    Feed,
+    /// A `FramedWrite` as it comes: feed, then flush.
+    FramedWrite,
     Push,
+    /// Each item by a boxed producer.
     Produce,
+    /// A `ProducerSink` as a `Sink`, through the encoder of its `FramedWrite`.
+    Feed,
+}
+
+impl Way {
+    const OURS: [(Way, &str); 3] = [
+        (Way::Push, "ProducerSink, push"),
+        (Way::Feed, "ProducerSink, as a Sink"),
+        (Way::Produce, "ProducerSink, a boxed producer each"),
+    ];
+}
+
+async fn feed<S>(mut sink: S, items: &[Bytes]) -> io::Result<()>
+where
+    S: Sink<Bytes> + Unpin,
+    io::Error: From<S::Error>,
+{
+    for item in items {
+        sink.feed(item.clone()).await?;
+    }
+    Ok(sink.flush().await?)
 }
 
 async fn write<T: AsyncWrite + Unpin>(way: Way, io: &mut T, items: &[Bytes]) -> io::Result<()> {
-    let mut framed = FramedWrite::new(io, BytesCodec::new());
-    if let Way::Feed = way {
-        for item in items {
-            framed.feed(item.clone()).await?;
-        }
-        return SinkExt::<Bytes>::flush(&mut framed).await;
+    let framed = FramedWrite::new(io, BytesCodec::new());
+    if let Way::FramedWrite = way {
+        return feed(framed, items).await;
     }
     let mut sink = ProducerSink::new(framed);
+    if let Way::Feed = way {
+        return feed(sink, items).await;
+    }
     for item in items {
         sink.ready().await?;
         match way {
@@ -142,31 +156,34 @@ async fn write<T: AsyncWrite + Unpin>(way: Way, io: &mut T, items: &[Bytes]) -> 
     Ok(sink.flush().await?)
 }
 
-fn into_null(runtime: &Runtime, way: Way, items: &[Bytes]) -> u64 {
+fn null(way: Way, items: &[Bytes]) -> Null {
     let mut null = Null::default();
-    runtime.block_on(write(way, &mut null, items)).unwrap();
-    black_box(null.bytes)
+    complete(write(way, &mut null, items)).expect("it takes all");
+    null
 }
 
-fn over_tcp(runtime: &Runtime, way: Way, items: &[Bytes]) -> u64 {
+fn tcp(runtime: &Runtime, way: Way, items: &[Bytes]) -> Outcome {
     runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
         let reader = thread::spawn(move || {
-            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            let mut stream = std::net::TcpStream::connect(address).expect("it listens");
             let mut buffer = vec![0; 256 << 10];
             let mut arrived = 0;
             loop {
-                match stream.read(&mut buffer).unwrap() {
+                match stream.read(&mut buffer).expect("a connection") {
                     0 => return arrived,
                     count => arrived += count as u64,
                 }
             }
         });
-        let (mut stream, _) = listener.accept().await.unwrap();
-        write(way, &mut stream, items).await.unwrap();
+        let (mut stream, _) = listener.accept().await.expect("it connects");
+        let (start, cpu) = (Instant::now(), thread_time());
+        write(way, &mut stream, items).await.expect("a connection");
+        let cpu = thread_time() - cpu;
         drop::<TcpStream>(stream);
-        reader.join().unwrap()
+        let arrived = reader.join().expect("it does not panic");
+        (vec![nanoseconds(cpu), nanoseconds(start.elapsed())], arrived)
     })
 }
 

@@ -11,6 +11,9 @@ use tokio::task::JoinSet;
 use crate::harness::{Outcome, nanoseconds};
 use crate::server::{Server, runtime};
 
+/// How many servers are started in turn: no start is like the other.
+pub const ROUNDS: usize = 11;
+
 /// What [`Exchange::measure`] measures, for [`Row::measures`](crate::Row::measures).
 pub const MEASURES: [(&str, &str); 2] = [("CPU time of the server", "ns"), ("wall clock", "ns")];
 

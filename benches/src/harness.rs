@@ -348,7 +348,8 @@ impl<'a> Row<'a> {
         };
         let per_item = format!("{unit}/{}", self.item);
         let of = reference.map_or("", |peer| &self.competitors[peer].name);
-        println!("\n{row:<58} {per_item:>16} {:>7} {:>7} of {of}", "MB/s", "ratio");
+        let ratios = if reference.is_some() { format!("  ratio of {of}") } else { String::new() };
+        println!("\n{row:<58} {per_item:>20} {:>7}{ratios}", "MB/s");
         for (i, competitor) in self.competitors.iter().enumerate() {
             let (items, bytes) = competitor.work.unwrap_or((self.items, self.bytes));
             let total = median(values[i].clone());
@@ -372,18 +373,17 @@ impl<'a> Row<'a> {
                     .collect(),
             };
             print!(
-                "{} {:<56} {value:>16.3}",
+                "{} {:<56} {value:>20.3}",
                 if figure.ours { '*' } else { ' ' },
                 figure.competitor
             );
             print!(" {:>7}", rate.map(|rate| format!("{rate:.0}")).unwrap_or_default());
             println!(" {:>7}", figure.ratio.map(|ratio| format!("{ratio:.3}")).unwrap_or_default());
-            if self.bench.quick() {
-                continue;
-            }
-            for goal in &figure.goals {
-                self.bench.goals[usize::from(!goal.is_met())] += 1;
-                println!("    {goal}");
+            if !self.bench.quick() {
+                for goal in &figure.goals {
+                    self.bench.goals[usize::from(!goal.is_met())] += 1;
+                    println!("    {goal}");
+                }
             }
             if let Some(file) = &self.bench.record {
                 let mut file = OpenOptions::new().append(true).create(true).open(file);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, thread};
 
+use crate::machine;
+
 /// Whose rows can be counted.
 const BENCH: &str = "framing";
 /// Where the table goes, beside this crate's manifest.
@@ -51,7 +53,7 @@ pub fn write(words: &[String]) -> Result<(), Box<dyn Error>> {
     }
     if words.is_empty() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TABLE);
-        fs::write(&path, format!("{HEAD}{table}"))?;
+        fs::write(&path, format!("{HEAD}\n{}\n{table}", machine::describe()))?;
     }
     print!("{table}");
     Ok(())

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use asynchat::{
-    Channel, ChannelBuilder, Chunk, CloseReason, Control, Event, Frame, FrameCodec, Framer,
-    Handler, Limit, Terminator, TerminatorCodec, Timeouts,
+    Channel, ChannelBuilder, Chunk, CloseReason, Control, End, Event, Frame, FrameCodec, Framer,
+    Handler, Limit, Step, Terminator, TerminatorCodec, Timeouts,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::FramedRead;
@@ -40,7 +40,7 @@ macro_rules! aim {
 
 aim! {
     [] Framer;
-    [] TerminatorCodec;
+    [I] TerminatorCodec<I>;
     [] Control<'_>;
     [S] Channel<S>;
 }
@@ -52,6 +52,13 @@ pub trait Protocol {
 
     /// The frame's end, where the terminator may be set anew.
     fn end(&mut self, aim: &mut impl Aim);
+
+    /// A whole frame, where frames are handed over whole.
+    #[inline]
+    fn frame(&mut self, frame: &[u8], aim: &mut impl Aim) {
+        self.chunk(frame);
+        self.end(aim);
+    }
 
     /// The input has ended in a frame, which no input does unless the protocol says otherwise.
     fn truncated(&self) {
@@ -91,8 +98,71 @@ pub fn delimiter(bytes: &[u8]) -> Terminator {
     Terminator::try_from(bytes).expect("not empty")
 }
 
-/// The events of a [`Framer`], over a buffer that is filled `read` bytes at a time.
-pub fn framer<P: Protocol + Sum>(
+/// How a [`Framer`] is asked for what it finds.
+pub trait Ask {
+    const WHOLE: bool = false;
+
+    /// Asks until there is nothing more to be found in the input.
+    fn ask(framer: &mut Framer, input: &[u8], protocol: &mut impl Protocol);
+}
+
+/// Event by event.
+#[derive(Debug)]
+pub struct Events;
+
+impl Ask for Events {
+    #[inline]
+    fn ask(framer: &mut Framer, input: &[u8], protocol: &mut impl Protocol) {
+        while let Some(event) = framer.next(input).expect("no limit") {
+            match event {
+                Event::Chunk(chunk) => protocol.chunk(chunk),
+                Event::Terminator => protocol.end(framer),
+                _ => unreachable!("no limit, no end of the input"),
+            }
+        }
+    }
+}
+
+/// Step by step: a chunk and the end behind it in one.
+#[derive(Debug)]
+pub struct Steps;
+
+impl Ask for Steps {
+    #[inline]
+    fn ask(framer: &mut Framer, input: &[u8], protocol: &mut impl Protocol) {
+        while let Some(Step { payload, end }) = framer.step(input).expect("no limit") {
+            if !payload.is_empty() {
+                protocol.chunk(payload);
+            }
+            match end {
+                Some(End::Terminator) => protocol.end(framer),
+                Some(_) => unreachable!("no limit, no end of the input"),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Frame by frame, each of which is kept in the buffer until it is complete.
+#[derive(Debug)]
+pub struct Whole;
+
+impl Ask for Whole {
+    const WHOLE: bool = true;
+
+    #[inline]
+    fn ask(framer: &mut Framer, input: &[u8], protocol: &mut impl Protocol) {
+        while let Some(Step { payload, end }) = framer.step(input).expect("no limit") {
+            match end {
+                Some(End::Terminator) => protocol.frame(payload, framer),
+                _ => unreachable!("whole frames"),
+            }
+        }
+    }
+}
+
+/// A [`Framer`], over a buffer that is filled `read` bytes at a time.
+pub fn framer<A: Ask, P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
     input: &[u8],
@@ -100,24 +170,17 @@ pub fn framer<P: Protocol + Sum>(
     window: &mut Window,
 ) -> u64 {
     let mut framer = Framer::new(terminator);
+    framer.set_whole_frames(A::WHOLE);
     window.clear();
     for read in input.chunks(read) {
         window.fill(read);
-        while let Some(event) = framer.next(window.filled()).expect("no limit") {
-            match event {
-                Event::Chunk(chunk) => protocol.chunk(chunk),
-                Event::Terminator => protocol.end(&mut framer),
-                Event::Overlong | Event::WrongEnd | Event::Truncated => {
-                    unreachable!("no limit, no end")
-                }
-            }
-        }
+        A::ask(&mut framer, window.filled(), &mut protocol);
         window.consume(framer.take_consumed());
     }
     protocol.sum()
 }
 
-/// The same where the input lies in memory already, and nothing is copied.
+/// The same, event by event, where the input lies in memory already and nothing is copied.
 pub fn framer_in_place<P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
@@ -128,15 +191,7 @@ pub fn framer_in_place<P: Protocol + Sum>(
     let (mut start, mut end) = (0, 0);
     while end < input.len() {
         end = input.len().min(end + read);
-        while let Some(event) = framer.next(&input[start..end]).expect("no limit") {
-            match event {
-                Event::Chunk(chunk) => protocol.chunk(chunk),
-                Event::Terminator => protocol.end(&mut framer),
-                Event::Overlong | Event::WrongEnd | Event::Truncated => {
-                    unreachable!("no limit, no end")
-                }
-            }
-        }
+        Events::ask(&mut framer, &input[start..end], &mut protocol);
         start += framer.take_consumed();
     }
     protocol.sum()
@@ -154,6 +209,36 @@ pub fn terminator_codec<P: Protocol + Sum>(
         Event::Terminator => protocol.end(framed.decoder_mut()),
         Event::Truncated => protocol.truncated(),
         Event::Overlong | Event::WrongEnd => unreachable!("no limit"),
+    });
+    protocol.sum()
+}
+
+/// The same, step by step: each piece of payload is a `Bytes`, or each frame if they come `whole`.
+pub fn stepping_codec<P: Protocol + Sum>(
+    mut protocol: P,
+    terminator: Terminator,
+    whole: bool,
+    reader: Reader<'_>,
+) -> u64 {
+    let mut codec = TerminatorCodec::new(terminator).steps();
+    codec.set_whole_frames(whole);
+    drain_with(FramedRead::with_capacity(reader, codec, READ), |framed, step| {
+        let Step { payload, end } = step.expect("no limit");
+        let is_end = match end {
+            Some(End::Terminator) => true,
+            Some(End::Truncated) => return protocol.truncated(),
+            Some(End::Overlong | End::WrongEnd) => unreachable!("no limit"),
+            None => false,
+        };
+        if whole && is_end {
+            return protocol.frame(&payload, framed.decoder_mut());
+        }
+        if !payload.is_empty() {
+            protocol.chunk(&payload);
+        }
+        if is_end {
+            protocol.end(framed.decoder_mut());
+        }
     });
     protocol.sum()
 }

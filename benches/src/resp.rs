@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::Range;
 
-use asynchat::Limit;
+use asynchat::{Limit, Terminator};
 use bytes::{Bytes, BytesMut};
 use redis_protocol::codec::Resp2;
 use redis_protocol::resp2::types::BytesFrame;
@@ -206,6 +206,72 @@ impl<T: Arguments> Protocol for Verified<T> {
                 commands.argument_end();
                 aim.set_limit(Limit::Unlimited);
             }
+        }
+    }
+}
+
+/// Commands whose arguments are counted frames with their end, which the framer looks at.
+#[derive(Debug, Default)]
+pub struct Counted<T = Tally>(Commands<T>);
+
+impl<T> Counted<T> {
+    /// What the arguments went to.
+    pub fn to(&mut self) -> &mut T {
+        &mut self.0.to
+    }
+}
+
+impl Sum for Counted {
+    fn sum(&self) -> u64 {
+        self.0.to.sum()
+    }
+}
+
+impl<T: Arguments> Protocol for Counted<T> {
+    #[inline]
+    fn chunk(&mut self, chunk: &[u8]) {
+        if self.0.at == At::Argument {
+            self.0.to.chunk(chunk);
+        } else {
+            self.0.line(chunk);
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, aim: &mut impl Aim) {
+        let commands = &mut self.0;
+        match commands.at {
+            At::Array => commands.array_end(),
+            At::Length => {
+                let number = commands.line_end(b'$');
+                commands.at = At::Argument;
+                aim.set_terminator(Terminator::count_then(number as u64, CRLF));
+            }
+            // Behind it is a line again, without a word of ours.
+            At::Argument | At::End => commands.argument_end(),
+        }
+    }
+
+    /// Whoever has the frame whole needs to remember less.
+    #[inline]
+    fn frame(&mut self, frame: &[u8], aim: &mut impl Aim) {
+        let commands = &mut self.0;
+        if commands.at == At::Argument {
+            commands.to.chunk(frame);
+            return commands.argument_end();
+        }
+        let (&kind, digits) = frame.split_first().expect("a line");
+        let number = number(0, digits).expect("a number");
+        match (commands.at, kind) {
+            (At::Array, b'*') => {
+                commands.arguments = number;
+                commands.at = At::Length;
+            }
+            (At::Length, b'$') => {
+                commands.at = At::Argument;
+                aim.set_terminator(Terminator::count_then(number as u64, CRLF));
+            }
+            _ => panic!("not a command"),
         }
     }
 }

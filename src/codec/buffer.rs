@@ -10,7 +10,7 @@ use super::{BatchCodec, FrameCodec, TerminatorCodec};
 use crate::framing::framer::{Cut, Framer};
 
 /// Takes off the buffer what the framer is done with, and returns the payload in it.
-#[inline]
+#[inline(always)]
 pub(super) fn take(framer: &mut Framer, src: &mut BytesMut, cut: Cut) -> Bytes {
     let consumed = framer.take_consumed().min(src.len());
     let len = cut.end - cut.start;

@@ -6,6 +6,7 @@
 //! `search.rs`; nothing here depends on it.
 
 use std::mem;
+use std::num::NonZeroU8;
 
 use super::event::Event;
 use super::limit::{FrameError, Limit};
@@ -139,14 +140,61 @@ pub struct Framer {
 enum Progress {
     /// A frame that ends at the delimiter.
     Delimited,
-    /// A frame that ends after this many bytes, and then its end, if it has one.
-    Counted { left: u64, then: Option<Ending>, truncated: bool },
+    /// A frame that ends after a count of bytes.
+    Counted(Counted),
     /// No frame: the terminator is `None`.
     Unframed,
     /// The rest of a frame that has ended early, up to and including the delimiter.
     Skipping,
     /// Nothing: a frame has ended early.
     Failed(FrameError),
+}
+
+/// How far a counted frame has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    /// How many bytes are still to come.
+    left: u64,
+    /// What must be behind them.
+    then: Option<Then>,
+    /// The input has ended here, which has been said.
+    truncated: bool,
+}
+
+/// An [`Ending`] in a form in which it is stored and loaded in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Then {
+    /// Its bytes, the first one lowest, and zeros.
+    bytes: u64,
+    len: NonZeroU8,
+}
+
+impl Then {
+    /// Whether the input begins with it.
+    #[inline(always)]
+    fn begins(self, input: &[u8]) -> bool {
+        // Eight bytes at once where there are as many: a comparison of a length that is not known when
+        // this is compiled is a call.
+        match input.first_chunk() {
+            Some(eight) => {
+                let others = u64::BITS - 8 * u32::from(self.len.get());
+                (u64::from_le_bytes(*eight) ^ self.bytes) << others == 0
+            }
+            None => input.starts_with(self.ending().as_bytes()),
+        }
+    }
+
+    fn ending(self) -> Ending {
+        Ending::from_parts(self.bytes.to_le_bytes(), self.len)
+    }
+}
+
+impl From<Ending> for Then {
+    #[inline(always)]
+    fn from(ending: Ending) -> Self {
+        let (bytes, len) = ending.into_parts();
+        Then { bytes: u64::from_le_bytes(bytes), len }
+    }
 }
 
 /// The kind of a [`Limit`], whose number is kept beside.
@@ -288,8 +336,10 @@ impl Framer {
     /// The terminator in force. Of a count, what remains.
     pub fn terminator(&self) -> Terminator {
         match self.progress {
-            Progress::Counted { left, then: None, .. } => Terminator::Count(left),
-            Progress::Counted { left, then: Some(end), .. } => CountThen::new(left, end).into(),
+            Progress::Counted(Counted { left, then: None, .. }) => Terminator::Count(left),
+            Progress::Counted(Counted { left, then: Some(then), .. }) => {
+                CountThen::new(left, then.ending()).into()
+            }
             Progress::Unframed => Terminator::None,
             Progress::Delimited | Progress::Skipping | Progress::Failed(_) => {
                 self.search.target().clone()
@@ -320,11 +370,15 @@ impl Framer {
     /// Sets the limit, for the current frame too: if that is longer already, it is overlong.
     pub fn set_limit(&mut self, limit: Limit) {
         self.unsay_overlong();
-        (self.beyond, self.max) = match limit {
+        let (beyond, max) = match limit {
             Limit::Unlimited => (Beyond::Unlimited, u64::MAX),
             Limit::Fail(max) => (Beyond::Fail, max),
             Limit::Skip(max) => (Beyond::Skip, max),
         };
+        if self.max != max {
+            self.search.look_again();
+        }
+        (self.beyond, self.max) = (beyond, max);
     }
 
     /// The limit in force.
@@ -384,8 +438,10 @@ impl Framer {
         match self.progress {
             _ if self.owed == Some(End::Truncated) => true,
             Progress::Delimited => self.length > 0 || self.seen > self.start,
-            Progress::Counted { truncated: true, .. } | Progress::Unframed => false,
-            Progress::Counted { left, then, .. } => left > 0 || then.is_some(),
+            Progress::Counted(counted) => {
+                !counted.truncated && (counted.left > 0 || counted.then.is_some())
+            }
+            Progress::Unframed => false,
             Progress::Skipping | Progress::Failed(_) => true,
         }
     }
@@ -462,7 +518,15 @@ impl Framer {
         // Most steps of most streams: the delimiter is known already, and the frame within its limit.
         // This is here, and inlined, because a call and the questions that other steps ask would take
         // longer than all of it.
-        if self.progress == Progress::Delimited {
+        if let (Progress::Counted(counted), false) = (self.progress, self.after_cr) {
+            if let Some(cut) = self.cut_whole_count(counted, input) {
+                return Ok(Some(cut));
+            }
+        } else if self.progress == Progress::Delimited && self.search.is_known(input) {
+            if self.search.is_exhausted() && !eof {
+                // Nothing has come since.
+                return Ok(None);
+            }
             if let Some((end, next)) = self.search.find_known(input, self.start) {
                 if self.length + (end - self.start) as u64 <= self.max {
                     self.search.found();
@@ -485,44 +549,64 @@ impl Framer {
             self.start += usize::from(input[self.start] == b'\n');
         }
         match self.progress {
-            Progress::Counted { .. } => Ok(self.cut_counted(input, eof)),
             Progress::Delimited => Ok(self.cut_delimited(input, eof)),
+            Progress::Counted(counted) => Ok(self.cut_counted(counted, input, eof)),
             Progress::Skipping => Ok(self.cut_skipping(input, eof)),
             Progress::Unframed => Ok(self.hand_over(input.len(), None)),
             Progress::Failed(error) => Err(error),
         }
     }
 
-    fn cut_counted(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
-        let Progress::Counted { left, then, truncated } = self.progress else {
+    /// The step of a counted frame, if it is one of which everything is there.
+    #[inline(always)]
+    fn cut_whole_count(&mut self, counted: Counted, input: &[u8]) -> Option<Cut> {
+        let rest = input.get(self.start..)?;
+        if counted.left > rest.len() as u64 {
             return None;
+        }
+        let end = self.start + counted.left as usize;
+        let next = match counted.then {
+            None => {
+                self.progress = Progress::Unframed;
+                end
+            }
+            Some(then) => {
+                if !then.begins(&input[end..]) {
+                    return None;
+                }
+                let next = end + usize::from(then.len.get());
+                self.progress = self.delimited();
+                next
+            }
         };
+        self.search.pass(next);
+        Some(self.end_frame(end, next, End::Terminator))
+    }
+
+    #[inline(never)]
+    fn cut_counted(&mut self, counted: Counted, input: &[u8], eof: bool) -> Option<Cut> {
+        if let Some(cut) = self.cut_whole_count(counted, input) {
+            return Some(cut);
+        }
+        let Counted { left, then, truncated } = counted;
         let available = input.len() - self.start;
         let Some(payload) = usize::try_from(left).ok().filter(|&left| left <= available) else {
             // More is to come.
             self.seen = input.len();
             let unchanged = truncated && available == 0;
             if self.whole && !eof {
-                self.progress = Progress::Counted { left, then, truncated: unchanged };
+                self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
                 return None;
             }
             let ends = eof && !unchanged;
             let left = left - available as u64;
-            self.progress = Progress::Counted { left, then, truncated: eof || unchanged };
+            self.progress = Progress::Counted(Counted { left, then, truncated: eof || unchanged });
             return self.hand_over(input.len(), ends.then_some(End::Truncated));
         };
         let end = self.start + payload;
-        let Some(wanted) = then else {
-            self.progress = Progress::Unframed;
-            return Some(self.end_frame(end, end, End::Terminator));
-        };
-        let (wanted, behind) = (wanted.as_bytes(), &input[end..]);
-        if behind.starts_with(wanted) {
-            self.progress = self.delimited();
-            return Some(self.end_frame(end, end + wanted.len(), End::Terminator));
-        }
-        if !wanted.starts_with(behind) {
-            self.seen = end;
+        let behind = &input[end..];
+        let begun = then.is_some_and(|then| then.ending().as_bytes().starts_with(behind));
+        if !begun {
             self.end_early(FrameError::WrongEnd);
             return Some(self.end_frame(end, end, End::WrongEnd));
         }
@@ -530,18 +614,28 @@ impl Framer {
         self.seen = input.len();
         let unchanged = truncated && available == 0;
         if eof {
-            self.progress = Progress::Counted { left: 0, then, truncated: true };
+            self.progress = Progress::Counted(Counted { left: 0, then, truncated: true });
             return (!unchanged).then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
-            self.progress = Progress::Counted { left, then, truncated: unchanged };
+            self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
             return None;
         }
-        self.progress = Progress::Counted { left: 0, then, truncated: unchanged };
+        self.progress = Progress::Counted(Counted { left: 0, then, truncated: unchanged });
         self.hand_over(end, None)
     }
 
+    #[inline(always)]
     fn cut_delimited(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
+        if self.search.is_known(input) {
+            // As in `cut`, for delimiters at which more than a hit has to be looked at.
+            let near = self.search.find_near(input, self.start);
+            if let Some(Found::At { start, end, member }) = near {
+                if self.length + (start - self.start) as u64 <= self.max {
+                    return Some(self.end_delimited(input, start, end, member));
+                }
+            }
+        }
         let room = self.max.saturating_sub(self.length);
         // If the frame is longer than its limit, that can be seen without looking further than the
         // longest delimiter behind the limit. A terminator set at that event begins to look there.
@@ -563,11 +657,7 @@ impl Framer {
         }
         match found {
             Found::At { end: next, member, .. } => {
-                self.search.found();
-                let next = self.behind_cr(input, next);
-                let cut = self.end_frame(end, next, End::Terminator);
-                self.matched = member;
-                Some(cut)
+                Some(self.end_delimited(input, end, next, member))
             }
             Found::Withheld(_) if eof => {
                 let ends = self.length > 0 || end > self.start;
@@ -580,6 +670,17 @@ impl Framer {
         }
     }
 
+    /// The frame ends at the delimiter that was found at `end`.
+    #[inline(always)]
+    fn end_delimited(&mut self, input: &[u8], end: usize, next: usize, member: u32) -> Cut {
+        self.search.found();
+        let next = self.behind_cr(input, next);
+        let cut = self.end_frame(end, next, End::Terminator);
+        self.matched = member;
+        cut
+    }
+
+    #[inline(never)]
     fn cut_skipping(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
         if self.skip(input) {
             return self.cut_delimited(input, eof);
@@ -611,7 +712,7 @@ impl Framer {
         }
     }
 
-    /// The frame has room for so many bytes more, and `end` is further.
+    /// The frame is longer than the limit, which has room for so many bytes more.
     fn end_overlong(&mut self, room: u64) -> Cut {
         let limit = self.start + room as usize;
         self.end_early(FrameError::Overlong(self.max));
@@ -624,8 +725,9 @@ impl Framer {
     }
 
     /// A universal newline that begins with CR goes on if LF is behind it.
+    #[inline(always)]
     fn behind_cr(&mut self, input: &[u8], next: usize) -> usize {
-        if input[next - 1] != b'\r' || *self.search.target() != Terminator::Newline {
+        if input[next - 1] != b'\r' || !matches!(self.search.target(), Terminator::Newline) {
             return next;
         }
         match input.get(next) {
@@ -678,7 +780,7 @@ impl Framer {
     /// The frame has ended before its delimiter: the limit says what becomes of the rest.
     fn end_early(&mut self, error: FrameError) {
         self.progress = match self.beyond {
-            Beyond::Skip if *self.search.target() != Terminator::None => Progress::Skipping,
+            Beyond::Skip if !matches!(self.search.target(), Terminator::None) => Progress::Skipping,
             _ => Progress::Failed(error),
         };
     }
@@ -698,12 +800,14 @@ impl Framer {
         }
         self.leave_frame();
         self.progress = match terminator {
-            Terminator::Count(left) => Progress::Counted { left, then: None, truncated: false },
-            Terminator::CountThen(counted) => Progress::Counted {
+            Terminator::Count(left) => {
+                Progress::Counted(Counted { left, then: None, truncated: false })
+            }
+            Terminator::CountThen(counted) => Progress::Counted(Counted {
                 left: counted.count(),
-                then: Some(counted.end()),
+                then: Some(counted.end().into()),
                 truncated: false,
-            },
+            }),
             Terminator::None => {
                 self.begin_frame();
                 Progress::Unframed
@@ -720,16 +824,21 @@ impl Framer {
     #[inline(always)]
     fn is_in_force(&self, terminator: &Terminator) -> bool {
         match (terminator, self.progress) {
-            (&Terminator::Count(count), Progress::Counted { left, then: None, .. }) => {
-                count == left
+            (&Terminator::Count(count), Progress::Counted(counted)) => {
+                count == counted.left && counted.then.is_none()
             }
-            (Terminator::CountThen(counted), Progress::Counted { left, then, .. }) => {
-                counted.count() == left && then == Some(counted.end())
+            (Terminator::CountThen(then), Progress::Counted(counted)) => {
+                then.count() == counted.left && counted.then == Some(then.end().into())
             }
             (Terminator::None, Progress::Unframed) => true,
-            (delimiter, Progress::Delimited | Progress::Skipping | Progress::Failed(_)) => {
-                self.search.target() == delimiter
+            // A counted frame had a wrong end, and no delimiter is set.
+            (Terminator::None, Progress::Failed(_)) => {
+                matches!(self.search.target(), Terminator::None)
             }
+            (
+                Terminator::Bytes(_) | Terminator::AnyOf(_) | Terminator::Newline,
+                Progress::Delimited | Progress::Skipping | Progress::Failed(_),
+            ) => self.search.target() == terminator,
             _ => false,
         }
     }
@@ -739,8 +848,14 @@ impl Framer {
     fn leave_frame(&mut self) {
         self.unsay_overlong();
         match self.progress {
-            Progress::Skipping | Progress::Failed(_) | Progress::Unframed => self.begin_frame(),
-            Progress::Delimited | Progress::Counted { .. } => {}
+            Progress::Skipping | Progress::Failed(_) => {
+                self.begin_frame();
+                self.search.look_again();
+            }
+            // What was seen of a count was not looked at for a delimiter.
+            Progress::Counted(_) => self.search.look_again(),
+            Progress::Unframed => self.begin_frame(),
+            Progress::Delimited => {}
         }
     }
 
@@ -751,6 +866,7 @@ impl Framer {
         if self.owed == Some(End::Overlong) {
             self.owed = None;
             self.progress = Progress::Delimited;
+            self.search.look_again();
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) mod set;
 pub(crate) mod walk;
 
 use hits::{Hits, Pattern};
+use memchr::{memchr, memchr2, memmem};
 use needle::longest_partial;
 use walk::{Automaton, Bounds, Walk};
 
@@ -58,6 +59,8 @@ pub(crate) struct Search {
     /// Where the input began that `hits` and `walk` know of, and its length. No input begins at 0.
     address: usize,
     len: usize,
+    /// All of it was looked at, and there is no delimiter.
+    exhausted: bool,
 }
 
 /// How to find the delimiter that is set. What it needs besides is in `Search::target`.
@@ -65,18 +68,25 @@ pub(crate) struct Search {
 enum Strategy {
     /// There is no delimiter.
     Nothing,
-    /// One or two bytes: a hit is a delimiter.
-    Hits(Pattern),
-    /// From three bytes on: a hit may be one.
-    Candidates(Pattern),
-    /// A hit is the shared suffix of a set, or may be.
-    Suffixes(Pattern),
-    /// A hit is CR or LF.
-    Newlines,
-    /// A [`long::Long`] delimiter.
+    /// Look for hits, which are something.
+    Hits(Pattern, Hit),
+    /// Walk with a [`long::Long`] delimiter.
     Long,
-    /// A set's [`set::Members`].
+    /// Walk with a set's [`set::Members`].
     Members,
+}
+
+/// What a hit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hit {
+    /// The delimiter, which has one byte or two.
+    Delimiter,
+    /// The delimiter, or something with the same first and last byte.
+    Candidate,
+    /// The suffix that all members of a set share, or something with the same first and last byte.
+    Suffix,
+    /// CR or LF.
+    Newline,
 }
 
 impl Strategy {
@@ -88,16 +98,16 @@ impl Strategy {
             span: (needle.len() - 1) as u8,
         };
         match target {
-            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => match needle.len() {
-                ..=2 => Strategy::Hits(pattern(needle)),
-                _ => Strategy::Candidates(pattern(needle)),
-            },
+            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => {
+                let hit = if needle.len() <= 2 { Hit::Delimiter } else { Hit::Candidate };
+                Strategy::Hits(pattern(needle), hit)
+            }
             Terminator::Bytes(Delimiter(DelimiterKind::Long(_))) => Strategy::Long,
             Terminator::AnyOf(DelimiterSet(set)) => match set.suffix() {
-                Some(suffix) => Strategy::Suffixes(pattern(suffix.needle())),
+                Some(suffix) => Strategy::Hits(pattern(suffix.needle()), Hit::Suffix),
                 None => Strategy::Members,
             },
-            Terminator::Newline => Strategy::Newlines,
+            Terminator::Newline => Strategy::Hits(Pattern::Either(b'\r', b'\n'), Hit::Newline),
             Terminator::Count(_) | Terminator::CountThen(_) | Terminator::None => Strategy::Nothing,
         }
     }
@@ -112,6 +122,7 @@ impl Search {
             walk: Walk::default(),
             address: 0,
             len: 0,
+            exhausted: false,
         }
     }
 
@@ -167,21 +178,68 @@ impl Search {
         }
     }
 
-    /// The next delimiter, where it is known already and no more than a hit has to be looked at: its
-    /// position and that behind it. [`found`](Self::found) says that it was used.
+    /// The next delimiter, where it is known already or near, and a hit is all that has to be looked at:
+    /// its position and that behind it. [`found`](Self::found) says that it was used.
     ///
     /// This is [`find`](Self::find) for most frames of most streams, small enough to be inlined where
     /// frames are cut. It answers the same, or `None`.
     #[inline(always)]
-    pub(crate) fn find_known(&self, input: &[u8], from: usize) -> Option<(usize, usize)> {
-        let Strategy::Hits(Pattern::Both { first, last, span }) = self.strategy else {
+    pub(crate) fn find_known(&mut self, input: &[u8], from: usize) -> Option<(usize, usize)> {
+        let Strategy::Hits(pattern @ Pattern::Both { first, last, span }, Hit::Delimiter) =
+            self.strategy
+        else {
             return None;
         };
-        let hit = self.hits.known()?;
-        let end = hit.wrapping_add(usize::from(span));
-        let same = input.as_ptr().addr() == self.address && input.len() == self.len;
-        (same && hit >= from && *input.get(end)? == last && input[hit] == first)
-            .then_some((hit, end + 1))
+        let hit = match self.hits.known() {
+            Some(hit) => hit,
+            None => self.hits.look_near(pattern, input, from)?,
+        };
+        let end = hit + usize::from(span);
+        (hit >= from && *input.get(end)? == last && input[hit] == first).then_some((hit, end + 1))
+    }
+
+    /// As [`find_known`](Self::find_known), whatever a hit is.
+    #[inline(always)]
+    pub(crate) fn find_near(&mut self, input: &[u8], from: usize) -> Option<Found> {
+        let Strategy::Hits(pattern, hit) = self.strategy else {
+            return None;
+        };
+        loop {
+            let place = match self.hits.known() {
+                Some(place) => place,
+                None => self.hits.look_near(pattern, input, from)?,
+            };
+            if place >= from && pattern.is_at(input, place) {
+                if let Some(found) = accept(&self.target, pattern, hit, input, from, place) {
+                    return Some(found);
+                }
+            }
+            self.hits.take();
+        }
+    }
+
+    /// Whether the last answer, if its input is still known, was that there is no delimiter in it.
+    #[inline(always)]
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// The last answer is one no more, though what was found still holds: the question has changed.
+    #[inline(always)]
+    pub(crate) fn look_again(&mut self) {
+        self.exhausted = false;
+    }
+
+    /// Whether this is the input that was looked at last.
+    #[inline(always)]
+    pub(crate) fn is_known(&self, input: &[u8]) -> bool {
+        input.as_ptr().addr() == self.address && input.len() == self.len
+    }
+
+    /// The input up to this position belongs to frames that do not end at the delimiter.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, position: usize) {
+        self.hits.pass(position);
     }
 
     /// The delimiter that was found has been used.
@@ -197,82 +255,104 @@ impl Search {
     /// that there is none in the part that was looked at. The answer stays the same until it is used.
     #[inline(never)]
     pub(crate) fn find(&mut self, input: &[u8], from: usize, end: usize, enough: u64) -> Found {
-        let address = input.as_ptr().addr();
-        let same = address == self.address && input.len() >= self.len;
-        if !same {
-            self.hits.forget(from);
-        }
-        self.address = address;
+        let same = input.as_ptr().addr() == self.address && input.len() >= self.len;
+        self.address = input.as_ptr().addr();
         self.len = input.len();
-        self.find_on(input, Bounds { from, end, enough, doubtful: !same })
+        let found = match self.strategy {
+            Strategy::Hits(pattern, hit) => {
+                if !same {
+                    self.hits.forget(from);
+                }
+                self.find_hit(pattern, hit, input, from, end)
+            }
+            _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
+        };
+        self.exhausted = end == input.len() && matches!(found, Found::Withheld(_));
+        found
     }
 
-    /// Answers by the strategy.
     #[inline(always)]
-    fn find_on(&mut self, input: &[u8], bounds: Bounds) -> Found {
-        let Bounds { from, end, .. } = bounds;
-        match (self.strategy, &self.target) {
-            (Strategy::Hits(pattern), Terminator::Bytes(delimiter)) => {
-                let needle = delimiter.as_bytes();
-                let len = needle.len();
-                match self.hits.find(pattern, needle, input, from, end) {
-                    Some(start) => Found::At { start, end: start + len, member: 0 },
-                    None => {
-                        let begun = len == 2 && end > from && input[end - 1] == needle[0];
-                        Found::Withheld(usize::from(begun))
-                    }
-                }
+    fn find_hit(
+        &mut self,
+        pattern: Pattern,
+        hit: Hit,
+        input: &[u8],
+        from: usize,
+        end: usize,
+    ) -> Found {
+        let target = &self.target;
+        while let Some(place) =
+            self.hits.find(pattern, input, from, end, |rest| find_far(target, pattern, rest))
+        {
+            match accept(target, pattern, hit, input, from, place) {
+                Some(found) => return found,
+                None => self.hits.take(),
             }
-            (Strategy::Candidates(pattern), Terminator::Bytes(delimiter)) => {
-                let needle = delimiter.as_bytes();
-                match find_whole(&mut self.hits, pattern, needle, input, from, end) {
-                    Some(start) => Found::At { start, end: start + needle.len(), member: 0 },
-                    None => Found::Withheld(longest_partial(needle, &input[from..end])),
-                }
-            }
-            (Strategy::Suffixes(pattern), Terminator::AnyOf(DelimiterSet(set))) => {
-                let Some(suffix) = set.suffix() else {
-                    return Found::Withheld(0);
-                };
-                let needle = suffix.needle().as_bytes();
-                match find_whole(&mut self.hits, pattern, needle, input, from, end) {
-                    Some(hit) => suffix.widen(input, from, hit),
-                    None => Found::Withheld(suffix.longest_partial(&input[from..end])),
-                }
-            }
-            (Strategy::Newlines, _) => {
-                let pattern = Pattern::Either(b'\r', b'\n');
-                match self.hits.find(pattern, b"\n", input, from, end) {
-                    Some(start) => Found::At { start, end: start + 1, member: 0 },
-                    None => Found::Withheld(0),
-                }
-            }
-            (Strategy::Long, Terminator::Bytes(Delimiter(DelimiterKind::Long(long)))) => {
+        }
+        Found::Withheld(match hit {
+            Hit::Newline => 0,
+            Hit::Delimiter => usize::from(end > from && pattern.begins_with(input[end - 1])),
+            Hit::Candidate | Hit::Suffix => begun(target, &input[from..end]),
+        })
+    }
+
+    #[inline(never)]
+    fn find_walking(&mut self, input: &[u8], bounds: Bounds) -> Found {
+        match &self.target {
+            Terminator::Bytes(Delimiter(DelimiterKind::Long(long))) => {
                 self.walk.find(&**long, input, bounds)
             }
-            (Strategy::Members, Terminator::AnyOf(DelimiterSet(set))) => {
-                self.walk.find(&**set, input, bounds)
-            }
+            Terminator::AnyOf(DelimiterSet(set)) => self.walk.find(&**set, input, bounds),
             _ => Found::Withheld(0),
         }
     }
 }
 
-/// The first hit that is the needle. What turns out to be none is taken.
-#[inline]
-fn find_whole(
-    hits: &mut Hits,
+/// The delimiter at a hit, if it is one.
+#[inline(always)]
+fn accept(
+    target: &Terminator,
     pattern: Pattern,
-    needle: &[u8],
+    hit: Hit,
     input: &[u8],
     from: usize,
-    end: usize,
-) -> Option<usize> {
-    loop {
-        let hit = hits.find(pattern, needle, input, from, end)?;
-        if input.get(hit..).is_some_and(|rest| rest.starts_with(needle)) {
-            return Some(hit);
+    place: usize,
+) -> Option<Found> {
+    let len = match (hit, target) {
+        (Hit::Suffix, Terminator::AnyOf(DelimiterSet(set))) => {
+            return set.suffix().and_then(|suffix| suffix.widen(input, from, place));
         }
-        hits.take();
+        (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))))
+            if !needle.begins(&input[place..]) =>
+        {
+            return None;
+        }
+        _ => pattern.span() + 1,
+    };
+    Some(Found::At { start: place, end: place + len, member: 0 })
+}
+
+/// How many bytes at the end of the input are the beginning of a delimiter that a hit would be of.
+fn begun(target: &Terminator, input: &[u8]) -> usize {
+    match target {
+        Terminator::Bytes(delimiter) => longest_partial(delimiter.as_bytes(), input),
+        Terminator::AnyOf(DelimiterSet(set)) => {
+            set.suffix().map_or(0, |suffix| suffix.longest_partial(input))
+        }
+        _ => 0,
+    }
+}
+
+/// Where hits are far between, a search for a single one is faster: it uses the widest registers that
+/// the machine has.
+fn find_far(target: &Terminator, pattern: Pattern, rest: &[u8]) -> Option<usize> {
+    match (pattern, target) {
+        (Pattern::Either(one, other), _) => memchr2(one, other, rest),
+        (Pattern::Both { first, span: 0, .. }, _) => memchr(first, rest),
+        (_, Terminator::Bytes(delimiter)) => memmem::find(rest, delimiter.as_bytes()),
+        (_, Terminator::AnyOf(DelimiterSet(set))) => {
+            memmem::find(rest, set.suffix().map_or(&[], |suffix| suffix.needle().as_bytes()))
+        }
+        _ => None,
     }
 }

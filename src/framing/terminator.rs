@@ -1,3 +1,4 @@
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::{error, fmt};
 
@@ -117,7 +118,8 @@ impl Terminator {
         const { assert!(N > 0 && N <= Ending::MAX, "an end has 1 to 8 bytes") };
         let mut bytes = [0; Ending::MAX];
         bytes[..N].copy_from_slice(end);
-        Terminator::CountThen(CountThen::new(count, Ending { len: N as u8, bytes }))
+        let len = const { NonZeroU8::new(N as u8).expect("it is not 0") };
+        Terminator::CountThen(CountThen::new(count, Ending { len, bytes }))
     }
 }
 
@@ -215,8 +217,8 @@ impl From<CountThen> for Terminator {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
-    /// `1 <= len <= MAX`
-    len: u8,
+    /// `len <= MAX`
+    len: NonZeroU8,
     /// Zero from `len` on.
     bytes: [u8; Ending::MAX],
 }
@@ -233,17 +235,26 @@ impl Ending {
     pub fn new(end: impl AsRef<[u8]>) -> Result<Self, EndingError> {
         let end = end.as_ref();
         let mut bytes = [0; Ending::MAX];
-        match bytes.get_mut(..end.len()) {
-            Some(room) if !end.is_empty() => room.copy_from_slice(end),
-            _ => return Err(EndingError),
-        }
-        Ok(Ending { len: end.len() as u8, bytes })
+        bytes.get_mut(..end.len()).ok_or(EndingError)?.copy_from_slice(end);
+        let len = NonZeroU8::new(end.len() as u8).ok_or(EndingError)?;
+        Ok(Ending { len, bytes })
     }
 
     /// The bytes of the end.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len).min(Ending::MAX)]
+        &self.bytes[..usize::from(self.len.get()).min(Ending::MAX)]
+    }
+
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> ([u8; Ending::MAX], NonZeroU8) {
+        (self.bytes, self.len)
+    }
+
+    /// Of the parts of an end.
+    #[inline(always)]
+    pub(crate) fn from_parts(bytes: [u8; Ending::MAX], len: NonZeroU8) -> Self {
+        Ending { bytes, len }
     }
 }
 

@@ -3,6 +3,9 @@
 //! A [`Producer`] is queued with [`ProducerSink::push_with_producer`] and asked for its next bytes only
 //! when the connection can take them, so that a file of any size costs one block of memory.
 //!
+//! The queue relies on nothing but the contract of [`Producer::poll_more`]: a producer may be slow,
+//! endless, yield nothing but empty items, fail or panic.
+//!
 //! | what you have | how to make a producer of it |
 //! |---|---|
 //! | [`Bytes`] | it is one |
@@ -20,13 +23,14 @@ use std::ops::DerefMut;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use crate::Payload;
+use crate::output::payload::Payload;
+use crate::pool;
 
 /// How many bytes [`reader`] asks for at a time unless told otherwise: 64 KiB.
 pub const DEFAULT_BLOCK_SIZE: usize = 64 * 1024;
@@ -216,7 +220,8 @@ where
 /// Makes a producer of a reader, such as a file, up to its end.
 ///
 /// It reads up to [`DEFAULT_BLOCK_SIZE`] at a time, another size is set by
-/// [`with_block_size`](Reader::with_block_size). It holds no buffer while the reader has nothing.
+/// [`with_block_size`](Reader::with_block_size). It holds no buffer between reads, and what a read yields
+/// holds no more than four times its size, however little that is.
 ///
 /// ```
 /// use asynchat::{ProducerSink, producer};
@@ -232,7 +237,7 @@ where
 /// # }
 /// ```
 pub fn reader<R: AsyncRead>(reader: R) -> Reader<R> {
-    Reader { reader, buffer: BytesMut::new(), block_size: DEFAULT_BLOCK_SIZE }
+    Reader { reader, block_size: DEFAULT_BLOCK_SIZE }
 }
 
 /// Makes a producer of a future, such as an async block, that makes one item.
@@ -358,8 +363,7 @@ pin_project! {
     pub struct Reader<R> {
         #[pin]
         reader: R,
-        // Empty between polls; its spare capacity is what is left of the last block.
-        buffer: BytesMut,
+        // 1 <= block_size
         block_size: usize,
     }
 }
@@ -382,19 +386,21 @@ impl<R: AsyncRead> Reader<R> {
 impl<R: AsyncRead> Producer for Reader<R> {
     fn poll_more(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let this = self.project();
-        // Short reads share a block until little of it is left.
-        if this.buffer.capacity() <= *this.block_size / 8 {
-            this.buffer.reserve(*this.block_size);
-        }
-        match poll_read_buf(this.reader, cx, this.buffer) {
-            Poll::Ready(Ok(0)) => Poll::Ready(None),
-            Poll::Ready(Ok(_)) => Poll::Ready(Some(Ok(this.buffer.split().freeze()))),
-            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
-            Poll::Pending => {
-                *this.buffer = BytesMut::new();
-                Poll::Pending
+        let mut block = pool::take(*this.block_size);
+        // A pooled buffer may have room for more.
+        let read = poll_read_buf(this.reader, cx, &mut (&mut block).limit(*this.block_size));
+        let item = match read {
+            Poll::Ready(Ok(1..)) if block.len() >= block.capacity() / 4 => {
+                return Poll::Ready(Some(Ok(block.freeze())));
             }
-        }
+            // A short read must not keep a whole block in the queue.
+            Poll::Ready(Ok(1..)) => Poll::Ready(Some(Ok(Bytes::copy_from_slice(&block)))),
+            Poll::Ready(Ok(0)) => Poll::Ready(None),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+            Poll::Pending => Poll::Pending,
+        };
+        pool::give(block);
+        item
     }
 }
 

@@ -4,58 +4,65 @@
 //! (`ProducerSink`, a channel) is a thin skin over it.
 //!
 //! ```text
-//!   push ─────────────────────────────────────────┐ (always at the very end)
-//!                                                 ▼
-//!   [ready: pieces] [producer][pieces behind it] [producer][pieces behind it]
+//!   push ───────────────────────────────────────────────┐ (always at the very end)
+//!                                                       ▼
+//!   [ready: pieces]   [producer]   [behind: pieces, with the other producers in their places]
 //!      │        ▲        │
-//!      ▼        └────────┘ asked for more until a block is ready
+//!      ▼        └────────┘ asked for more, up to a block
 //!    writer
 //! ```
 //!
-//! - A *piece* is a large item, uncopied, or a run of small items copied together. The writer gets as
-//!   many as it takes, in one vectored write.
-//! - Bytes leave the queue only when the writer has said how many it took, so that there is nothing to
-//!   put back after a short write, `Pending`, an error or a future that is dropped.
-//! - The queue has no heap memory from the end of a flush to the next push.
+//! What always holds:
+//!
+//! - **Room.** The queue is full from the push that reaches the high-water mark until what waits is
+//!   down to the low one. The producer in front is no part of what waits, and what it yields doesn't make
+//!   the queue full: it is asked for more only up to a block and the high mark, and while room is waited
+//!   for only if what is ready does not stand between the queue and its low mark. So neither an endless
+//!   producer nor equal marks keep a queue full for ever. After [`Output::poll_ready`] has succeeded the
+//!   queue is not full.
+//! - **Flush.** What was written is flushed as soon as nothing more can be had at once: when all is
+//!   written, and when the producer in front has nothing yet.
+//! - **Bounded work.** One poll writes about [`BYTES_PER_POLL`] bytes, then wakes its task and is pending.
+//! - **Failure.** An error of the writer or a producer is told once, and a panic in one of them leaves
+//!   the queue failed. In both cases all that was queued is dropped.
+//! - **Memory.** There is none on the heap from the end of a flush to the next push.
+//!
+//! To touch when a state is added: [`State`], and the two functions that match all of it,
+//! [`Output::poll_flush`] and [`Output::is_refused`].
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{error, fmt};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
-use crate::{Payload, output::Producer};
+use crate::output::error::{PushError, SinkError};
+use crate::output::payload::Payload;
+use crate::output::pieces::Pieces;
+use crate::output::producer::Producer;
 
 /// Bytes, producers and perhaps a close, waiting to be written.
 pub(crate) struct Output {
-    // What waits, from the first push to the end of the next flush.
-    busy: Option<Box<Busy>>,
-    high: u32,
-    low: u32,
-    // 1 <= block
-    block: u32,
     state: State,
+    marks: Marks,
+    /// In bytes, since the beginning.
+    written: u64,
 }
 
 /// ```text
-///   Open ⇄ Full
-///     │     │ close_when_done      written, flushed            shut down
-///     └─────┴────────────▶ Closing ────────────▶ ShuttingDown ──────────▶ Closed
-///        any of these: ── abort ────────────────────▲
-///        any of these: ── error, panic ─────────────────────────────────▶ Failed
+///   Open ── close_when_done ──▶ Closing ── written, flushed ──▶ ShuttingDown ── shut down ──▶ Closed
+///     any but Closed and Failed: ── abort ───────────────────────────▲
+///     any: ── error, panic ──▶ Failed
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Takes pushes.
-    Open,
-    /// Takes pushes, but was above the high-water mark and is not yet down to the low one.
-    Full,
+    /// Takes pushes. There is a queue from the first push to the end of the next flush.
+    Open(Option<Box<Queue>>),
     /// Takes no more; what waits is still written.
-    Closing,
+    Closing(Box<Queue>),
     /// Nothing waits any more; the writer is being shut down.
     ShuttingDown,
     /// The writer has been shut down.
@@ -64,26 +71,66 @@ enum State {
     Failed,
 }
 
+#[derive(Clone, Copy)]
+struct Marks {
+    // 1 <= high
+    high: u32,
+    // low <= high where it is read
+    low: u32,
+    // 1 <= block
+    block: u32,
+}
+
 impl Output {
     pub(crate) const fn new() -> Self {
-        Output {
-            busy: None,
-            high: HIGH_WATER_MARK,
-            low: LOW_WATER_MARK,
-            block: BLOCK_SIZE,
-            state: State::Open,
-        }
+        let marks = Marks { high: HIGH_WATER_MARK, low: LOW_WATER_MARK, block: BLOCK_SIZE };
+        Output { state: State::Open(None), marks, written: 0 }
     }
 
     /// Queues bytes.
     #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        if !self.is_open() {
-            return Err(PushError(item));
+        let State::Open(queue) = &mut self.state else {
+            return Err(PushError::new(item));
+        };
+        if !item.as_bytes().is_empty() {
+            let queue = queue.get_or_insert_with(take_queue);
+            queue.last().push(item);
+            queue.note_push(self.marks);
         }
-        if !item.as_ref().is_empty() {
-            self.busy().push(item);
-        }
+        Ok(())
+    }
+
+    /// Queues what `write` appends to the buffer, in place: all of it or, if it fails, nothing.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or removes what was in the buffer. The queue has failed then.
+    #[inline]
+    pub(crate) fn push_with<R, E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<Result<R, E>, PushError<()>> {
+        let lent = Lent(&mut self.state);
+        let State::Open(queue) = &mut *lent.0 else {
+            lent.give_back();
+            return Err(PushError::new(()));
+        };
+        let queue = queue.get_or_insert_with(take_queue);
+        let result = queue.last().push_with(write);
+        queue.note_push(self.marks);
+        lent.give_back();
+        Ok(result)
+    }
+
+    /// Queues formatted text, in place.
+    ///
+    /// # Panics
+    ///
+    /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
+    pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
+        let written = self.push_with(|buffer| fmt::Write::write_fmt(buffer, text))?;
+        assert!(written.is_ok(), "a formatting trait implementation returned an error");
         Ok(())
     }
 
@@ -92,73 +139,68 @@ impl Output {
     where
         P: Producer + Send + 'static,
     {
-        if !self.is_open() {
-            return Err(PushError(producer));
-        }
-        self.busy().waiting.push_back(Waiting { producer: Box::pin(producer), behind: None });
+        let State::Open(queue) = &mut self.state else {
+            return Err(PushError::new(producer));
+        };
+        let queue = queue.get_or_insert_with(take_queue);
+        queue.push_producer(Box::pin(producer));
+        queue.note_push(self.marks);
         Ok(())
-    }
-
-    /// Queues what `encode` appends, all of it or, if it fails, nothing.
-    pub(crate) fn push_encoded<E: From<io::Error>>(
-        &mut self,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if !self.is_open() {
-            return Err(io::Error::from(SinkError::Closed).into());
-        }
-        let mut busy = self.busy.take().unwrap_or_default();
-        // This stands if the encoder panics.
-        let state = mem::replace(&mut self.state, State::Failed);
-        let result = busy.push_encoded(encode);
-        self.busy = Some(busy);
-        self.state = state;
-        result
-    }
-
-    /// Queues bytes that were accepted elsewhere, if this is still open.
-    pub(crate) fn adopt(&mut self, bytes: &mut BytesMut) {
-        // Nothing is written after a close.
-        let _ = self.push(mem::take(bytes));
     }
 
     /// Takes no more pushes, and shuts the writer down once all is written.
     pub(crate) fn close_when_done(&mut self) {
-        if self.is_open() {
-            self.state = State::Closing;
+        if let State::Open(queue) = &mut self.state {
+            self.state = State::Closing(queue.take().unwrap_or_else(take_queue));
         }
     }
 
     /// Drops what waits, except a scheduled close.
     pub(crate) fn discard_buffers(&mut self) {
-        self.busy = None;
+        match &mut self.state {
+            State::Open(queue) if queue.as_ref().is_none_or(|queue| !queue.unflushed) => {
+                *queue = None
+            }
+            State::Open(Some(queue)) | State::Closing(queue) => queue.discard(),
+            State::Open(None) => {}
+            State::ShuttingDown | State::Closed | State::Failed => {}
+        }
     }
 
     /// Drops what waits and leaves only the shutdown to be done.
     pub(crate) fn abort(&mut self) {
-        self.busy = None;
         if !matches!(self.state, State::Closed | State::Failed) {
             self.state = State::ShuttingDown;
         }
     }
 
-    /// Waits until there is room: at once below the high-water mark, else by writing until the
-    /// low-water mark.
+    /// Waits until there is room: at once unless the queue is full, else by writing until the low-water
+    /// mark.
+    #[inline]
     pub(crate) fn poll_ready<W: AsyncWrite + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
         io: Pin<&mut W>,
     ) -> Poll<Result<(), SinkError>> {
-        match self.state {
-            State::Open if self.weight() < self.high_water_mark() => Poll::Ready(Ok(())),
-            State::Open | State::Full => {
-                self.state = State::Full;
-                ready!(self.poll_drain(cx, io, self.low_water_mark()))?;
-                self.state = State::Open;
-                Poll::Ready(Ok(()))
-            }
+        match &self.state {
+            State::Open(Some(queue)) if queue.full => self.poll_room(cx, io),
+            State::Open(_) => Poll::Ready(Ok(())),
             _ => Poll::Ready(Err(SinkError::Closed)),
         }
+    }
+
+    fn poll_room<W: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: Pin<&mut W>,
+    ) -> Poll<Result<(), SinkError>> {
+        let lent = Lent(&mut self.state);
+        let State::Open(Some(queue)) = &mut *lent.0 else {
+            lent.give_back();
+            return Poll::Ready(Ok(()));
+        };
+        let result = queue.poll_write(cx, io, Goal::Room, self.marks, &mut self.written);
+        lent.give_back_unless_failed(result)
     }
 
     /// Writes all that waits and flushes the writer; then carries out a scheduled close.
@@ -167,34 +209,11 @@ impl Output {
     pub(crate) fn poll_flush<W: AsyncWrite + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
-        mut io: Pin<&mut W>,
+        io: Pin<&mut W>,
     ) -> Poll<Result<(), SinkError>> {
-        loop {
-            match self.state {
-                State::Open | State::Full if self.is_idle() => {
-                    self.state = State::Open;
-                    return Poll::Ready(Ok(()));
-                }
-                State::Open | State::Full | State::Closing => {
-                    ready!(self.poll_drain(cx, io.as_mut(), 0))?;
-                    if let Err(error) = ready!(io.as_mut().poll_flush(cx)) {
-                        return Poll::Ready(Err(self.fail(SinkError::Write(error))));
-                    }
-                    self.busy = None;
-                    if self.state == State::Closing {
-                        self.state = State::ShuttingDown;
-                    }
-                }
-                State::ShuttingDown => {
-                    if let Err(error) = ready!(io.as_mut().poll_shutdown(cx)) {
-                        return Poll::Ready(Err(self.fail(SinkError::Write(error))));
-                    }
-                    self.state = State::Closed;
-                }
-                State::Closed => return Poll::Ready(Ok(())),
-                State::Failed => return Poll::Ready(Err(SinkError::Closed)),
-            }
-        }
+        let lent = Lent(&mut self.state);
+        let result = lent.0.poll_flush(cx, io, self.marks, &mut self.written);
+        lent.give_back_unless_failed(result)
     }
 
     /// `close_when_done`, carried out.
@@ -207,511 +226,455 @@ impl Output {
         self.poll_flush(cx, io)
     }
 
-    /// Is above the high-water mark, or was and is not yet down to the low one.
+    /// Has reached the high-water mark, and is not yet down to the low one.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        match self.state {
-            State::Open => self.weight() >= self.high_water_mark(),
-            state => state == State::Full,
+        match &self.state {
+            State::Open(Some(queue)) => queue.full,
+            _ => false,
         }
     }
 
     /// Takes pushes, and is not full.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.state == State::Open && self.weight() < self.high_water_mark()
+        match &self.state {
+            State::Open(queue) => queue.as_ref().is_none_or(|queue| !queue.full),
+            _ => false,
+        }
     }
 
     /// Takes pushes.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open | State::Full)
+        matches!(self.state, State::Open(_))
     }
 
     /// The writer has been shut down.
     pub(crate) fn is_closed(&self) -> bool {
-        self.state == State::Closed
+        matches!(self.state, State::Closed)
     }
 
-    /// Nothing was queued since the last flush.
+    /// Nothing waits to be written or flushed.
+    #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.busy.is_none()
+        self.queue().is_none_or(Queue::is_idle)
+    }
+
+    /// Of a poll that was pending: it is the writer that is waited for, which refuses what is ready for
+    /// it, and not a producer, nor the task's next turn.
+    pub(crate) fn is_refused(&self) -> bool {
+        match &self.state {
+            State::Open(queue) => queue.as_ref().is_some_and(|queue| queue.refused),
+            State::Closing(queue) => queue.refused,
+            State::ShuttingDown => true,
+            State::Closed | State::Failed => false,
+        }
+    }
+
+    /// How many bytes the writer has taken since the beginning.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Bytes in the queue, without those that producers still hold.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.busy.as_ref().map_or(0, |busy| busy.bytes())
+        self.queue().map_or(0, |queue| queue.bytes())
     }
 
-    /// Pieces and producers in the queue.
+    /// Runs of small items, large items and producers in the queue.
     pub(crate) fn len(&self) -> usize {
-        self.busy.as_ref().map_or(0, |busy| busy.len())
+        self.queue().map_or(0, |queue| queue.len())
     }
 
     pub(crate) fn high_water_mark(&self) -> usize {
-        self.high as usize
+        self.marks.high as usize
     }
 
     pub(crate) fn set_high_water_mark(&mut self, bytes: usize) {
-        self.high = saturate(bytes.max(1));
+        self.marks.high = saturate(bytes.max(1));
+        self.note_marks();
     }
 
     pub(crate) fn low_water_mark(&self) -> usize {
-        self.low.min(self.high) as usize
+        self.marks.low()
     }
 
     pub(crate) fn set_low_water_mark(&mut self, bytes: usize) {
-        self.low = saturate(bytes);
+        self.marks.low = saturate(bytes);
+        self.note_marks();
     }
 
     pub(crate) fn block_size(&self) -> usize {
-        self.block as usize
+        self.marks.block as usize
     }
 
     pub(crate) fn set_block_size(&mut self, bytes: usize) {
-        self.block = saturate(bytes.max(1));
+        self.marks.block = saturate(bytes.max(1));
     }
 
     /// Takes out the bytes in front of the first producer, and drops the rest.
     pub(crate) fn take_bytes(&mut self) -> BytesMut {
-        self.busy.take().map_or_else(BytesMut::new, |busy| busy.ready.into_contiguous())
+        let queue = match &mut self.state {
+            State::Open(queue) => queue.take(),
+            State::Closing(queue) => Some(mem::take(queue)),
+            State::ShuttingDown | State::Closed | State::Failed => None,
+        };
+        queue.map_or_else(BytesMut::new, |queue| queue.ready.into_contiguous())
     }
 
-    /// What the marks are compared with: bytes, and a fixed cost for each producer.
-    #[inline]
-    fn weight(&self) -> usize {
-        self.busy.as_ref().map_or(0, |busy| busy.weight())
+    fn queue(&self) -> Option<&Queue> {
+        match &self.state {
+            State::Open(queue) => queue.as_deref(),
+            State::Closing(queue) => Some(queue),
+            State::ShuttingDown | State::Closed | State::Failed => None,
+        }
     }
 
-    #[inline]
-    fn busy(&mut self) -> &mut Busy {
-        self.busy.get_or_insert_default()
+    fn note_marks(&mut self) {
+        if let State::Open(Some(queue)) = &mut self.state {
+            queue.note_push(self.marks);
+            queue.note_write(self.marks);
+        }
     }
+}
 
-    /// Writes until no more than `mark` waits.
-    fn poll_drain<W: AsyncWrite + ?Sized>(
+impl State {
+    fn poll_flush<W: AsyncWrite + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
-        io: Pin<&mut W>,
-        mark: usize,
+        mut io: Pin<&mut W>,
+        marks: Marks,
+        written: &mut u64,
     ) -> Poll<Result<(), SinkError>> {
-        let Some(mut busy) = self.busy.take() else {
-            return Poll::Ready(Ok(()));
-        };
-        // This stands if a producer or the writer panics.
-        let state = mem::replace(&mut self.state, State::Failed);
-        let result = busy.poll_drain(cx, io, self.block as usize, mark);
-        if let Poll::Ready(Err(error)) = result {
-            return Poll::Ready(Err(self.fail(error)));
+        loop {
+            match self {
+                State::Open(slot) => {
+                    if let Some(queue) = slot {
+                        ready!(queue.poll_write(cx, io.as_mut(), Goal::Empty, marks, written))?;
+                        ready!(queue.poll_flush(cx, io.as_mut()))?;
+                    }
+                    give_queue(slot.take());
+                    return Poll::Ready(Ok(()));
+                }
+                State::Closing(queue) => {
+                    ready!(queue.poll_write(cx, io.as_mut(), Goal::Empty, marks, written))?;
+                    // Also if nothing was ever written: the writer may hold what others wrote.
+                    queue.unflushed = true;
+                    ready!(queue.poll_flush(cx, io.as_mut()))?;
+                    *self = State::ShuttingDown;
+                }
+                State::ShuttingDown => {
+                    ready!(io.as_mut().poll_shutdown(cx)).map_err(SinkError::Write)?;
+                    *self = State::Closed;
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+                State::Failed => return Poll::Ready(Err(SinkError::Closed)),
+            }
         }
-        self.busy = Some(busy);
-        self.state = state;
-        result
     }
+}
 
-    fn fail(&mut self, error: SinkError) -> SinkError {
-        self.busy = None;
-        self.state = State::Failed;
-        error
+impl Marks {
+    /// No more than the high mark.
+    fn low(self) -> usize {
+        self.low.min(self.high) as usize
     }
 }
 
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Open(_) => "Open",
+            State::Closing(_) => "Closing",
+            State::ShuttingDown => "ShuttingDown",
+            State::Closed => "Closed",
+            State::Failed => "Failed",
+        };
         f.debug_struct("Output")
-            .field("state", &self.state)
+            .field("state", &format_args!("{state}"))
             .field("queued_bytes", &self.queued_bytes())
             .field("len", &self.len())
+            .field("written", &self.written)
             .finish_non_exhaustive()
     }
 }
 
-/// Why a sink could not write what was queued.
-///
-/// The first failure is reported as it is; the queue is dropped with it, and everything later is told
-/// [`Closed`](SinkError::Closed). As an [`io::Error`] it keeps its kind; `Closed` is `BrokenPipe`.
-///
-/// ```
-/// use asynchat::SinkError;
-/// use std::io;
-///
-/// assert_eq!(io::Error::from(SinkError::Closed).kind(), io::ErrorKind::BrokenPipe);
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SinkError {
-    /// The writer failed, or took no bytes (`WriteZero`).
-    Write(io::Error),
-    /// A producer failed.
-    Producer(io::Error),
-    /// The sink is closed, or has failed before.
-    Closed,
-}
+/// The state while code of others runs that may panic: if it does, the queue has failed.
+struct Lent<'a>(&'a mut State);
 
-impl fmt::Display for SinkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SinkError::Write(_) => "writing failed",
-            SinkError::Producer(_) => "a producer failed",
-            SinkError::Closed => "the sink is closed",
-        })
+impl Lent<'_> {
+    #[inline]
+    fn give_back(self) {
+        mem::forget(self);
     }
-}
 
-impl error::Error for SinkError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            SinkError::Write(error) | SinkError::Producer(error) => Some(error),
-            SinkError::Closed => None,
+    #[inline]
+    fn give_back_unless_failed(
+        self,
+        result: Poll<Result<(), SinkError>>,
+    ) -> Poll<Result<(), SinkError>> {
+        if !matches!(result, Poll::Ready(Err(_))) {
+            self.give_back();
         }
+        result
     }
 }
 
-impl From<SinkError> for io::Error {
-    fn from(error: SinkError) -> Self {
-        let kind = match error {
-            SinkError::Write(error) => return error,
-            SinkError::Producer(ref error) => error.kind(),
-            SinkError::Closed => io::ErrorKind::BrokenPipe,
-        };
-        io::Error::new(kind, error)
-    }
-}
-
-/// A push that came after the close, with the item that was not queued.
-///
-/// ```
-/// use asynchat::{ProducerSink, PushError};
-/// use tokio_util::codec::{BytesCodec, FramedWrite};
-///
-/// let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
-/// sink.close_when_done();
-/// assert_eq!(sink.push("late"), Err(PushError("late")));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PushError<T>(pub T);
-
-impl<T> fmt::Debug for PushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PushError").finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Display for PushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("push after close")
-    }
-}
-
-impl<T> error::Error for PushError<T> {}
-
-impl<T> From<PushError<T>> for io::Error {
-    fn from(_: PushError<T>) -> Self {
-        SinkError::Closed.into()
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        *self.0 = State::Failed;
     }
 }
 
 /// What waits to be written.
 #[derive(Default)]
-struct Busy {
-    // What the writer may have now.
+struct Queue {
+    /// What the writer may have now.
     ready: Pieces,
-    // The producers that have not ended, and what was pushed behind each.
-    waiting: VecDeque<Waiting>,
-    // The bytes behind the producers.
-    behind: usize,
+    /// Those that have not ended. What the first one yields goes to `ready`.
+    producers: VecDeque<Waiting>,
+    /// What was pushed behind the first producer. There is none without a producer.
+    behind: Pieces,
+    /// The sum of all `Waiting::before`: `placed <= behind.len()`.
+    placed: usize,
+    /// Reached the high-water mark, and is not yet down to the low one.
+    full: bool,
+    /// Bytes were written that were not flushed.
+    unflushed: bool,
+    /// The last poll ended because the writer was pending.
+    refused: bool,
 }
 
 struct Waiting {
+    /// How many bytes of `behind` are between the producer in front and this one.
+    before: usize,
     producer: Pin<Box<dyn Producer + Send>>,
-    // Boxed, as there is often none.
-    behind: Option<Box<Pieces>>,
 }
 
-impl Waiting {
-    fn behind(&self) -> usize {
-        self.behind.as_ref().map_or(0, |pieces| pieces.len())
-    }
+/// What a poll is for.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// Not to be full.
+    Room,
+    /// To have written everything.
+    Empty,
 }
 
-/// Why no more was got from the producers.
-enum Stop {
-    /// A block is ready, or no producer is left.
+/// Whether the producers are worth asking again in this poll.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// There is enough, or no producer.
     Enough,
-    /// The first producer has nothing yet, and will wake the task.
+    /// The producer in front has nothing yet, and will wake the task.
     Pending,
     /// They were asked often enough for one poll.
     Spent,
 }
 
-impl Busy {
-    fn push<T: Payload>(&mut self, item: T) {
-        self.at_end(|pieces| pieces.push(item));
-    }
-
-    fn push_encoded<E>(
-        &mut self,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.at_end(|pieces| {
-            pieces.make_room(0);
-            let before = pieces.gathered.len();
-            let result = encode(&mut pieces.gathered);
-            if result.is_err() {
-                pieces.gathered.truncate(before);
-            }
-            result
-        })
-    }
-
-    /// Appends to the last pieces of the queue.
+impl Queue {
+    /// Where pushes go.
     #[inline]
-    fn at_end<R>(&mut self, append: impl FnOnce(&mut Pieces) -> R) -> R {
-        if self.waiting.is_empty() { append(&mut self.ready) } else { self.behind_last(append) }
+    fn last(&mut self) -> &mut Pieces {
+        if self.producers.is_empty() { &mut self.ready } else { &mut self.behind }
     }
 
-    #[inline(never)]
-    fn behind_last<R>(&mut self, append: impl FnOnce(&mut Pieces) -> R) -> R {
-        let Some(last) = self.waiting.back_mut() else {
-            return append(&mut self.ready);
-        };
-        self.behind -= last.behind();
-        let result = append(last.behind.get_or_insert_default());
-        self.behind += last.behind();
-        result
+    fn push_producer(&mut self, producer: Pin<Box<dyn Producer + Send>>) {
+        let before = self.behind.len() - self.placed;
+        self.placed += before;
+        self.producers.push_back(Waiting { before, producer });
     }
 
-    /// Writes until no more than `mark` waits.
-    fn poll_drain<W: AsyncWrite + ?Sized>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut io: Pin<&mut W>,
-        block: usize,
-        mark: usize,
-    ) -> Poll<Result<(), SinkError>> {
-        let mut stop = Stop::Enough;
-        let mut pulls = PULLS_PER_POLL;
-        let mut budget = BYTES_PER_POLL;
-        loop {
-            if matches!(stop, Stop::Enough) {
-                stop = self.fill(cx, block, &mut pulls)?;
-            }
-            if self.weight() <= mark {
-                return Poll::Ready(Ok(()));
-            }
-            if self.ready.is_empty() {
-                if matches!(stop, Stop::Spent) {
-                    cx.waker().wake_by_ref();
-                }
-                return Poll::Pending;
-            }
-            if budget == 0 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let written =
-                ready!(self.ready.poll_write(cx, io.as_mut())).map_err(SinkError::Write)?;
-            budget = budget.saturating_sub(written);
-        }
+    /// Drops what waits, and remembers that the writer is to be flushed.
+    fn discard(&mut self) {
+        *self = Queue { unflushed: self.unflushed, ..Queue::default() };
     }
 
-    /// Asks the producers for more until a block is ready.
-    fn fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        block: usize,
-        pulls: &mut u32,
-    ) -> Result<Stop, SinkError> {
-        while self.ready.len() < block {
-            let Some(first) = self.waiting.front_mut() else {
-                break;
-            };
-            if *pulls == 0 {
-                return Ok(Stop::Spent);
-            }
-            *pulls -= 1;
-            match first.producer.as_mut().poll_more(cx) {
-                Poll::Pending => return Ok(Stop::Pending),
-                Poll::Ready(Some(Ok(item))) => self.ready.push(item),
-                Poll::Ready(Some(Err(error))) => return Err(SinkError::Producer(error)),
-                Poll::Ready(None) => {
-                    let ended = self.waiting.pop_front();
-                    if let Some(pieces) = ended.and_then(|ended| ended.behind) {
-                        self.behind -= pieces.len();
-                        self.ready.append(*pieces);
-                    }
-                }
-            }
-        }
-        Ok(Stop::Enough)
-    }
-
-    fn bytes(&self) -> usize {
-        self.ready.len() + self.behind
-    }
-
-    fn weight(&self) -> usize {
-        self.bytes() + self.waiting.len() * PRODUCER_WEIGHT
-    }
-
-    fn len(&self) -> usize {
-        let behind: usize = self
-            .waiting
-            .iter()
-            .map(|waiting| 1 + waiting.behind.as_ref().map_or(0, |pieces| pieces.count()))
-            .sum();
-        self.ready.count() + behind
-    }
-}
-
-/// Bytes in order: large items uncopied, small ones copied together.
-#[derive(Default)]
-struct Pieces {
-    // None is empty.
-    sealed: VecDeque<Bytes>,
-    sealed_bytes: usize,
-    // Behind all sealed pieces: where small items are copied to.
-    gathered: BytesMut,
-}
-
-impl Pieces {
-    #[inline]
-    fn push<T: Payload>(&mut self, item: T) {
-        let bytes = item.as_ref();
-        if bytes.len() < LARGE {
-            self.make_room(bytes.len());
-            self.gathered.extend_from_slice(bytes);
-        } else {
-            self.push_large(item.into_bytes());
-        }
-    }
-
-    #[inline(never)]
-    fn push_large(&mut self, bytes: Bytes) {
-        self.seal();
-        self.push_sealed(bytes);
-    }
-
-    /// Appends `other`, which is left as it is as far as possible.
-    fn append(&mut self, mut other: Pieces) {
-        if self.is_empty() {
-            *self = other;
-            return;
-        }
-        if !other.sealed.is_empty() {
-            self.seal();
-            self.sealed_bytes += other.sealed_bytes;
-            self.sealed.append(&mut other.sealed);
-        }
-        self.push(other.gathered);
-    }
-
-    /// Makes sure that `len` more bytes can be gathered.
-    #[inline]
-    fn make_room(&mut self, len: usize) {
-        let gathered = self.gathered.len();
-        if gathered >= MAX_GATHER || self.gathered.capacity() - gathered < len {
-            self.grow(len);
-        }
-    }
-
-    #[inline(never)]
-    fn grow(&mut self, len: usize) {
-        if self.gathered.len() >= MAX_GATHER {
-            self.seal();
-            self.gathered = BytesMut::with_capacity(MAX_GATHER);
-        } else {
-            self.gathered.reserve(len.max(FIRST_GATHER));
-        }
-    }
-
-    /// Ends the run of small items.
-    fn seal(&mut self) {
-        if !self.gathered.is_empty() {
-            let gathered = self.gathered.split().freeze();
-            self.push_sealed(gathered);
-        }
-    }
-
-    fn push_sealed(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.sealed_bytes += bytes.len();
-            self.sealed.push_back(bytes);
-        }
-    }
-
-    /// Offers all that it can to the writer, once, and drops what was taken.
+    /// Writes until the goal is reached, but not more than is good for one poll.
     fn poll_write<W: AsyncWrite + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
-        io: Pin<&mut W>,
-    ) -> Poll<io::Result<usize>> {
-        let written = match self.sealed.front() {
-            None => ready!(io.poll_write(cx, &self.gathered))?,
-            Some(first) if self.count() == 1 || !io.is_write_vectored() => {
-                ready!(io.poll_write(cx, first))?
+        mut io: Pin<&mut W>,
+        goal: Goal,
+        marks: Marks,
+        written: &mut u64,
+    ) -> Poll<Result<(), SinkError>> {
+        let mut asked = Asked::Enough;
+        let mut pulls = PULLS_PER_POLL;
+        let mut bytes = BYTES_PER_POLL;
+        self.refused = false;
+        loop {
+            if asked == Asked::Enough && !self.producers.is_empty() {
+                asked = self.fill(cx, goal, marks, &mut pulls)?;
             }
-            Some(_) => {
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                let pieces = self.sealed.iter().map(|piece| &piece[..]);
-                let pieces = pieces.chain([&self.gathered[..]]);
-                let mut count = 0;
-                for (slice, piece) in slices.iter_mut().zip(pieces) {
-                    *slice = IoSlice::new(piece);
-                    count += 1;
+            self.note_write(marks);
+            let reached = match goal {
+                Goal::Room => !self.full,
+                Goal::Empty => self.ready.is_empty() && self.producers.is_empty(),
+            };
+            if reached {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ready.is_empty() && asked == Asked::Pending {
+                // The peer waits for what it was sent, and perhaps the producer for the peer.
+                ready!(self.poll_flush(cx, io))?;
+                return Poll::Pending;
+            }
+            if self.ready.is_empty() || bytes == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.ready.poll_write(cx, io.as_mut(), bytes) {
+                Poll::Ready(Ok(count)) => {
+                    bytes = bytes.saturating_sub(count);
+                    *written += count as u64;
+                    self.unflushed = true;
                 }
-                ready!(io.poll_write_vectored(cx, &slices[..count]))?
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(SinkError::Write(error))),
+                Poll::Pending => {
+                    self.refused = true;
+                    self.ready.shrink();
+                    self.behind.shrink();
+                    return Poll::Pending;
+                }
             }
+        }
+    }
+
+    /// Flushes the writer, if there is anything to flush.
+    fn poll_flush<W: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: Pin<&mut W>,
+    ) -> Poll<Result<(), SinkError>> {
+        if self.unflushed {
+            let flushed = io.poll_flush(cx);
+            self.refused = flushed.is_pending();
+            ready!(flushed).map_err(SinkError::Write)?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Asks the producers for more, up to the mark at hand.
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        goal: Goal,
+        marks: Marks,
+        pulls: &mut u32,
+    ) -> Result<Asked, SinkError> {
+        while self.ready.len() < self.enough(goal, marks) {
+            let Some(first) = self.producers.front_mut() else {
+                break;
+            };
+            if *pulls == 0 {
+                return Ok(Asked::Spent);
+            }
+            *pulls -= 1;
+            match first.producer.as_mut().poll_more(cx) {
+                Poll::Pending => return Ok(Asked::Pending),
+                Poll::Ready(Some(Ok(item))) => self.ready.push(item),
+                Poll::Ready(Some(Err(error))) => return Err(SinkError::Producer(error)),
+                Poll::Ready(None) => self.pop_producer(),
+            }
+        }
+        Ok(Asked::Enough)
+    }
+
+    /// How many bytes are to be ready before the writer is asked.
+    #[inline]
+    fn enough(&self, goal: Goal, marks: Marks) -> usize {
+        let block = marks.block as usize;
+        match goal {
+            // It does to write what is ready.
+            Goal::Room if self.behind_weight() <= marks.low() => 0,
+            Goal::Room => block,
+            Goal::Empty => block.min(marks.high as usize),
+        }
+    }
+
+    /// Drops the producer in front, which has ended. What is behind it is ready, up to the next one.
+    fn pop_producer(&mut self) {
+        self.producers.pop_front();
+        let count = match self.producers.front_mut() {
+            Some(next) => {
+                self.placed -= next.before;
+                mem::take(&mut next.before)
+            }
+            None => self.behind.len(),
         };
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        self.advance(written);
-        Poll::Ready(Ok(written))
-    }
-
-    /// Drops the first `count` bytes.
-    fn advance(&mut self, mut count: usize) {
-        while let Some(first) = self.sealed.front_mut() {
-            if count < first.len() {
-                first.advance(count);
-                self.sealed_bytes -= count;
-                return;
-            }
-            count -= first.len();
-            self.sealed_bytes -= first.len();
-            self.sealed.pop_front();
-        }
-        if count == self.gathered.len() {
-            self.gathered.clear();
-        } else {
-            self.gathered.advance(count);
+        if count > 0 {
+            self.behind.move_to(&mut self.ready, count);
         }
     }
 
-    fn into_contiguous(mut self) -> BytesMut {
-        if self.sealed.is_empty() {
-            return self.gathered;
+    /// Is the queue full now?
+    #[inline]
+    fn note_push(&mut self, marks: Marks) {
+        let weight = self.bytes() + self.producers.len() * PRODUCER_WEIGHT;
+        if weight >= marks.high as usize {
+            // The producer in front alone does not keep it above the low mark.
+            self.full |= self.ready.len() + self.behind_weight() > marks.low();
         }
-        self.seal();
-        let mut all = BytesMut::with_capacity(self.len());
-        for piece in self.sealed {
-            all.extend_from_slice(&piece);
-        }
-        all
     }
 
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Is it full no more?
+    #[inline]
+    fn note_write(&mut self, marks: Marks) {
+        if self.full && self.ready.len() + self.behind_weight() <= marks.low() {
+            self.full = false;
+        }
+    }
+
+    /// What waits behind the producer in front: bytes, and a fixed cost for each producer.
+    #[inline]
+    fn behind_weight(&self) -> usize {
+        self.behind.len() + self.producers.len().saturating_sub(1) * PRODUCER_WEIGHT
+    }
+
+    fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.producers.is_empty() && !self.unflushed
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.ready.len() + self.behind.len()
     }
 
     fn len(&self) -> usize {
-        self.sealed_bytes + self.gathered.len()
+        self.ready.count() + self.behind.count() + self.producers.len()
     }
+}
 
-    fn count(&self) -> usize {
-        self.sealed.len() + usize::from(!self.gathered.is_empty())
+thread_local! {
+    /// Queues of flushed outputs, for the next one that is pushed to.
+    #[allow(clippy::vec_box, reason = "it is the boxes that are kept")]
+    static QUEUES: RefCell<Vec<Box<Queue>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_queue() -> Box<Queue> {
+    QUEUES.try_with(|queues| queues.borrow_mut().pop()).ok().flatten().unwrap_or_default()
+}
+
+/// Keeps a queue that is empty and flushed, unless it has become large.
+fn give_queue(queue: Option<Box<Queue>>) {
+    let Some(mut queue) = queue else {
+        return;
+    };
+    if queue.producers.capacity() > MAX_SPARE || !queue.ready.is_small() || !queue.behind.is_small()
+    {
+        return;
     }
+    queue.full = false;
+    queue.refused = false;
+    // A thread that is ending has no pool any more.
+    let _ = QUEUES.try_with(|queues| {
+        let mut queues = queues.borrow_mut();
+        if queues.len() < MAX_QUEUES {
+            queues.push(queue);
+        }
+    });
 }
 
 fn saturate(bytes: usize) -> u32 {
@@ -722,20 +685,16 @@ pub(crate) const HIGH_WATER_MARK: u32 = 256 * 1024;
 pub(crate) const LOW_WATER_MARK: u32 = 64 * 1024;
 pub(crate) const BLOCK_SIZE: u32 = 64 * 1024;
 
-/// From this size on an item is written as it is; below, it is copied.
-const LARGE: usize = 1024;
-/// What the first small item reserves.
-const FIRST_GATHER: usize = 1024;
-/// From this size on a run of small items is a piece of its own, and another is begun.
-const MAX_GATHER: usize = 256 * 1024;
 /// The weight of a queued producer beside the marks.
 const PRODUCER_WEIGHT: usize = 256;
-/// Pieces offered in one vectored write.
-const MAX_SLICES: usize = 64;
 /// How often producers are asked in one poll.
 const PULLS_PER_POLL: u32 = 4096;
 /// After so many bytes a poll lets other tasks run.
 const BYTES_PER_POLL: usize = 1024 * 1024;
+/// The most queues a thread keeps.
+const MAX_QUEUES: usize = 4;
+/// A queue that has room for more producers than this is not kept.
+const MAX_SPARE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -743,6 +702,6 @@ mod tests {
 
     #[test]
     fn an_idle_queue_is_small() {
-        assert!(mem::size_of::<Output>() <= 24);
+        assert!(mem::size_of::<Output>() <= 40);
     }
 }

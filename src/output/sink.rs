@@ -1,21 +1,31 @@
+//! A [`FramedWrite`] with an output queue in front of it.
+//!
+//! The queue is all of it: this file lends the wrapped writer to the queue's polls and never calls the
+//! `FramedWrite`'s own, which would overtake what is queued. Bytes that others put into the
+//! `FramedWrite`'s buffer join the end of the queue at the next call.
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{fmt, future};
+use std::{fmt, future, mem};
 
+use bytes::BytesMut;
 use futures_sink::Sink;
 use tokio::io::AsyncWrite;
 use tokio_util::codec::{Encoder, FramedWrite};
 
+use crate::output::error::{PushError, SinkError};
+use crate::output::payload::Payload;
+use crate::output::producer::Producer;
 use crate::output::queue::Output;
-use crate::{Payload, Producer, PushError, SinkError};
 
 /// A queue of bytes and producers in front of a [`FramedWrite`].
 ///
 /// Everything pushed is sent once and in order. [`push`](Self::push) queues bytes,
 /// [`push_with_producer`](Self::push_with_producer) queues a source that is asked for more whenever
-/// there is room, [`close_when_done`](Self::close_when_done) puts the end behind them. None of these
-/// waits or writes: the queue moves while [`ready`](Self::ready), [`flush`](Self::flush) or
+/// there is room, [`close_when_done`](Self::close_when_done) puts the end behind them; text and binary
+/// formats are written in place by [`write!`](Self::write_fmt) and [`push_with`](Self::push_with). None of
+/// these waits or writes: the queue moves while [`ready`](Self::ready), [`flush`](Self::flush) or
 /// [`close`](Self::close) is awaited.
 ///
 /// It is also a [`Sink`] of whatever the wrapped `FramedWrite`'s encoder takes; what is encoded keeps
@@ -34,7 +44,7 @@ use crate::{Payload, Producer, PushError, SinkError};
 /// sink.push("HTTP/1.0 200 OK\r\n\r\n").unwrap();
 /// sink.push_with_producer(producer::iter(["first, ", "second"])).unwrap();
 /// sink.close_when_done();
-/// assert_eq!(sink.push("too late").unwrap_err().0, "too late");
+/// assert_eq!(sink.push("too late").unwrap_err().into_inner(), "too late");
 /// sink.flush().await?;
 ///
 /// let mut sent = String::new();
@@ -47,18 +57,26 @@ use crate::{Payload, Producer, PushError, SinkError};
 /// # How it writes
 ///
 /// Items of less than 1 KiB are copied together; larger ones go out as they are, together with what
-/// is before and behind them in one vectored write where the writer can do that. Nothing is flushed
-/// before the queue is empty. A writer that takes no bytes fails with
+/// is before and behind them in one vectored write where the writer can do that. What was written is
+/// flushed when nothing more can be had at once: when the queue is empty, and when the producer at its
+/// front has nothing yet. A writer that takes no bytes fails with
 /// [`WriteZero`](io::ErrorKind::WriteZero). One poll writes about 1 MiB at most before it lets other
 /// tasks run.
 ///
 /// # How much it holds
 ///
 /// A push is never refused for lack of room: whoever pushes more than a little should await `ready`
-/// first, which waits while the queue is above the high-water mark (256 KiB unless set) until it is
-/// down to the low-water mark (64 KiB). The queue then holds at most the high-water mark and what was
-/// pushed at once. A queued producer counts as 256 bytes, and is asked for more only until one block
-/// (64 KiB unless set) is ready. Once flushed, an empty queue holds no buffer.
+/// first. The queue is full from the push that makes it reach the high-water mark (256 KiB unless set)
+/// until what waits is down to the low-water mark (64 KiB); `ready` waits while it is full. It then holds
+/// at most the high-water mark and what was pushed at once.
+///
+/// A queued producer counts as 256 bytes. The one at the front is asked for more until one block (64 KiB
+/// unless set) is ready, or as much as the high-water mark. What it yields doesn't make the queue full, and
+/// `ready` asks it only for the sake of what was pushed behind it, so that an endless producer doesn't
+/// keep `ready` waiting.
+///
+/// Once flushed, an empty queue holds no buffer; one that the writer keeps waiting holds little more than
+/// the bytes that wait.
 ///
 /// # Failure
 ///
@@ -83,7 +101,8 @@ impl<T, E> ProducerSink<T, E> {
     /// [`set_high_water_mark`](Self::set_high_water_mark).
     pub fn new(mut framed: FramedWrite<T, E>) -> Self {
         let mut output = Output::new();
-        output.adopt(framed.write_buffer_mut());
+        // Its buffer is not used any more.
+        let _ = output.push(mem::take(framed.write_buffer_mut()));
         ProducerSink { framed, output }
     }
 
@@ -108,6 +127,86 @@ impl<T, E> ProducerSink<T, E> {
     pub fn push<P: Payload>(&mut self, item: P) -> Result<(), PushError<P>> {
         self.adopt();
         self.output.push(item)
+    }
+
+    /// Queues what `write` appends to a buffer, in place: all of it or, if it fails, nothing.
+    ///
+    /// The buffer is a [`BufMut`](bytes::BufMut), a [`fmt::Write`], and by
+    /// [`writer`](bytes::BufMut::writer) an [`io::Write`]. There may be bytes of others in it, which stay
+    /// where they are. For formatted text there is [`write!`](Self::write_fmt).
+    ///
+    /// # Errors
+    ///
+    /// What `write` returns; and [`SinkError::Closed`], as an [`io::Error`], after a close, an abort or a
+    /// failure: `write` is not called then.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or takes away what was in the buffer. The sink has failed then.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use bytes::BufMut;
+    /// use std::io;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> io::Result<()> {
+    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// sink.push_with(|buffer| {
+    ///     buffer.put_u16(3);
+    ///     buffer.put_slice(b"abc");
+    ///     io::Result::Ok(())
+    /// })?;
+    /// let failed: io::Result<()> = sink.push_with(|buffer| {
+    ///     buffer.put_u16(1000);
+    ///     Err(io::ErrorKind::NotFound.into())
+    /// });
+    /// assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+    /// sink.flush().await?;
+    /// assert_eq!(sink.get_ref().get_ref(), b"\0\x03abc");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn push_with<R, F>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, F>,
+    ) -> Result<R, F>
+    where
+        F: From<io::Error>,
+    {
+        self.adopt();
+        self.output.push_with(write).unwrap_or_else(|refused| Err(io::Error::from(refused).into()))
+    }
+
+    /// Queues formatted text, in place: this is what [`write!`] calls.
+    ///
+    /// # Errors
+    ///
+    /// After a close, an abort or a failure.
+    ///
+    /// # Panics
+    ///
+    /// As [`format!`] does, if an implementation of a formatting trait returns an error.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// let (code, host) = (220, "mx.example.com");
+    /// write!(sink, "{code} {host} ready\r\n")?;
+    /// sink.flush().await?;
+    /// assert_eq!(sink.get_ref().get_ref(), b"220 mx.example.com ready\r\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
+        self.adopt();
+        self.output.write_fmt(text)
     }
 
     /// Queues a producer.
@@ -195,6 +294,26 @@ impl<T, E> ProducerSink<T, E> {
     /// How many bytes are queued, without those that producers still hold.
     pub fn queued_bytes(&self) -> usize {
         self.output.queued_bytes() + self.framed.write_buffer().len()
+    }
+
+    /// How many bytes the writer has taken since the sink was made.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// sink.push("six by")?;
+    /// assert_eq!(sink.written_bytes(), 0);
+    /// sink.flush().await?;
+    /// assert_eq!(sink.written_bytes(), 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn written_bytes(&self) -> u64 {
+        self.output.written()
     }
 
     /// How many pieces are queued: producers, large items, and runs of small items.
@@ -295,14 +414,15 @@ impl<T, E> ProducerSink<T, E> {
     #[inline]
     fn adopt(&mut self) {
         if !self.framed.write_buffer().is_empty() {
-            self.output.adopt(self.framed.write_buffer_mut());
+            // After a close nothing is written any more.
+            let _ = self.output.push(mem::take(self.framed.write_buffer_mut()));
         }
     }
 }
 
 impl<T: AsyncWrite + Unpin, E> ProducerSink<T, E> {
-    /// Waits until there is room: at once below the high-water mark, else until the queue has been
-    /// written down to the low-water mark.
+    /// Waits until there is room: not at all unless the queue is full, else until it has been written down
+    /// to the low-water mark.
     ///
     /// # Errors
     ///
@@ -405,7 +525,8 @@ where
         let this = self.get_mut();
         this.adopt();
         let encoder = this.framed.encoder_mut();
-        this.output.push_encoded(|buffer| encoder.encode(item, buffer))
+        let queued = this.output.push_with(|buffer| encoder.encode(item, buffer));
+        queued.unwrap_or_else(|refused| Err(io::Error::from(refused).into()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E::Error>> {

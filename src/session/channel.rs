@@ -19,11 +19,10 @@ use crate::framing::limit::Limit;
 use crate::framing::step::End;
 use crate::framing::terminator::Terminator;
 use crate::handler::control::{Access, Control};
-use crate::output::Producer;
-use crate::output::queue::{Output, PushError, SinkError};
+use crate::output::{Output, Producer, PushError, SinkError};
+use crate::pool;
 use crate::session::close::{ChannelError, CloseReason};
 use crate::session::handle::{Handle, HandleState, Receiver};
-use crate::session::pool;
 use crate::session::timer::{Owed, PackedTimeouts, Timeout, Timeouts, Timer};
 use crate::trace;
 
@@ -649,9 +648,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             return Poll::Ready(Ok(()));
         }
         let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut meter = Meter::new(&mut self.io);
-        let result = shared.output.poll_ready(cx, Pin::new(&mut meter));
-        meter.report(&mut self.timer, result.is_ready());
+        let before = shared.output.written();
+        let result = shared.output.poll_ready(cx, Pin::new(&mut self.io));
+        report(&mut self.timer, &shared.output, before);
         match result {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.fail(error.into()))),
@@ -903,10 +902,22 @@ pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
         timer.has_flushed();
         return Poll::Ready(Ok(()));
     }
-    let mut meter = Meter::new(io);
-    let result = output.poll_flush(cx, Pin::new(&mut meter));
-    meter.report(timer, result.is_ready());
+    let before = output.written();
+    let result = output.poll_flush(cx, Pin::new(io));
+    report(timer, output, before);
     result
+}
+
+/// Tells the timer how a poll went, before which so many bytes had been written.
+fn report(timer: &mut Timer, output: &Output, before: u64) {
+    if output.written() > before {
+        timer.has_written();
+    }
+    if output.is_refused() {
+        timer.is_stalled();
+    } else {
+        timer.has_flushed();
+    }
 }
 
 /// Takes what other tasks push, and writes and flushes what the writer takes. This may be the end.
@@ -952,72 +963,6 @@ pub(crate) fn keep(input: &Bytes, start: usize, end: usize) -> Bytes {
         Bytes::copy_from_slice(&input[start..end])
     } else {
         input.slice(start..end)
-    }
-}
-
-/// A writer that notes whether bytes were taken or refused.
-struct Meter<'a, S> {
-    io: &'a mut S,
-    taken: bool,
-    refused: bool,
-}
-
-impl<'a, S: AsyncWrite + Unpin> Meter<'a, S> {
-    fn new(io: &'a mut S) -> Self {
-        Meter { io, taken: false, refused: false }
-    }
-
-    fn report(self, timer: &mut Timer, done: bool) {
-        if self.taken {
-            timer.has_written();
-        }
-        if self.refused {
-            timer.is_stalled();
-        } else if done {
-            timer.has_flushed();
-        }
-    }
-
-    fn note(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.taken |= matches!(result, Poll::Ready(Ok(1..)));
-        self.refused = result.is_pending();
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<'_, S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut *self.io).poll_write(cx, buf);
-        self.note(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut *self.io).poll_write_vectored(cx, bufs);
-        self.note(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut *self.io).poll_flush(cx);
-        self.refused |= result.is_pending();
-        result
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut *self.io).poll_shutdown(cx);
-        self.refused |= result.is_pending();
-        result
     }
 }
 

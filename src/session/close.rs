@@ -1,7 +1,7 @@
 use std::{error, fmt, io};
 
 use crate::framing::limit::FrameError;
-use crate::output::queue::SinkError;
+use crate::output::{PushError, SinkError};
 use crate::session::timer::Timeout;
 
 /// How a connection ended.
@@ -86,6 +86,12 @@ impl From<SinkError> for ChannelError {
             SinkError::Producer(error) => ChannelError::Producer(error),
             SinkError::Closed => ChannelError::Closed,
         }
+    }
+}
+
+impl<T> From<PushError<T>> for ChannelError {
+    fn from(_: PushError<T>) -> Self {
+        ChannelError::Closed
     }
 }
 

@@ -57,7 +57,7 @@ impl Handle {
     /// [`HandleError::Closed`] if the channel is closed or closing. Both hand the item back.
     pub fn push<T: Payload>(&self, item: T) -> Result<(), HandleError<T>> {
         let mut inbox = lock(&self.inbox);
-        let len = item.as_ref().len();
+        let len = item.as_bytes().len();
         if inbox.state != HandleState::Open {
             return Err(HandleError::Closed(item));
         }

@@ -3,7 +3,6 @@
 pub(crate) mod channel;
 pub(crate) mod close;
 pub(crate) mod handle;
-pub(crate) mod pool;
 pub(crate) mod timer;
 
 pub use channel::{Channel, ChannelBuilder, UpgradeError};

@@ -1,8 +1,15 @@
 //! A peer that does not read: what is queued is bounded, and nothing is read or dispatched meanwhile.
 
-use asynchat::{Channel, Event, producer};
+use std::convert::Infallible;
+use std::time::Duration;
 
-use crate::support::{Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, settle, wait};
+use asynchat::{
+    Channel, ChannelError, Chunk, CloseReason, Control, Event, Handler, Timeout, producer,
+};
+
+use crate::support::{
+    Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, settle, wait,
+};
 
 fn channel(high: usize, low: usize) -> (Channel<Socket>, Peer) {
     let (socket, peer) = pipe();
@@ -158,4 +165,121 @@ async fn a_mark_of_nothing_is_a_mark_of_one_byte() {
     });
     channel.run(handler).await;
     assert_eq!(peer.output(), "xy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_that_is_discarded_can_be_flushed() {
+    let (mut channel, peer) = channel(100, 10);
+    peer.take(0);
+    channel.push(vec![b'x'; 1000]).unwrap();
+    tokio::select! {
+        biased;
+        event = channel.next() => panic!("{event:?}"),
+        () = settle() => {}
+    }
+    channel.discard_buffers();
+    channel.flush().await.unwrap();
+    channel.push("y").unwrap();
+    peer.take(usize::MAX);
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), "y");
+}
+
+/// Answers each line with more than is taken, and drops it at the shutdown.
+struct Discards;
+
+impl Handler for Discards {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.push(vec![b'x'; 1000]).unwrap();
+        Ok(())
+    }
+
+    async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.discard_buffers();
+        tokio::task::yield_now().await;
+        control.push("bye").unwrap();
+        control.close_when_done();
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_discard_a_full_queue_at_the_shutdown_and_wait() {
+    let (mut channel, peer) = channel(100, 10);
+    peer.take(10);
+    peer.send("a\n");
+    let (_, (_, reason)) = tokio::join!(
+        async {
+            seconds(2).await;
+            peer.take(usize::MAX);
+        },
+        channel.run_until(Discards, seconds(1))
+    );
+    assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+    assert_eq!(peer.output(), "xxxxxxxxxxbye");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_is_timed_though_the_queue_is_at_exactly_both_marks() {
+    let (socket, peer) = pipe();
+    let mut timeouts = patient();
+    timeouts.write_stall = Some(Duration::from_secs(60));
+    let mut channel =
+        Channel::builder(b"\n").timeouts(timeouts).high_water_mark(1000).build(socket);
+    peer.take(16);
+    peer.send("a\n");
+    let handler = Scripted::new(|seen, control| {
+        if *seen == Seen::End {
+            control.push(vec![0; 1016]).unwrap();
+        }
+        Then::Go
+    });
+    let running = channel.run(handler);
+    let (_, reason) = tokio::time::timeout(Duration::from_secs(10_000), running).await.unwrap();
+    let CloseReason::Error(ChannelError::Timeout(Timeout::WriteStall)) = reason else {
+        panic!("{reason:?}");
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_is_heard_behind_an_endless_answer() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    peer.send("GO\n");
+    let handler = Scripted::new(|seen, control| {
+        if *seen == data("GO") {
+            control.push(vec![b'x'; 300 * 1024]).unwrap();
+            let endless = std::iter::repeat([b'x'; 4096]);
+            control.push_with_producer(producer::iter(endless)).unwrap();
+        }
+        if *seen == data("STOP") {
+            control.abort();
+        }
+        Then::Go
+    });
+    let stopped = channel.run(handler);
+    let asked = async {
+        while peer.wire().output.len() < 1 << 20 {
+            tokio::task::yield_now().await;
+        }
+        peer.send("STOP\n");
+        while peer.wire().output.len() < 16 << 20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let reason = tokio::select! {
+        (_, reason) = stopped => reason,
+        () = asked => panic!("it was not heard"),
+    };
+    assert!(matches!(reason, CloseReason::Aborted), "{reason:?}");
 }

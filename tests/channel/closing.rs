@@ -29,9 +29,9 @@ async fn a_close_writes_what_was_pushed_and_shuts_down_once() {
     channel.push("hello").unwrap();
     channel.push_with_producer(producer::iter([", ", "world"])).unwrap();
     channel.close_when_done();
-    assert_eq!(channel.push("late").unwrap_err().0, "late");
+    assert_eq!(channel.push("late").unwrap_err().into_inner(), "late");
     let late = bytes::Bytes::from("late");
-    assert_eq!(channel.push_with_producer(late.clone()).unwrap_err().0, late);
+    assert_eq!(channel.push_with_producer(late.clone()).unwrap_err().into_inner(), late);
     let closing = tokio::spawn(async move {
         channel.close().await.unwrap();
         channel.close().await.unwrap();

@@ -299,6 +299,50 @@ async fn a_peer_that_takes_nothing_stalls() {
     assert_eq!(peer.output(), "hel");
 }
 
+/// Its output is refused, but not for long: then there is nothing to be taken for a while.
+struct SlowToAnswer;
+
+impl Handler for SlowToAnswer {
+    type Error = &'static str;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), &'static str> {
+        control.push(vec![b'x'; 100]).unwrap();
+        seconds(10).await;
+        control.discard_buffers();
+        let slow = producer::once(async {
+            seconds(90).await;
+            Ok("late")
+        });
+        control.push_with_producer(slow).unwrap();
+        seconds(100).await;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_no_write_stall_while_nothing_is_ready() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    peer.take(10);
+    peer.send("a\n");
+    peer.close();
+    let writing = async {
+        seconds(90).await;
+        peer.take(usize::MAX);
+    };
+    let ((_, reason), ()) = tokio::join!(channel.run(SlowToAnswer), writing);
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    assert_eq!(peer.output(), "xxxxxxxxxxlate");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_a_byte_now_and_then_does_not_stall() {
     let (socket, peer) = pipe();
@@ -491,7 +535,7 @@ async fn after_an_idle_deadline_with_output_queued_the_channel_is_closed() {
     let error = channel.next().await.unwrap().unwrap_err();
     assert!(matches!(error, ChannelError::Timeout(Timeout::Idle)));
     assert!(channel.next().await.is_none());
-    assert_eq!(channel.push("late").unwrap_err().0, "late");
+    assert_eq!(channel.push("late").unwrap_err().into_inner(), "late");
     assert_eq!(peer.output(), "");
 }
 

@@ -57,7 +57,7 @@ async fn pipelined_input_behind_a_close_is_not_dispatched() {
             if matches!(seen, Seen::Data(_)) == in_collect {
                 control.push("bye\r\n").unwrap();
                 control.close_when_done();
-                assert_eq!(control.push("late").unwrap_err().0, "late");
+                assert_eq!(control.push("late").unwrap_err().into_inner(), "late");
             }
             Then::Go
         });
@@ -441,7 +441,7 @@ async fn a_panic_in_a_producer_leaves_a_channel_that_has_failed() {
             channel
         });
         let mut channel = running.await.unwrap();
-        assert_eq!(channel.push("late").unwrap_err().0, "late");
+        assert_eq!(channel.push("late").unwrap_err().into_inner(), "late");
         assert!(channel.flush().await.is_err());
         assert!(channel.next().await.is_none());
         assert_eq!(peer.output(), "");

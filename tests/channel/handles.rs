@@ -192,7 +192,7 @@ async fn a_close_while_a_callback_waits_lets_it_finish() {
             return Then::Go;
         }
         wait_then(tokio::time::sleep(secs(5).unwrap()), |control| {
-            assert_eq!(control.push("late").unwrap_err().0, "late");
+            assert_eq!(control.push("late").unwrap_err().into_inner(), "late");
         })
     });
     let log = handler.log.clone();

@@ -79,7 +79,7 @@ fn a_reset_in_mid_frame_is_an_error_once() {
         other => panic!("{other:?}"),
     }
     assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
-    assert_eq!(channel.push("x").unwrap_err().0, "x");
+    assert_eq!(channel.push("x").unwrap_err().into_inner(), "x");
 }
 
 #[tokio::test]

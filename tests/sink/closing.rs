@@ -1,9 +1,10 @@
 use std::error::Error;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use asynchat::{ProducerSink, PushError, SinkError};
+use asynchat::{ProducerSink, SinkError};
 use bytes::{Bytes, BytesMut};
 use futures::SinkExt;
 use tokio_util::codec::{Encoder, FramedWrite};
@@ -42,10 +43,10 @@ fn push_after_close_hands_the_item_back() {
     let mut sink = sink(Script::new([]));
     sink.close_when_done();
     assert!(sink.is_closed());
-    assert_eq!(sink.push("late"), Err(PushError("late")));
+    assert_eq!(sink.push("late").unwrap_err().into_inner(), "late");
     let late = scripted([]);
     let drops = late.drops.clone();
-    let PushError(back) = sink.push_with_producer(late).unwrap_err();
+    let back = sink.push_with_producer(late).unwrap_err().into_inner();
     assert_eq!(drops.load(Ordering::Relaxed), 0);
     drop(back);
     let refused = SinkExt::<Bytes>::start_send_unpin(&mut sink, "late".into()).unwrap_err();
@@ -128,7 +129,7 @@ fn an_error_at_each_point_fails_the_sink_drops_the_queue_and_is_reported_once() 
             assert_eq!(source.kind(), io::ErrorKind::ConnectionReset);
             assert!(sink.is_empty() && sink.is_closed());
             assert_eq!(drops.load(Ordering::Relaxed), 1);
-            assert_eq!(sink.push("late"), Err(PushError("late")));
+            assert_eq!(sink.push("late").unwrap_err().into_inner(), "late");
             assert!(matches!(drive!(sink.flush()).0, Err(SinkError::Closed)));
             assert!(matches!(drive!(sink.close()).0, Err(SinkError::Closed)));
             assert!(matches!(drive!(sink.ready()).0, Err(SinkError::Closed)));
@@ -137,6 +138,30 @@ fn an_error_at_each_point_fails_the_sink_drops_the_queue_and_is_reported_once() 
             assert_eq!(script.log.last(), Some(&Did::Fail));
         }
     }
+}
+
+#[test]
+fn a_panicking_writer_leaves_the_sink_failed() {
+    // In the write, the flush, the shutdown.
+    for at in 0..3 {
+        let mut steps = vec![Step::Take(3); at];
+        steps.push(Step::Panic);
+        let mut sink = sink(Script::new(steps));
+        sink.push("bye").unwrap();
+        let wakes = Arc::new(Wakes::default());
+        let panic = catch_unwind(AssertUnwindSafe(|| poll_once(&wakes, sink.close())));
+        assert!(panic.is_err());
+        assert!(sink.is_empty() && sink.is_closed());
+        assert!(matches!(drive!(sink.flush()).0, Err(SinkError::Closed)), "in call {at}");
+        assert_eq!(sink.get_ref().get_ref().polls, at + 1);
+    }
+    // The same without a close.
+    let mut sink = sink(Script::new([Step::Take(3), Step::Panic]));
+    sink.push("bye").unwrap();
+    let wakes = Arc::new(Wakes::default());
+    let panic = catch_unwind(AssertUnwindSafe(|| poll_once(&wakes, sink.flush())));
+    assert!(panic.is_err());
+    assert!(sink.is_closed());
 }
 
 #[test]

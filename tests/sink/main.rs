@@ -4,6 +4,7 @@
 
 mod cases;
 mod closing;
+mod memory;
 mod producers;
 mod property;
 mod support;

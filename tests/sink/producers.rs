@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
-use asynchat::{Producer, PushError, SinkError, producer};
+use asynchat::{Producer, ProducerSink, SinkError, producer};
 use bytes::Bytes;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, BufWriter};
+use tokio_util::codec::{BytesCodec, FramedWrite};
 
-use crate::support::{More, Script, Step, Wakes, drive, pattern, poll_once, scripted, sink};
+use crate::support::{Did, More, Script, Step, Wakes, drive, pattern, poll_once, scripted, sink};
 
 #[test]
 fn empty_items_are_skipped_and_the_end_is_explicit() {
@@ -90,6 +91,92 @@ fn a_pending_producer_wakes_the_task_once_and_what_is_before_it_is_written() {
 }
 
 #[test]
+fn what_was_written_is_flushed_while_a_producer_has_nothing() {
+    let mut sink = sink(Script::new([Step::Take(100), Step::Pending]));
+    sink.push("before ").unwrap();
+    let slow = [More::Item(b"a".to_vec()), More::Pending, More::Pending, More::Item(b"b".to_vec())];
+    sink.push_with_producer(scripted(slow)).unwrap();
+    let wakes = Arc::new(Wakes::default());
+    // The flush is pending, then done, then there is nothing more to be flushed.
+    let mut logs = vec![vec![Did::Write(8)], vec![Did::Write(8), Did::Flush]];
+    logs.push([&logs[1][..], &[Did::Write(1), Did::Flush]].concat());
+    for log in logs {
+        let ready = poll_once(&wakes, sink.flush()).is_ready();
+        assert_eq!(sink.get_ref().get_ref().log, log);
+        assert_eq!(ready, log.len() == 4);
+    }
+    assert_eq!(sink.get_ref().get_ref().wire, b"before ab");
+}
+
+#[test]
+fn a_flush_that_fails_while_a_producer_has_nothing_fails_the_sink() {
+    let mut sink = sink(Script::new([Step::Take(1), Step::Fail(io::ErrorKind::BrokenPipe)]));
+    sink.push("x").unwrap();
+    sink.push_with_producer(scripted([More::Pending])).unwrap();
+    assert!(matches!(drive!(sink.flush()).0, Err(SinkError::Write(_))));
+    assert!(sink.is_closed());
+}
+
+#[test]
+fn a_line_reaches_the_peer_through_a_buffered_writer_while_its_producer_waits() {
+    let framed = FramedWrite::new(BufWriter::new(Script::new([])), BytesCodec::new());
+    let mut sink = ProducerSink::new(framed);
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
+    let lines = producer::poll_fn(move |cx| receiver.poll_recv(cx).map(|item| item.map(Ok)));
+    sink.push_with_producer(lines).unwrap();
+    sender.try_send("hello\n".into()).unwrap();
+    assert!(poll_once(&Arc::new(Wakes::default()), sink.flush()).is_pending());
+    assert_eq!(sink.get_ref().get_ref().get_ref().wire, b"hello\n");
+}
+
+#[test]
+fn an_endless_producer_leaves_both_marks_within_reach() {
+    let wakes = Arc::new(Wakes::default());
+    for (high, low) in [(256 * 1024, 64 * 1024), (1_000, 1_000), (100, 10), (1, 0)] {
+        let mut sink = sink(Script::new([]));
+        sink.set_high_water_mark(high);
+        sink.set_low_water_mark(low);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let endless = std::iter::repeat_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            pattern(0, 4096)
+        });
+        sink.push(pattern(0, high + 50_000)).unwrap();
+        sink.push_with_producer(producer::iter(endless)).unwrap();
+        assert!(poll_once(&wakes, sink.ready()).is_ready(), "{high} {low}");
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        // Nor is it full by what the producer yields.
+        assert!(poll_once(&wakes, sink.flush()).is_pending());
+        assert!(poll_once(&wakes, sink.ready()).is_ready(), "{high} {low}");
+    }
+}
+
+#[test]
+fn producers_are_asked_for_no_more_than_the_high_mark() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    sink.set_high_water_mark(5_000);
+    let endless = std::iter::repeat(Bytes::from(pattern(0, 2_000)));
+    sink.push_with_producer(producer::iter(endless)).unwrap();
+    assert!(poll_once(&Arc::new(Wakes::default()), sink.flush()).is_pending());
+    assert_eq!(sink.queued_bytes(), 6_000);
+}
+
+#[test]
+fn what_is_behind_a_producer_can_only_be_written_through_it() {
+    let mut sink = sink(Script::new([]));
+    sink.set_high_water_mark(1_000);
+    sink.set_low_water_mark(100);
+    sink.push_with_producer(scripted(vec![More::Item(pattern(0, 500)); 10])).unwrap();
+    sink.push(pattern(1, 2_000)).unwrap();
+    sink.push_with_producer(scripted([More::Pending])).unwrap();
+    sink.push("behind").unwrap();
+    drive!(sink.ready()).0.unwrap();
+    assert_eq!(sink.get_ref().get_ref().wire.len(), 7_000);
+    assert_eq!(sink.queued_bytes(), 6);
+}
+
+#[test]
 fn a_failing_producer_fails_the_sink() {
     let mut sink = sink(Script::new([Step::Take(1)]));
     sink.push("before").unwrap();
@@ -105,7 +192,7 @@ fn a_failing_producer_fails_the_sink() {
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
     assert_eq!(drops.load(Ordering::Relaxed), 1);
     assert!(sink.is_empty());
-    assert_eq!(sink.push("late"), Err(PushError("late")));
+    assert_eq!(sink.push("late").unwrap_err().into_inner(), "late");
     assert!(matches!(drive!(sink.close()).0, Err(SinkError::Closed)));
     assert_eq!(sink.get_ref().get_ref().wire, b"before");
 }

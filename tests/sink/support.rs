@@ -22,6 +22,8 @@ pub(crate) enum Step {
     /// Be pending for good.
     Stuck,
     Fail(io::ErrorKind),
+    /// Panic, if it is the writer.
+    Panic,
 }
 
 /// What a writer did.
@@ -31,6 +33,13 @@ pub(crate) enum Did {
     Flush,
     Shutdown,
     Fail,
+}
+
+impl Did {
+    /// The bytes that were written.
+    pub(crate) fn len(self) -> usize {
+        if let Did::Write(len) = self { len } else { 0 }
+    }
 }
 
 /// Does what its steps say, then what `then` says.
@@ -86,6 +95,7 @@ impl Script {
                 self.log.push(Did::Fail);
                 Poll::Ready(Err(kind.into()))
             }
+            Step::Panic => panic!("a writer panics, as the test wants"),
         }
     }
 

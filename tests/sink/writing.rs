@@ -1,8 +1,11 @@
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use asynchat::{Producer, ProducerSink, PushError, SinkError, producer};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio_util::codec::BytesCodec;
 
 use crate::support::{Did, More, Script, Step, Wakes, drive, pattern, poll_once, scripted, sink};
@@ -232,6 +235,147 @@ fn len_and_queued_bytes_follow_the_queue() {
     drive!(sink.flush()).0.unwrap();
     assert_eq!((sink.len(), sink.queued_bytes()), (0, 0));
     assert_eq!(sink.get_ref().get_ref().wire.len(), 5_015);
+}
+
+#[test]
+fn a_queue_at_exactly_both_marks_is_not_full() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    sink.set_high_water_mark(1_000);
+    sink.set_low_water_mark(1_000);
+    sink.push(pattern(0, 1_000)).unwrap();
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+    assert_eq!(sink.get_ref().get_ref().polls, 0);
+    sink.push("x").unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    sink.get_mut().get_mut().then = Step::Take(1);
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+    assert_eq!(sink.queued_bytes(), 1_000);
+}
+
+#[test]
+fn a_discard_makes_room_at_once() {
+    let mut sink = sink(Script::new([Step::Take(17)]).then(Step::Stuck));
+    sink.set_high_water_mark(100);
+    sink.set_low_water_mark(10);
+    let wakes = Arc::new(Wakes::default());
+    sink.push(pattern(0, 200)).unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    sink.discard_buffers();
+    sink.push(pattern(0, 50)).unwrap();
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+}
+
+#[test]
+fn what_was_written_before_a_discard_is_flushed() {
+    let mut sink = sink(Script::new([Step::Take(3), Step::Pending]));
+    sink.push("abcdef").unwrap();
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll_once(&wakes, sink.flush()).is_pending());
+    sink.discard_buffers();
+    drive!(sink.flush()).0.unwrap();
+    drive!(sink.flush()).0.unwrap();
+    assert_eq!(sink.get_ref().get_ref().log, [Did::Write(3), Did::Flush]);
+}
+
+#[test]
+fn moved_marks_apply_to_what_is_queued() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    let wakes = Arc::new(Wakes::default());
+    sink.push(pattern(0, 500)).unwrap();
+    sink.set_high_water_mark(400);
+    sink.set_low_water_mark(100);
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+    sink.set_high_water_mark(600);
+    assert!(poll_once(&wakes, sink.ready()).is_pending(), "not yet down to the low mark");
+    sink.set_low_water_mark(500);
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+}
+
+#[test]
+fn one_poll_is_bounded_though_an_item_is_not() {
+    let mut sink = sink(Script::new([]));
+    let all = pattern(0, 5 << 20);
+    sink.push("head").unwrap();
+    sink.push(all.clone()).unwrap();
+    let (result, polls) = drive!(sink.flush());
+    result.unwrap();
+    assert_eq!(polls, 6);
+    let script = sink.get_ref().get_ref();
+    assert!(script.wire == [b"head", &all[..]].concat());
+    assert_eq!(script.log.iter().max_by_key(|did| did.len()).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn what_is_written_in_place_keeps_its_order_and_is_queued_whole_or_not_at_all() {
+    let mut sink = sink(Script::new([]));
+    sink.push("a").unwrap();
+    let c = 'c';
+    write!(sink, "b{c:?}").unwrap();
+    sink.push_with_producer(producer::iter(["d"])).unwrap();
+    let refused = sink.push_with(|buffer| {
+        buffer.put_bytes(b'x', 100_000);
+        Err::<(), _>(io::Error::from(io::ErrorKind::InvalidData))
+    });
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    let length = sink.push_with(|buffer| {
+        buffer.writer().write_all(&[b'e'; 2_000])?;
+        io::Result::Ok(buffer.len())
+    });
+    assert!(length.unwrap() >= 2_000);
+    sink.push("f").unwrap();
+    assert_eq!(sink.queued_bytes(), 2_006);
+    drive!(sink.flush()).0.unwrap();
+    let expected = [b"ab'c'd", &[b'e'; 2_000][..], b"f"].concat();
+    assert_eq!(sink.get_ref().get_ref().wire, expected);
+    assert_eq!(sink.written_bytes(), 2_007);
+}
+
+#[test]
+fn nothing_is_written_in_place_after_a_close() {
+    let mut sink = sink(Script::new([]));
+    sink.close_when_done();
+    assert_eq!(write!(sink, "late").unwrap_err().to_string(), "push after close");
+    let refused: io::Result<()> = sink.push_with(|_| panic!("it is not called"));
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(sink.queued_bytes(), 0);
+}
+
+#[test]
+fn whoever_takes_away_what_others_have_queued_fails_the_sink() {
+    let mut sink = sink(Script::new([]));
+    sink.push("of others").unwrap();
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let _ = sink.push_with(|buffer| {
+            buffer.clear();
+            io::Result::Ok(())
+        });
+    }));
+    assert!(panic.is_err());
+    assert!(sink.is_closed() && sink.is_empty());
+    assert!(matches!(drive!(sink.flush()).0, Err(SinkError::Closed)));
+}
+
+#[test]
+fn everything_that_holds_bytes_is_a_payload() {
+    let large = "l".repeat(2_000);
+    let mut sink = sink(Script::new([]));
+    sink.push("a").unwrap();
+    sink.push(b"b").unwrap();
+    sink.push([b'c']).unwrap();
+    sink.push(String::from("d")).unwrap();
+    sink.push(Box::<str>::from("e")).unwrap();
+    sink.push(Box::<[u8]>::from(*b"f")).unwrap();
+    sink.push(Cow::Borrowed("g")).unwrap();
+    sink.push(Cow::<str>::Owned("h".into())).unwrap();
+    sink.push(Cow::Borrowed(&b"i"[..])).unwrap();
+    sink.push(Cow::<[u8]>::Owned(b"j".to_vec())).unwrap();
+    sink.push(BytesMut::from("k")).unwrap();
+    sink.push(Cow::Borrowed(&large[..])).unwrap();
+    sink.push(Box::<str>::from(&large[..])).unwrap();
+    drive!(sink.flush()).0.unwrap();
+    let expected = format!("abcdefghijk{large}{large}");
+    assert_eq!(sink.get_ref().get_ref().wire, expected.as_bytes());
 }
 
 #[test]

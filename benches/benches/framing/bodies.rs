@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use asynchat_benches::io::{READ, Reader, Window, complete, drain};
-use asynchat_benches::ours::{self, Aim, Frames, Protocol, Sum, delimiter};
+use asynchat_benches::ours::{self, Aim, Events, Frames, Protocol, Sum, delimiter};
 use asynchat_benches::{Bench, Tally, input};
 use memchr::{memchr, memmem};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -84,7 +84,7 @@ pub fn counted(bench: &mut Bench) {
     row.work(bodies.len(), "body", input.len())
         .expect(tally.sum())
         .ours("Framer, events", || {
-            ours::framer(Bodies::default(), 4.into(), &input, READ, &mut window)
+            ours::framer::<Events, _>(Bodies::default(), 4.into(), &input, READ, &mut window)
         })
         .goal("LengthDelimitedCodec", 0.45)
         .ours("TerminatorCodec", || ours::terminator_codec(Bodies::default(), 4.into(), reader()))
@@ -139,14 +139,16 @@ pub fn huge(bench: &mut Bench) {
     for (called, end, goal) in
         [("LF", &b"\n"[..], 1.1), ("CRLF", b"\r\n", 1.2), ("CRLFCRLF", b"\r\n\r\n", 1.2)]
     {
-        let Some(row) = bench.row(&format!("one {called} after 64 MiB")) else { continue };
+        let Some(row) = bench.row(&format!("one {called} after {} MiB", size >> 20)) else {
+            continue;
+        };
         let mut input = Vec::with_capacity(size + end.len());
         input::Random::new(6).letters(size, &mut input);
         let mut tally = Tally::default();
         tally.frame(&input);
         input.extend_from_slice(end);
         let input = &*input;
-        let mut windows = [const { () }; 3].map(|()| Window::new(2 * READ));
+        let mut windows = [(); 3].map(|()| Window::new(2 * READ));
         let [window, small, other] = &mut windows;
         const SEARCH: &str = "memchr or memmem over the whole";
         const COPY: &str = "a bare copy";
@@ -154,11 +156,11 @@ pub fn huge(bench: &mut Bench) {
             .work(1, "frame", input.len())
             .expect(tally.sum())
             .ours("Framer, events", || {
-                ours::framer(Frames::default(), delimiter(end), input, READ, window)
+                ours::framer::<Events, _>(Frames::default(), delimiter(end), input, READ, window)
             })
             .goal(COPY, 1.2)
             .ours("Framer, events, 4 KiB reads", || {
-                ours::framer(Frames::default(), delimiter(end), input, 4096, small)
+                ours::framer::<Events, _>(Frames::default(), delimiter(end), input, 4096, small)
             })
             .ours("Framer, events, uncopied", || {
                 ours::framer_in_place(Frames::default(), delimiter(end), input, READ)

@@ -4,7 +4,7 @@ use asynchat::{Frame, FrameCodec};
 use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window};
 use asynchat_benches::lines::{Lines, lines_codec};
-use asynchat_benches::ours::{self, Frames, delimiter};
+use asynchat_benches::ours::{self, Events, Frames, delimiter};
 use asynchat_benches::{Bench, Tally};
 use bytes::BytesMut;
 use memchr::memmem;
@@ -100,7 +100,7 @@ pub fn periodic(bench: &mut Bench) {
         row.work(input.len(), "byte", input.len())
             .expect(tally.sum())
             .ours("Framer, events", || {
-                ours::framer(Frames::default(), end.clone(), &input, 1, &mut window)
+                ours::framer::<Events, _>(Frames::default(), end.clone(), &input, 1, &mut window)
             })
             .goal("an automaton", 1.3)
             .ours("Channel, Handler", || {
@@ -126,7 +126,7 @@ pub fn lines(bench: &mut Bench) {
         row.work(input.len(), "byte", input.len())
             .expect(lines.checksum)
             .ours("Framer, events", || {
-                ours::framer(Frames::default(), delimiter(end), input, 1, &mut window)
+                ours::framer::<Events, _>(Frames::default(), delimiter(end), input, 1, &mut window)
             })
             .goal("LinesCodec", 0.90)
             .ours("FrameCodec", || ours::frame_codec(codec(), reader()))
@@ -134,7 +134,7 @@ pub fn lines(bench: &mut Bench) {
             .ours("FrameCodec, decode alone", || {
                 decode(codec(), input, |tally, frame| match frame {
                     Frame::Complete(frame) => tally.frame(&frame),
-                    Frame::Overlong(_) | Frame::Truncated(_) => unreachable!("whole frames"),
+                    _ => unreachable!("whole frames"),
                 })
             })
             .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))

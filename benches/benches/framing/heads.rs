@@ -5,7 +5,7 @@ use asynchat_benches::Bench;
 use asynchat_benches::heads::{END, Heads, find_iter, read_until};
 use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window};
-use asynchat_benches::ours::{self, Frames, delimiter};
+use asynchat_benches::ours::{self, Events, Frames, Steps, Whole, delimiter};
 
 pub fn heads(bench: &mut Bench) {
     let count = bench.size(10_000, 500);
@@ -15,7 +15,8 @@ pub fn heads(bench: &mut Bench) {
         let input = &*heads.input;
         let reader = || Reader::new(input);
         let plain = ours::plain(delimiter(END));
-        let (mut window, mut other) = (Window::new(2 * READ), Window::new(2 * READ));
+        let mut windows = [(); 4].map(|()| Window::new(2 * READ));
+        let [window, other, third, fourth] = &mut windows;
         let (lent, owned) = match shape {
             Shape::Alike => (1.1, 0.45),
             Shape::Random => (0.86, 0.46),
@@ -23,9 +24,16 @@ pub fn heads(bench: &mut Bench) {
         heads
             .work(row)
             .ours("Framer, events", || {
-                ours::framer(Frames::default(), delimiter(END), input, READ, &mut window)
+                ours::framer::<Events, _>(Frames::default(), delimiter(END), input, READ, window)
             })
             .goal("memmem::find_iter, lent", lent)
+            .ours("Framer, steps", || {
+                ours::framer::<Steps, _>(Frames::default(), delimiter(END), input, READ, other)
+            })
+            .goal("memmem::find_iter, lent", lent)
+            .ours("Framer, whole frames", || {
+                ours::framer::<Whole, _>(Frames::default(), delimiter(END), input, READ, third)
+            })
             .ours("TerminatorCodec", || {
                 ours::terminator_codec(Frames::default(), delimiter(END), reader())
             })
@@ -35,7 +43,7 @@ pub fn heads(bench: &mut Bench) {
             .ours("FrameCodec, batches", || ours::batch_codec(FrameCodec::new(END), reader()))
             .ours("Channel, next", || ours::pulled(Frames::default(), &plain, reader()))
             .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
-            .peer("memmem::find_iter, lent", || find_iter(input, &mut other))
+            .peer("memmem::find_iter, lent", || find_iter(input, fourth))
             .peer("read_until to the blank line", || read_until(reader()))
             .run();
     }

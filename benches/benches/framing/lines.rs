@@ -5,7 +5,7 @@ use asynchat_benches::Bench;
 use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window};
 use asynchat_benches::lines::{Lines, any_delimiter_codec, lines_codec, read_until};
-use asynchat_benches::ours::{self, Frames, delimiter};
+use asynchat_benches::ours::{self, Events, Frames, Steps, Whole, delimiter};
 
 pub fn lines(bench: &mut Bench) {
     let size = bench.size(4 << 20, 1 << 18);
@@ -21,21 +21,44 @@ pub fn lines(bench: &mut Bench) {
             let plain = ours::plain(delimiter(end));
             // Goals are for lengths that no processor foresees.
             let goal = |ratio: f64| (shape == Shape::Random).then_some(ratio);
-            let mut window = Window::new(2 * READ);
+            let mut windows = [(); 3].map(|()| Window::new(2 * READ));
+            let [window, other, third] = &mut windows;
             let row = lines
                 .work(row)
                 .ours("Framer, events", || {
-                    ours::framer(Frames::default(), delimiter(end), input, READ, &mut window)
+                    ours::framer::<Events, _>(
+                        Frames::default(),
+                        delimiter(end),
+                        input,
+                        READ,
+                        window,
+                    )
                 })
                 .goal("LinesCodec", goal(0.16))
+                .ours("Framer, steps", || {
+                    ours::framer::<Steps, _>(Frames::default(), delimiter(end), input, READ, other)
+                })
+                .goal("LinesCodec", goal(0.14))
+                .ours("Framer, whole frames", || {
+                    ours::framer::<Whole, _>(Frames::default(), delimiter(end), input, READ, third)
+                })
                 .ours("TerminatorCodec", || {
                     ours::terminator_codec(Frames::default(), delimiter(end), reader())
                 })
                 .goal("LinesCodec", goal(0.35))
+                .ours("TerminatorCodec, steps", || {
+                    ours::stepping_codec(Frames::default(), delimiter(end), false, reader())
+                })
+                .ours("TerminatorCodec, whole frames", || {
+                    ours::stepping_codec(Frames::default(), delimiter(end), true, reader())
+                })
                 .ours("FrameCodec", || ours::frame_codec(codec(), reader()))
                 .goal("LinesCodec", goal(0.30))
                 .ours("FrameCodec, CRLF or LF", || {
                     ours::frame_codec(FrameCodec::crlf_or_lf(), reader())
+                })
+                .ours("FrameCodec, any newline", || {
+                    ours::frame_codec(FrameCodec::newline(), reader())
                 })
                 .ours("FrameCodec, batches", || ours::batch_codec(codec(), reader()))
                 .goal("LinesCodec", goal(0.13))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use asynchat::{Event, Framer, Limit, Terminator};
 use asynchat_benches::io::{READ, Window};
-use asynchat_benches::ours::{self, Frames, delimiter};
+use asynchat_benches::ours::{self, Events, Frames, delimiter};
 use asynchat_benches::{Bench, Tally};
 use memchr::memmem;
 
@@ -106,7 +106,13 @@ impl Case {
 
 impl Work {
     fn run(&self, read: usize, window: &mut Window) -> u64 {
-        ours::framer(Frames::default(), self.terminator.clone(), &self.input, read, window)
+        ours::framer::<Events, _>(
+            Frames::default(),
+            self.terminator.clone(),
+            &self.input,
+            read,
+            window,
+        )
     }
 }
 

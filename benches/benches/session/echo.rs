@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use asynchat::{Channel, Chunk, CloseReason, Control, Handler, Timeouts};
 use asynchat_benches::Bench;
-use asynchat_benches::client::{Exchange, MEASURES};
+use asynchat_benches::client::{Exchange, MEASURES, ROUNDS};
 use asynchat_benches::input::{self, Shape};
 use asynchat_benches::io::READ;
 use asynchat_benches::server::{Server, Way};
@@ -137,6 +137,7 @@ pub fn echo(bench: &mut Bench) {
             .work(CONNECTIONS * times * lines, "line", CONNECTIONS * times * text.len())
             .expect(exchange.bytes())
             .measures(&MEASURES)
+            .rounds(ROUNDS)
             .ours_measured(HANDLER, || run(HANDLER));
         // Goals for rates of 0.92 and 1.05, and for CPU time.
         let row = match lines {

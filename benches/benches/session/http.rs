@@ -7,10 +7,9 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::TcpStream as Socket;
-use std::time::Duration;
 
 use asynchat_benches::Bench;
-use asynchat_benches::client::{Exchange, MEASURES};
+use asynchat_benches::client::{Exchange, MEASURES, ROUNDS};
 use asynchat_benches::harness::Outcome;
 use asynchat_benches::server::{Server, Way, http_example};
 use bytes::Bytes;
@@ -93,7 +92,7 @@ pub fn http(bench: &mut Bench) {
         row.work(count, "request", 0)
             .expect(count as u64)
             .measures(&MEASURES)
-            .budget(Duration::from_secs(6))
+            .rounds(ROUNDS)
             .ours_measured(EXAMPLE, || measure(Server::start_program(&mut example), depth, times))
             .goal(FLUSHES, goal)
             .peer_measured(FLUSHES, || measure(Server::start("http", FLUSHES), depth, times))

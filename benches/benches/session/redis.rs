@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use asynchat::{Channel, Chunk, CloseReason, Control, Event, Framer, Handler, TerminatorCodec};
 use asynchat_benches::Bench;
-use asynchat_benches::client::{Exchange, MEASURES};
+use asynchat_benches::client::{Exchange, MEASURES, ROUNDS};
 use asynchat_benches::input::{self, Shape};
 use asynchat_benches::io::READ;
 use asynchat_benches::ours::Protocol;
-use asynchat_benches::resp::{Arguments, CRLF, CountedIn, VecOfBytes, command};
+use asynchat_benches::resp::{Arguments, CRLF, Counted, VecOfBytes, command};
 use asynchat_benches::server::{Server, Way};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
@@ -101,7 +101,7 @@ impl Arguments for Gathered {
     }
 }
 
-type Session = CountedIn<Gathered>;
+type Session = Counted<Gathered>;
 
 #[derive(Default)]
 struct Redis(Session);
@@ -312,6 +312,7 @@ pub fn redis(bench: &mut Bench) {
             .work(CONNECTIONS * times * PIPELINED, "command", CONNECTIONS * times * request.len())
             .expect(exchange.bytes())
             .measures(&MEASURES)
+            .rounds(ROUNDS)
             .ours_measured(HANDLER, || run(HANDLER))
             .goal(REDIS, goal)
             .ours_measured(PULLED, || run(PULLED))

@@ -16,7 +16,13 @@ pub(crate) fn both(window: &[u8], first: u8, last: u8, span: usize) -> u64 {
     else {
         return 0;
     };
-    if span == 0 { backend::equal(here, first) } else { backend::both(here, first, behind, last) }
+    backend::both(here, first, behind, last)
+}
+
+/// A bit for each of the 64 places at which the byte is this one.
+#[inline(always)]
+pub(crate) fn one(window: &[u8], byte: u8) -> u64 {
+    window.first_chunk().map_or(0, |block| backend::equal(block, byte))
 }
 
 /// A bit for each of the 64 places at which the byte is one of two.
@@ -127,17 +133,15 @@ mod tests {
                 .collect();
             for (first, last) in [(0, 0), (1, 0), (0x80, 0x81), (b'\n', 0xff), (0x7f, 1)] {
                 for span in [0, 1, 2, 7, 21] {
-                    let naive = |place: usize| {
-                        window[place] == first && (span == 0 || window[place + span] == last)
-                    };
+                    let naive =
+                        |place: usize| window[place] == first && window[place + span] == last;
                     let wanted = (0..BLOCK).rev().fold(0, |m, p| m << 1 | u64::from(naive(p)));
                     assert_eq!(both(&window, first, last, span), wanted);
                     let here = window.first_chunk().expect("a block");
                     let behind = window[span..].first_chunk().expect("a block");
-                    if span > 0 {
-                        assert_eq!(portable::both(here, first, behind, last), wanted);
-                    }
-                    assert_eq!(portable::equal(here, first), both(&window, first, first, 0));
+                    assert_eq!(portable::both(here, first, behind, last), wanted);
+                    assert_eq!(portable::equal(here, first), one(&window, first));
+                    assert_eq!(one(&window, first), both(&window, first, first, 0));
                 }
                 let naive = |place: usize| window[place] == first || window[place] == last;
                 let wanted = (0..BLOCK).rev().fold(0, |m, p| m << 1 | u64::from(naive(p)));

@@ -8,9 +8,7 @@
 //! A delimiter of three bytes or more may turn out to be something else in between, so the caller
 //! compares the bytes at a hit before it believes it.
 
-use memchr::{memchr, memchr2, memmem};
-
-use super::block::{BLOCK, both, either};
+use super::block::{BLOCK, both, either, one};
 
 /// What makes a place a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +21,8 @@ pub(crate) enum Pattern {
 
 impl Pattern {
     /// How far behind a place the last byte is that is compared.
-    #[inline]
-    fn span(self) -> usize {
+    #[inline(always)]
+    pub(crate) fn span(self) -> usize {
         match self {
             Pattern::Both { span, .. } => usize::from(span),
             Pattern::Either(..) => 0,
@@ -35,18 +33,28 @@ impl Pattern {
     #[inline(always)]
     fn places(self, window: &[u8]) -> u64 {
         match self {
+            Pattern::Both { first, span: 0, .. } => one(window, first),
             Pattern::Both { first, last, span } => both(window, first, last, usize::from(span)),
             Pattern::Either(one, other) => either(window, one, other),
         }
     }
 
-    #[inline]
-    fn is_at(self, input: &[u8], place: usize) -> bool {
+    /// Whether the byte alone, at the end of the input, may be the beginning of a hit of two bytes.
+    #[inline(always)]
+    pub(crate) fn begins_with(self, byte: u8) -> bool {
+        matches!(self, Pattern::Both { first, span: 1, .. } if first == byte)
+    }
+
+    /// Whether there is a hit at a place.
+    #[inline(always)]
+    pub(crate) fn is_at(self, input: &[u8], place: usize) -> bool {
         match self {
             Pattern::Both { first, last, span } => {
-                input[place] == first && input[place + usize::from(span)] == last
+                input.get(place + usize::from(span)) == Some(&last) && input[place] == first
             }
-            Pattern::Either(one, other) => input[place] == one || input[place] == other,
+            Pattern::Either(one, other) => {
+                input.get(place).is_some_and(|&byte| byte == one || byte == other)
+            }
         }
     }
 }
@@ -82,6 +90,13 @@ impl Hits {
         self.mask &= self.mask.wrapping_sub(1);
     }
 
+    /// What begins before this position is no hit any more.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, position: usize) {
+        let passed = position.saturating_sub(self.base);
+        self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+    }
+
     /// Forgets everything: what is at and behind this position has not been looked at.
     #[inline]
     pub(crate) fn forget(&mut self, from: usize) {
@@ -101,63 +116,83 @@ impl Hits {
 
     /// The first hit at or after `from`. It is not taken: the same question has the same answer.
     ///
-    /// No place at or behind `enough` is looked at, but for the rest of a block. `needle` is what the
-    /// pattern stands for, for looking far.
+    /// No place at or behind `enough` is looked at, but for the rest of a block. Where there is no hit for
+    /// long, `far` says where in the rest of the input the next one is.
     #[inline]
     pub(crate) fn find(
         &mut self,
         pattern: Pattern,
-        needle: &[u8],
         input: &[u8],
         from: usize,
         enough: usize,
+        far: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Option<usize> {
-        // What was passed over (by a count, or inside a delimiter) is no hit any more.
+        // What was passed over inside a delimiter is no hit any more, nor what is no hit any more because
+        // the buffer was replaced in place.
+        self.pass(from);
         while let Some(hit) = self.known() {
-            if hit >= from {
+            if pattern.is_at(input, hit) {
                 return Some(hit);
             }
-            let passed = from - self.base;
-            self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+            self.take();
         }
         let first = self.searched.max(from);
         let places = input.len().saturating_sub(pattern.span()).min(enough);
         if first >= places {
             return None;
         }
-        self.look(pattern, needle, input, first, places)
+        if places - first > FEW {
+            return self.look(pattern, input, first, places, far);
+        }
+        // A read may bring one byte.
+        for place in first..places {
+            if pattern.is_at(input, place) {
+                return self.keep(place, 1, 1);
+            }
+        }
+        self.searched = places;
+        None
+    }
+
+    /// As [`find`](Self::find), where no hit is known, in the next few blocks.
+    #[inline(never)]
+    pub(crate) fn look_near(
+        &mut self,
+        pattern: Pattern,
+        input: &[u8],
+        from: usize,
+    ) -> Option<usize> {
+        let first = self.searched.max(from);
+        self.look_at_blocks(pattern, input, first, first + FAR)
     }
 
     /// Looks at the places from `first` to `end`, of which there is one at least.
+    #[inline(never)]
     fn look(
         &mut self,
         pattern: Pattern,
-        needle: &[u8],
         input: &[u8],
         first: usize,
         end: usize,
+        far: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Option<usize> {
-        let span = pattern.span();
-        let mut at = first;
-        while let Some(window) = input.get(at..at + BLOCK + span) {
-            let mask = pattern.places(window);
-            if mask != 0 {
-                return self.keep(at, mask, BLOCK);
-            }
-            at += BLOCK;
-            if at >= end {
-                self.searched = at;
-                return None;
-            }
-            if at - first >= FAR {
-                return self.look_far(pattern, needle, input, at, end);
-            }
+        let near = end.min(first + FAR);
+        if let Some(hit) = self.look_at_blocks(pattern, input, first, near) {
+            return Some(hit);
+        }
+        let (at, span) = (self.searched, pattern.span());
+        if at >= end {
+            return None;
+        }
+        if at >= near {
+            return match far(&input[at..end + span]) {
+                Some(hit) => self.keep(at + hit, 1, 1),
+                None => self.keep(at, 0, end - at),
+            };
         }
         // Fewer places than a block has are left.
         let places = input.len() - span - at;
-        let mask = if places <= FEW {
-            (0..places).rev().fold(0, |mask, i| mask << 1 | u64::from(pattern.is_at(input, at + i)))
-        } else if let Some(start) = input.len().checked_sub(BLOCK + span) {
+        let mask = if let Some(start) = input.len().checked_sub(BLOCK + span) {
             // The last block of the input, less the places that have been looked at.
             pattern.places(&input[start..]) >> (at - start)
         } else {
@@ -168,33 +203,57 @@ impl Hits {
         self.keep(at, mask, places)
     }
 
+    /// Looks at one block after the other from `first` on, until there is a hit, `end` is reached, or
+    /// less than a block is left. Where it stopped is where the search goes on.
+    #[inline(always)]
+    fn look_at_blocks(
+        &mut self,
+        pattern: Pattern,
+        input: &[u8],
+        first: usize,
+        end: usize,
+    ) -> Option<usize> {
+        // What a place is compared with is asked once, and not for each block.
+        match pattern {
+            Pattern::Both { first: byte, span: 0, .. } => {
+                self.look_by(input, first, end, 0, |window| one(window, byte))
+            }
+            Pattern::Both { first: byte, last, span } => {
+                let span = usize::from(span);
+                self.look_by(input, first, end, span, |window| both(window, byte, last, span))
+            }
+            Pattern::Either(byte, other) => {
+                self.look_by(input, first, end, 0, |window| either(window, byte, other))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn look_by(
+        &mut self,
+        input: &[u8],
+        first: usize,
+        end: usize,
+        span: usize,
+        places: impl Fn(&[u8]) -> u64,
+    ) -> Option<usize> {
+        let mut at = first;
+        while at < end {
+            let Some(window) = input.get(at..at + BLOCK + span) else { break };
+            let mask = places(window);
+            if mask != 0 {
+                return self.keep(at, mask, BLOCK);
+            }
+            at += BLOCK;
+        }
+        self.searched = at;
+        None
+    }
+
     #[inline(always)]
     fn keep(&mut self, at: usize, mask: u64, places: usize) -> Option<usize> {
         *self = Hits { base: at, mask, searched: at + places };
         self.known()
-    }
-
-    /// Where hits are far between, a search for a single one is faster: it uses the widest registers
-    /// that the machine has.
-    #[inline(never)]
-    fn look_far(
-        &mut self,
-        pattern: Pattern,
-        needle: &[u8],
-        input: &[u8],
-        at: usize,
-        end: usize,
-    ) -> Option<usize> {
-        let rest = &input[at..end + pattern.span()];
-        let found = match pattern {
-            Pattern::Both { first, span: 0, .. } => memchr(first, rest),
-            Pattern::Both { .. } => memmem::find(rest, needle),
-            Pattern::Either(one, other) => memchr2(one, other, rest),
-        };
-        match found {
-            Some(hit) => self.keep(at + hit, 1, 1),
-            None => self.keep(at, 0, end - at),
-        }
     }
 }
 
@@ -212,19 +271,23 @@ mod tests {
         let span = pattern.span();
         let naive: Vec<usize> =
             (0..input.len().saturating_sub(span)).filter(|&p| pattern.is_at(input, p)).collect();
+        let far = |rest: &[u8]| match pattern {
+            Pattern::Both { .. } => memchr::memmem::find(rest, needle),
+            Pattern::Either(one, other) => memchr::memchr2(one, other, rest),
+        };
         let mut hits = Hits::default();
         let mut from = 0;
         let mut left = &naive[..];
         loop {
             left = &left[left.partition_point(|&hit| hit < from)..];
-            let found = hits.find(pattern, needle, input, from, usize::MAX);
+            let found = hits.find(pattern, input, from, usize::MAX, far);
             // Far away, a needle of three bytes is found whole, or not at all.
             let wanted = left.iter().find(|&&p| {
                 let whole = !matches!(pattern, Pattern::Both { span: 2.., .. });
                 whole || Some(p) == found || input[p..].starts_with(needle)
             });
             assert_eq!(found, wanted.copied(), "{pattern:?} {needle:?} from {from}");
-            assert_eq!(hits.find(pattern, needle, input, from, usize::MAX), found);
+            assert_eq!(hits.find(pattern, input, from, usize::MAX, far), found);
             let Some(hit) = found else { break };
             from = hit + 1 + skip;
         }
@@ -260,12 +323,13 @@ mod tests {
     #[test]
     fn hits_move_with_the_input_when_its_front_is_removed() {
         let pattern = Pattern::Both { first: b'\n', last: b'\n', span: 0 };
+        let far = |rest: &[u8]| memchr::memchr(b'\n', rest);
         let input = b"a\nbc\n\nd\n".repeat(20);
         for consumed in 0..input.len() {
             let mut hits = Hits::default();
-            let before = hits.find(pattern, b"\n", &input, consumed, usize::MAX);
+            let before = hits.find(pattern, &input, consumed, usize::MAX, far);
             hits.consume(consumed);
-            let after = hits.find(pattern, b"\n", &input[consumed..], 0, usize::MAX);
+            let after = hits.find(pattern, &input[consumed..], 0, usize::MAX, far);
             assert_eq!(before.map(|hit| hit - consumed), after);
         }
     }
@@ -273,11 +337,12 @@ mod tests {
     #[test]
     fn no_more_is_looked_at_than_is_enough() {
         let pattern = Pattern::Both { first: b'\n', last: b'\n', span: 0 };
+        let far = |rest: &[u8]| memchr::memchr(b'\n', rest);
         let input = vec![b'x'; 1 << 16];
         let mut hits = Hits::default();
-        assert_eq!(hits.find(pattern, b"\n", &input, 0, 10), None);
+        assert_eq!(hits.find(pattern, &input, 0, 10, far), None);
         assert!(hits.searched <= 10 + BLOCK);
-        assert_eq!(hits.find(pattern, b"\n", &input, 0, 5000), None);
+        assert_eq!(hits.find(pattern, &input, 0, 5000, far), None);
         assert_eq!(hits.searched, 5000);
     }
 }

@@ -164,19 +164,23 @@ impl SharedSuffix {
         &self.needle
     }
 
-    /// The longest member that ends where the suffix found at `hit` does and begins in the frame.
+    /// The longest member that ends where the suffix does and begins in the frame, if the suffix is at
+    /// `hit`.
     #[inline]
-    pub(crate) fn widen(&self, input: &[u8], from: usize, hit: usize) -> Found {
+    pub(crate) fn widen(&self, input: &[u8], from: usize, hit: usize) -> Option<Found> {
         let end = hit + self.needle.len();
+        if let ([(wide, member), (narrow, _)], true) = (&*self.members, self.needle.len() == 1) {
+            // A byte, and perhaps one before it: line ends, most of the time.
+            if member.len() == 2 {
+                let wider = hit > from && input[hit - 1] == member.first();
+                let (start, member) = if wider { (hit - 1, *wide) } else { (hit, *narrow) };
+                return Some(Found::At { start, end, member });
+            }
+        }
         let frame = &input[from..end];
-        let longest = self.members.iter().find(|(_, member)| match member.as_bytes() {
-            // Most have two bytes, of which the second is there.
-            [first, _] => frame.len() > 1 && frame[frame.len() - 2] == *first,
-            bytes => frame.ends_with(bytes),
-        });
-        let (member, len) =
-            longest.map_or((0, self.needle.len()), |(n, needle)| (*n, needle.len()));
-        Found::At { start: end - len, end, member }
+        let (member, longest) =
+            self.members.iter().find(|(_, member)| frame.ends_with(member.as_bytes()))?;
+        Some(Found::At { start: end - longest.len(), end, member: *member })
     }
 
     pub(crate) fn longest_partial(&self, input: &[u8]) -> usize {

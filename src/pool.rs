@@ -1,8 +1,10 @@
-//! Read buffers, shared by the channels of a thread.
+//! Buffers, shared by the connections of a thread.
 //!
-//! A channel holds a buffer only while there is input in it. It takes one from here for each attempt to
-//! read and gives it back when the read is pending, or when the input has been dispatched and nobody
-//! kept a piece of it: ten thousand idle channels have one buffer between them.
+//! A connection holds a buffer only while there are bytes in it. A channel takes one from here for each
+//! attempt to read and gives it back when the read is pending, or when the input has been dispatched
+//! and nobody kept a piece of it; a queue takes one with the first small item and gives it back when
+//! all is written. Ten thousand idle connections have a few buffers between them, and a request finds
+//! them warm.
 
 use std::cell::RefCell;
 
@@ -23,7 +25,7 @@ pub(crate) fn take(size: usize) -> BytesMut {
 
 /// Gives a buffer back.
 pub(crate) fn give(mut buffer: BytesMut) {
-    if buffer.capacity() > MAX_SIZE {
+    if !(MIN_SIZE..=MAX_SIZE).contains(&buffer.capacity()) {
         return;
     }
     buffer.clear();
@@ -43,8 +45,10 @@ pub(crate) fn give_back(input: Bytes) {
     }
 }
 
-/// The most buffers a thread keeps: one to read into, one whose input is being dispatched, and what a
-/// handler that gave way was given meanwhile.
+/// The most buffers a thread keeps: one to read into, one whose input is being dispatched, one for the
+/// answers, and what a handler that gave way was given meanwhile.
 const MAX_BUFFERS: usize = 4;
+/// A buffer smaller than this, in bytes, is not worth keeping.
+const MIN_SIZE: usize = 1024;
 /// A buffer larger than this, in bytes, is not kept.
 const MAX_SIZE: usize = 256 * 1024;

@@ -1,0 +1,179 @@
+//! Runs the benches, keeps their figures, and makes tables and charts of them.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use asynchat_benches::record::Figure;
+
+use crate::chart;
+use crate::machine;
+
+/// All benches, and what they are about.
+const BENCHES: [(&str, &str); 4] = [
+    ("framing", "Framing, in memory"),
+    ("session", "Connections, over loopback TCP"),
+    ("sink", "The way out"),
+    ("allocations", "Allocations"),
+];
+
+/// The charts: a name, a title, and the rows whose names begin so.
+const CHARTS: [(&str, &str, &[&str]); 6] = [
+    ("lines", "Lines of 32 bytes", &["lines, LF,", "lines, CRLF,"]),
+    ("resp", "Redis commands, pipelined", &["RESP SET,"]),
+    ("heads", "HTTP heads of 400 bytes", &["HTTP heads,"]),
+    (
+        "session",
+        "Connections: CPU time of the server",
+        &[
+            "lines over TCP",
+            "echo, 64 lines at a time, 50 connections: CPU",
+            "echo, one line at a time, 50 connections: CPU",
+            "RESP server, 64 PING at a time, 50 connections: CPU",
+            "RESP server, 64 SET at a time, 50 connections: CPU",
+            "HTTP, 16 requests at a time, 64 connections: CPU",
+            "HTTP, one request at a time, 64 connections: CPU",
+            "16 messages at a time to 1 000 connections: CPU",
+        ],
+    ),
+    ("memory", "Memory of an idle connection", &["idle connections: after a line"]),
+    ("sink", "Writing", &["items of 64 B over TCP: CPU", "items of 4 KiB over TCP: CPU"]),
+];
+
+const HEAD: &str = "\
+# Results
+
+Medians of runs in which the competitors of a row took turns; the last column is the time (or what else is
+measured) in parts of what the row's first peer takes, taken within a round. What uses this crate is in
+bold. What is measured, and how to measure it where you are: [the benches](../README.md).
+";
+
+/// Measures with the benches named, or all, and writes tables and charts of all that was ever measured.
+/// A quick run measures nothing that is worth keeping, and writes where cargo builds.
+pub fn write(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let folder = match quick {
+        true => crate_root.join("../target/quick-results"),
+        false => crate_root.join("results"),
+    };
+    fs::create_dir_all(&folder)?;
+    for (bench, _) in BENCHES {
+        let named = arguments.iter().any(|argument| argument == bench);
+        if named || arguments.iter().all(|argument| argument.starts_with('-')) {
+            measure(bench, quick, &record(&folder, bench))?;
+        }
+    }
+    let (mut page, mut all) = (HEAD.to_owned(), Vec::new());
+    for (bench, about) in BENCHES {
+        let Ok(lines) = fs::read_to_string(record(&folder, bench)) else { continue };
+        let mut lines = lines.lines();
+        let measured_at = lines.next().unwrap_or_default();
+        let figures = lines.map(Figure::from_line).collect::<Option<Vec<_>>>();
+        let figures = figures.ok_or_else(|| format!("the record of {bench} is not readable"))?;
+        write!(page, "\n## {about}\n\n{measured_at}\n")?;
+        for rows in figures.chunk_by(|a, b| a.row == b.row) {
+            if let Some(name) = charted(&rows[0].row)
+                && !page.contains(&format!("]({name}.svg)"))
+            {
+                write!(page, "\n![{name}]({name}.svg)\n")?;
+            }
+        }
+        tables(&mut page, &figures)?;
+        all.extend(figures);
+    }
+    for (name, title, wanted) in CHARTS {
+        let rows: Vec<&[Figure]> = (all.chunk_by(|a, b| a.row == b.row))
+            .filter(|row| wanted.iter().any(|wanted| row[0].row.starts_with(wanted)))
+            .collect();
+        fs::write(folder.join(format!("{name}.svg")), chart::draw(title, &rows))?;
+    }
+    let page_path = folder.join("README.md");
+    fs::write(&page_path, page)?;
+    println!("written: {}", page_path.display());
+    Ok(())
+}
+
+/// Where the figures of a bench are kept: a line about the machine, and one for each figure.
+fn record(folder: &Path, bench: &str) -> PathBuf {
+    folder.join(format!("{bench}.tsv"))
+}
+
+/// Runs a bench, whose figures replace those that were kept of it.
+fn measure(bench: &str, quick: bool, record: &Path) -> Result<(), Box<dyn Error>> {
+    let part = record.with_extension("part");
+    fs::write(&part, format!("{}\n", machine::describe()))?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["bench", "-p", env!("CARGO_PKG_NAME"), "--bench", bench, "--"]);
+    command.arg(format!("--record={}", part.display()));
+    if quick {
+        command.arg("--quick");
+    }
+    if !command.status()?.success() {
+        return Err(format!("the bench {bench} fails").into());
+    }
+    fs::rename(part, record)?;
+    Ok(())
+}
+
+/// The chart that a row is in, if it is in one.
+fn charted(row: &str) -> Option<&'static str> {
+    let in_it =
+        |(_, _, wanted): &&(_, _, &[&str])| wanted.iter().any(|start| row.starts_with(start));
+    CHARTS.iter().find(in_it).map(|(name, ..)| *name)
+}
+
+/// A table for each row; but rows that compare the same two things have one together.
+fn tables(page: &mut String, figures: &[Figure]) -> Result<(), Box<dyn Error>> {
+    let rows: Vec<&[Figure]> = figures.chunk_by(|a, b| a.row == b.row).collect();
+    let same = |a: &&[Figure], b: &&[Figure]| {
+        a.len() == 2
+            && b.len() == 2
+            && a.iter()
+                .map(|figure| &figure.competitor)
+                .eq(b.iter().map(|figure| &figure.competitor))
+            && a[0].unit == b[0].unit
+    };
+    for together in rows.chunk_by(same) {
+        if let [figures] = together {
+            table(page, figures)?;
+            continue;
+        }
+        let [one, other] = together[0] else { unreachable!("they are two") };
+        write!(
+            page,
+            "\n### {} / {}\n\n| | ratio |\n|---|---:|\n",
+            one.competitor, other.competitor
+        )?;
+        for row in together {
+            writeln!(page, "| {} | {:.2} |", row[0].row, row[0].ratio.unwrap_or(f64::NAN))?;
+        }
+    }
+    Ok(())
+}
+
+fn table(page: &mut String, figures: &[Figure]) -> Result<(), Box<dyn Error>> {
+    let Figure { row, unit, reference, .. } = &figures[0];
+    let has_rate = figures.iter().any(|figure| figure.rate.is_some());
+    let (rate_head, rate_line) = if has_rate { (" MB/s |", "---:|") } else { ("", "") };
+    let against = if reference.is_empty() { String::new() } else { format!("of {reference}") };
+    write!(
+        page,
+        "\n### {row}\n\n| | {unit} |{rate_head} {against} |\n|---|---:|{rate_line}---:|\n"
+    )?;
+    for figure in figures {
+        let bold = if figure.ours { "**" } else { "" };
+        let rate = match figure.rate {
+            Some(rate) => format!(" {rate:.0} |"),
+            None if has_rate => " |".into(),
+            None => String::new(),
+        };
+        let ratio = figure.ratio.map(|ratio| format!("{ratio:.3}")).unwrap_or_default();
+        let (name, value) = (&figure.competitor, chart::number(figure.value));
+        writeln!(page, "| {bold}{name}{bold} | {value} |{rate} {ratio} |")?;
+    }
+    Ok(())
+}

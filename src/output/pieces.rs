@@ -1,0 +1,296 @@
+//! Bytes on their way out: small items are copied one behind the other, large ones stay as they are.
+//!
+//! ```text
+//!   gathered  [ written | run | run | run ]     one buffer for all small items
+//!                          │     │     │
+//!   the order            run, whole, run, whole, run
+//!                              │           │
+//!   wholes                 [ Bytes ]   [ Bytes ]    large items, each with the length of the run before it
+//! ```
+//!
+//! - The writer gets as many as it takes, in one vectored write. Bytes leave only when the writer has
+//!   said how many it took, so that there is nothing to put back after a short write, `Pending`, an
+//!   error or a future that is dropped.
+//! - The buffer comes from the thread's pool with the first small item and goes back with the last:
+//!   without small items there is none. Whoever has to wait for long calls [`Pieces::shrink`], so that
+//!   few bytes don't keep a large buffer.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::iter;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+use crate::output::payload::Payload;
+use crate::pool;
+
+/// Bytes in order, of which the small items share one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    gathered: BytesMut,
+    /// The front of `gathered` that is done with: `start + before all wholes <= gathered.len()`.
+    start: usize,
+    wholes: VecDeque<Whole>,
+    /// The sum of all `Whole::before`.
+    before_wholes: usize,
+    /// The length of all wholes together.
+    whole_bytes: usize,
+}
+
+/// A large item and what is between it and the large item in front of it.
+#[derive(Debug)]
+struct Whole {
+    /// So many gathered bytes go before it.
+    before: usize,
+    /// Never empty.
+    bytes: Bytes,
+}
+
+impl Pieces {
+    /// Appends an item: copied if it is small, else as it is.
+    #[inline]
+    pub(crate) fn push<T: Payload>(&mut self, item: T) {
+        let bytes = item.as_bytes();
+        if bytes.len() < LARGE {
+            self.gather(bytes);
+        } else {
+            self.push_whole(item.into_bytes());
+        }
+    }
+
+    /// Appends what `write` appends to the buffer; nothing if it fails.
+    ///
+    /// # Panics
+    ///
+    /// If `write` removes bytes that were there before: nobody knows what is left.
+    #[inline]
+    pub(crate) fn push_with<R, E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<R, E> {
+        if self.gathered.capacity() == self.gathered.len() {
+            self.make_room(1);
+        }
+        let before = self.gathered.len();
+        let result = write(&mut self.gathered);
+        assert!(before <= self.gathered.len(), "bytes were removed that others had written");
+        if result.is_err() {
+            self.gathered.truncate(before);
+        }
+        if self.start == self.gathered.len() {
+            self.release();
+        }
+        result
+    }
+
+    /// Offers up to `most` bytes to the writer, once, and drops what was taken.
+    pub(crate) fn poll_write<W: AsyncWrite + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: Pin<&mut W>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(self.poll_offer(cx, io, most))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Moves the first `count` bytes to the end of `other`. Large items must be among them as a whole.
+    pub(crate) fn move_to(&mut self, other: &mut Pieces, count: usize) {
+        if other.is_empty() && count == self.len() {
+            mem::swap(self, other);
+            return;
+        }
+        let mut left = count;
+        while self.wholes.front().is_some_and(|first| first.before + first.bytes.len() <= left) {
+            let Some(Whole { before, bytes }) = self.wholes.pop_front() else {
+                break;
+            };
+            other.gather(&self.gathered[self.start..self.start + before]);
+            left -= before + bytes.len();
+            self.start += before;
+            self.before_wholes -= before;
+            self.whole_bytes -= bytes.len();
+            other.push_whole(bytes);
+        }
+        other.gather(&self.gathered[self.start..self.start + left]);
+        self.advance(left);
+    }
+
+    /// Gives up a buffer that is much larger than what is in it, for whoever has to wait.
+    pub(crate) fn shrink(&mut self) {
+        let len = self.gathered.len() - self.start;
+        if self.gathered.capacity() > 2 * len + SPARE {
+            let rest = BytesMut::from(&self.gathered[self.start..]);
+            pool::give(mem::replace(&mut self.gathered, rest));
+            self.start = 0;
+        }
+    }
+
+    /// All bytes in one buffer.
+    pub(crate) fn into_contiguous(mut self) -> BytesMut {
+        if self.wholes.is_empty() {
+            self.gathered.advance(self.start);
+            return self.gathered;
+        }
+        let mut all = BytesMut::with_capacity(self.len());
+        for piece in self.slices() {
+            all.extend_from_slice(piece);
+        }
+        all
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// In bytes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.gathered.len() - self.start + self.whole_bytes
+    }
+
+    /// How many large items and runs of small ones there are.
+    pub(crate) fn count(&self) -> usize {
+        self.slices().count()
+    }
+
+    /// Has no buffer, and no more room for large items than is worth keeping.
+    pub(crate) fn is_small(&self) -> bool {
+        self.gathered.capacity() == 0 && self.wholes.capacity() <= MAX_SLICES
+    }
+
+    fn poll_offer<W: AsyncWrite + ?Sized>(
+        &self,
+        cx: &mut Context<'_>,
+        io: Pin<&mut W>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.wholes.is_empty() {
+            let run = &self.gathered[self.start..];
+            return io.poll_write(cx, &run[..run.len().min(most)]);
+        }
+        let mut offered = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
+        let mut left = most;
+        for piece in self.slices() {
+            if left == 0 || count == MAX_SLICES {
+                break;
+            }
+            let piece = &piece[..piece.len().min(left)];
+            offered[count] = IoSlice::new(piece);
+            count += 1;
+            left -= piece.len();
+        }
+        match &offered[..count] {
+            [first, ..] if count == 1 || !io.is_write_vectored() => io.poll_write(cx, first),
+            offered => io.poll_write_vectored(cx, offered),
+        }
+    }
+
+    #[inline]
+    fn gather(&mut self, bytes: &[u8]) {
+        if self.gathered.capacity() - self.gathered.len() < bytes.len() {
+            self.make_room(bytes.len());
+        }
+        self.gathered.extend_from_slice(bytes);
+    }
+
+    /// Makes sure that `len` more bytes can be gathered.
+    #[cold]
+    fn make_room(&mut self, len: usize) {
+        if self.gathered.capacity() == 0 {
+            self.gathered = pool::take(len.max(FIRST_GATHER));
+            return;
+        }
+        let kept = self.gathered.len() - self.start;
+        if self.start >= kept {
+            // The room of what was written is used again.
+            self.gathered.copy_within(self.start.., 0);
+            self.gathered.truncate(kept);
+            self.start = 0;
+        }
+        self.gathered.reserve(len);
+    }
+
+    fn push_whole(&mut self, bytes: Bytes) {
+        let before = self.gathered.len() - self.start - self.before_wholes;
+        self.before_wholes += before;
+        self.whole_bytes += bytes.len();
+        self.wholes.push_back(Whole { before, bytes });
+    }
+
+    /// Drops the first `count` bytes.
+    fn advance(&mut self, mut count: usize) {
+        let mut done = 0;
+        for whole in &self.wholes {
+            if count < whole.before + whole.bytes.len() {
+                break;
+            }
+            count -= whole.before + whole.bytes.len();
+            self.start += whole.before;
+            self.before_wholes -= whole.before;
+            self.whole_bytes -= whole.bytes.len();
+            done += 1;
+        }
+        self.wholes.drain(..done);
+        if let Some(first) = self.wholes.front_mut() {
+            let run = count.min(first.before);
+            first.before -= run;
+            self.before_wholes -= run;
+            first.bytes.advance(count - run);
+            self.whole_bytes -= count - run;
+            count = run;
+        }
+        self.start += count;
+        if self.start == self.gathered.len() {
+            self.release();
+        }
+    }
+
+    /// Gives the empty buffer back.
+    #[inline]
+    fn release(&mut self) {
+        self.start = 0;
+        pool::give(mem::take(&mut self.gathered));
+    }
+
+    /// All pieces in order, none of them empty.
+    fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let mut runs = &self.gathered[self.start..];
+        let mut wholes = self.wholes.iter();
+        let mut next: &[u8] = &[];
+        iter::from_fn(move || {
+            if !next.is_empty() {
+                return Some(mem::take(&mut next));
+            }
+            match wholes.next() {
+                Some(whole) if whole.before == 0 => Some(&whole.bytes),
+                Some(whole) => {
+                    let (run, rest) = runs.split_at(whole.before);
+                    runs = rest;
+                    next = &whole.bytes;
+                    Some(run)
+                }
+                None => Some(mem::take(&mut runs)).filter(|last| !last.is_empty()),
+            }
+        })
+    }
+}
+
+/// From this size on an item is written as it is; below, it is copied.
+const LARGE: usize = 1024;
+/// What the first small item reserves, if the pool has no buffer.
+const FIRST_GATHER: usize = 1024;
+/// The room that may be left over while somebody waits, beside as much as is in use.
+const SPARE: usize = 1024;
+/// Pieces offered in one vectored write.
+const MAX_SLICES: usize = 64;

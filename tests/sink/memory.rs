@@ -1,0 +1,154 @@
+//! What a queue holds, counted by the allocator.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use allocation_counter::measure;
+use asynchat::{ProducerSink, producer};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::codec::{BytesCodec, FramedWrite};
+
+use crate::support::{More, Script, Step, Wakes, drive, pattern, poll_once, scripted, sink};
+
+/// What is left on the heap when `work` has returned, of which what it returns is kept.
+fn held<T>(work: impl FnOnce() -> T) -> usize {
+    let mut kept = None;
+    let heap = measure(|| kept = Some(work()));
+    drop(kept);
+    usize::try_from(heap.bytes_current).unwrap()
+}
+
+/// The pool of this thread has large buffers, as after some traffic.
+fn warm_up() {
+    let mut sink = sink(Script::new([]));
+    for _ in 0..200 {
+        sink.push(pattern(0, 1_000)).unwrap();
+    }
+    drive!(sink.flush()).0.unwrap();
+}
+
+/// Has so many bytes at a time, and nothing in between, as a socket.
+struct Slow {
+    bytes: usize,
+    turn: bool,
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.turn = !self.turn;
+        if self.turn {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let count = self.bytes.min(buffer.remaining());
+        buffer.put_slice(&vec![b'x'; count]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_reader_of_any_speed_holds_little_more_than_is_counted() {
+    let wakes = Arc::new(Wakes::default());
+    for warm in [false, true] {
+        if warm {
+            warm_up();
+        }
+        for bytes in [50, 1_024, 1_500, 4_096, 16_000, 65_536] {
+            let heap = held(|| {
+                let mut sink = sink(Script::new([]).then(Step::Stuck));
+                sink.push_with_producer(producer::reader(Slow { bytes, turn: false })).unwrap();
+                let polls = 2 * 64 * 1024 / bytes + 4;
+                for _ in 0..polls {
+                    assert!(poll_once(&wakes, sink.flush()).is_pending());
+                }
+                assert!(sink.queued_bytes() >= 64 * 1024);
+                assert!(sink.queued_bytes() < 64 * 1024 + bytes);
+                sink
+            });
+            assert!(heap < 6 * 64 * 1024, "reads of {bytes}: {heap} are held");
+        }
+    }
+}
+
+#[test]
+fn a_few_bytes_that_wait_hold_no_large_buffer() {
+    let wakes = Arc::new(Wakes::default());
+    for (first, rest) in [(1, 1), (1, 199_999), (20_000, 180_000)] {
+        let stuck = || {
+            let mut sink = sink(Script::new([Step::Take(rest)]).then(Step::Stuck));
+            for byte in pattern(0, first + rest) {
+                sink.push([byte]).unwrap();
+            }
+            assert!(poll_once(&wakes, sink.flush()).is_pending());
+            assert_eq!(sink.queued_bytes(), first);
+            // What the peer has received is not part of it.
+            sink.get_mut().get_mut().wire = Vec::new();
+            sink
+        };
+        // Beside what the pool keeps.
+        let heap = held(|| {
+            warm_up();
+            (0..10).map(|_| stuck()).collect::<Vec<_>>()
+        });
+        let heap = heap.saturating_sub(4 * 256 * 1024) / 10;
+        assert!(heap < 2 * first + 2 * 1024, "{heap} are held for {first}");
+    }
+}
+
+#[test]
+fn small_pieces_between_large_ones_and_producers_hold_little() {
+    let wakes = Arc::new(Wakes::default());
+    warm_up();
+    let large = Bytes::from(pattern(0, 2_000));
+    let heap = held(|| {
+        let mut sink = sink(Script::new([]).then(Step::Stuck));
+        for _ in 0..100 {
+            sink.push("x").unwrap();
+            sink.push(large.clone()).unwrap();
+            sink.push("y").unwrap();
+            sink.push_with_producer(scripted([More::Pending])).unwrap();
+        }
+        assert!(poll_once(&wakes, sink.flush()).is_pending());
+        sink
+    });
+    assert!(heap < 100 * 400, "{heap}");
+}
+
+#[test]
+fn a_sink_that_waits_for_its_producer_holds_no_buffer() {
+    let wakes = Arc::new(Wakes::default());
+    warm_up();
+    let heap = held(|| {
+        let mut sink = sink(Script::new([]));
+        sink.push("before").unwrap();
+        sink.push_with_producer(producer::poll_fn(|_| Poll::Pending)).unwrap();
+        assert!(poll_once(&wakes, sink.flush()).is_pending());
+        sink
+    });
+    assert!(heap < 1024, "{heap}");
+}
+
+#[test]
+fn an_answer_and_a_flush_allocate_nothing() {
+    let framed = FramedWrite::new(tokio::io::sink(), BytesCodec::new());
+    let mut sink = ProducerSink::new(framed);
+    let wakes = Arc::new(Wakes::default());
+    let body = Bytes::from(pattern(0, 5_000));
+    let answer = |sink: &mut ProducerSink<_, _>| {
+        sink.push("HTTP/1.1 200 OK\r\n").unwrap();
+        write!(sink, "Content-Length: {}\r\n\r\n", body.len()).unwrap();
+        sink.push(body.clone()).unwrap();
+        assert!(poll_once(&wakes, sink.flush()).is_ready());
+    };
+    answer(&mut sink);
+    let before = measure(|| answer(&mut sink)).count_total;
+    // The waker of the test is one.
+    assert!(before <= 1, "{before}");
+}

@@ -1145,3 +1145,9 @@ fn a_codec_whose_buffer_is_empty_again_is_not_in_mid_frame() {
     assert_eq!(codec.decode_eof(&mut buffer).unwrap(), None);
     assert!(!codec.is_mid_frame());
 }
+
+#[test]
+fn to_set_none_where_none_is_in_force_does_not_make_a_wrong_end_good() {
+    let again = script(CountThen(2, b"\n".to_vec())).then(Never);
+    verify(&again, b"abXY", End::Eof, &[data("ab"), Log::WrongEnd, Log::FailedWrongEnd]);
+}

@@ -597,7 +597,7 @@ impl Framer {
             self.seen = input.len();
             let unchanged = truncated && available == 0;
             if self.whole && !eof {
-                self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
+                self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
                 return None;
             }
             let ends = eof && !unchanged;
@@ -621,7 +621,7 @@ impl Framer {
             return (!unchanged).then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
-            self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
+            self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
             return None;
         }
         self.progress = Progress::Counted(Counted { left: 0, then, truncated: unchanged });
@@ -716,7 +716,7 @@ impl Framer {
         }
     }
 
-    /// The frame has room for so many bytes more, and `end` is further.
+    /// The frame is longer than the limit, which has room for so many bytes more.
     fn end_overlong(&mut self, room: u64) -> Cut {
         let limit = self.start + room as usize;
         self.end_early(FrameError::Overlong(self.max));
@@ -835,6 +835,10 @@ impl Framer {
                 then.count() == counted.left && counted.then == Some(then.end().into())
             }
             (Terminator::None, Progress::Unframed) => true,
+            // A counted frame had a wrong end, and no delimiter is set.
+            (Terminator::None, Progress::Failed(_)) => {
+                matches!(self.search.target(), Terminator::None)
+            }
             (
                 Terminator::Bytes(_) | Terminator::AnyOf(_) | Terminator::Newline,
                 Progress::Delimited | Progress::Skipping | Progress::Failed(_),

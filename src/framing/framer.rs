@@ -518,21 +518,25 @@ impl Framer {
         // Most steps of most streams: the delimiter is known already, and the frame within its limit.
         // This is here, and inlined, because a call and the questions that other steps ask would take
         // longer than all of it.
-        if let (Progress::Counted(counted), false) = (self.progress, self.after_cr) {
-            if let Some(cut) = self.cut_whole_count(counted, input) {
-                return Ok(Some(cut));
-            }
-        } else if self.progress == Progress::Delimited && self.search.is_known(input) {
-            if self.search.is_exhausted() && !eof {
-                // Nothing has come since.
-                return Ok(None);
-            }
-            if let Some((end, next)) = self.search.find_known(input, self.start) {
-                if self.length + (end - self.start) as u64 <= self.max {
-                    self.search.found();
-                    return Ok(Some(self.end_frame(end, next, End::Terminator)));
+        match &self.progress {
+            Progress::Delimited if self.search.is_known(input) => {
+                if self.search.is_exhausted() && !eof {
+                    // Nothing has come since.
+                    return Ok(None);
+                }
+                if let Some((end, next)) = self.search.find_known(input, self.start) {
+                    if self.length + (end - self.start) as u64 <= self.max {
+                        self.search.found();
+                        return Ok(Some(self.end_frame(end, next, End::Terminator)));
+                    }
                 }
             }
+            Progress::Counted(counted) if !self.after_cr => {
+                if let Some(cut) = self.cut_whole_count(*counted, input) {
+                    return Ok(Some(cut));
+                }
+            }
+            _ => {}
         }
         self.cut_any(input, eof)
     }

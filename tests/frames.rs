@@ -62,6 +62,7 @@ fn model(script: &Script, input: &[u8], end: End) -> Vec<Out> {
             Log::Overlong => Out::Overlong(std::mem::take(&mut payload)),
             Log::Truncated => Out::Truncated(std::mem::take(&mut payload)),
             Log::Failed(max) => Out::Failed(max),
+            Log::WrongEnd | Log::FailedWrongEnd => unreachable!("no counted frames"),
         });
     }
     out

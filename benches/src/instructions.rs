@@ -2,12 +2,14 @@
 //! noise: two builds that differ in it differ.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, thread};
 
+use asynchat_benches::record::Figure;
+
 use crate::machine;
+use crate::tables::tables;
 
 /// Whose rows can be counted.
 const BENCH: &str = "framing";
@@ -18,7 +20,7 @@ const HEAD: &str = "\
 
 How many instructions each competitor of the bench `framing` executes for an item, counted by callgrind:
 no times, but the same figures in each run of the same build on one kind of processor (which is asked
-what it can do). A row's ratio is that to its first peer. Ours are marked with a star.
+what it can do). The last column is the ratio to the row's first peer. What uses this crate is in bold.
 
 Made by `cargo run -p asynchat-benches -- instructions`, which needs valgrind. With words behind it, it
 prints the rows whose names contain one of them, and writes nothing.
@@ -38,19 +40,25 @@ pub fn write(words: &[String]) -> Result<(), Box<dyn Error>> {
     let bench = build()?;
     let entries = list(&bench, words)?;
     let counts = count(&bench, &entries)?;
+    let per_item = |i: usize| counts[i] as f64 / entries[i].items.max(1) as f64;
+    let figures: Vec<Figure> = (entries.iter().enumerate())
+        .map(|(i, Entry { row, competitor, ours, item, .. })| {
+            let peer = entries.iter().position(|other| other.row == *row && !other.ours);
+            Figure {
+                row: row.clone(),
+                competitor: competitor.clone(),
+                ours: *ours,
+                unit: format!("instructions/{item}"),
+                value: per_item(i),
+                rate: None,
+                reference: peer.map(|peer| entries[peer].competitor.clone()).unwrap_or_default(),
+                ratio: peer.map(|peer| per_item(i) / per_item(peer)),
+                goals: Vec::new(),
+            }
+        })
+        .collect();
     let mut table = String::new();
-    for (i, entry) in entries.iter().enumerate() {
-        if i == 0 || entries[i - 1].row != entry.row {
-            let Entry { row, item, .. } = entry;
-            write!(table, "\n## {row}\n\n| | instructions/{item} | ratio |\n|---|---:|---:|\n")?;
-        }
-        let per_item = |i: usize| counts[i] as f64 / entries[i].items.max(1) as f64;
-        let peer = (0..entries.len()).find(|&i| entries[i].row == entry.row && !entries[i].ours);
-        let ratio = peer.map(|peer| format!("{:.3}", per_item(i) / per_item(peer)));
-        let star = if entry.ours { "* " } else { "" };
-        let (name, ratio) = (&entry.competitor, ratio.unwrap_or_default());
-        writeln!(table, "| {star}{name} | {:.1} | {ratio} |", per_item(i))?;
-    }
+    tables(&mut table, &figures)?;
     if words.is_empty() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TABLE);
         fs::write(&path, format!("{HEAD}\n{}\n{table}", machine::describe()))?;

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -120,46 +122,66 @@ impl Window {
     }
 }
 
-/// Takes every item from a stream that is never pending.
+/// Takes every item from a stream that waits for nothing.
 ///
 /// # Panics
 ///
-/// Panics if it is pending after all.
+/// Panics if it does.
 #[inline]
 pub fn drain<S: Stream>(stream: S, mut each: impl FnMut(S::Item)) {
     let mut stream = pin!(stream);
-    let mut cx = Context::from_waker(Waker::noop());
-    while let Some(item) = ready(stream.as_mut().poll_next(&mut cx)) {
-        each(item);
-    }
+    poll_on(|cx| {
+        while let Some(item) = ready!(stream.as_mut().poll_next(cx)) {
+            each(item);
+        }
+        Poll::Ready(())
+    });
 }
 
-/// Takes every item from a stream that is never pending, and may tell the stream how to go on.
+/// Takes every item from a stream that waits for nothing, and may tell the stream how to go on.
 ///
 /// # Panics
 ///
-/// Panics if it is pending after all.
+/// Panics if it does wait.
 #[inline]
 pub fn drain_with<S: Stream + Unpin>(mut stream: S, mut each: impl FnMut(&mut S, S::Item)) {
-    let mut cx = Context::from_waker(Waker::noop());
-    while let Some(item) = ready(Pin::new(&mut stream).poll_next(&mut cx)) {
-        each(&mut stream, item);
-    }
+    poll_on(|cx| {
+        while let Some(item) = ready!(Pin::new(&mut stream).poll_next(cx)) {
+            each(&mut stream, item);
+        }
+        Poll::Ready(())
+    });
 }
 
-/// Runs a future that is never pending.
+/// Runs a future that waits for nothing.
 ///
 /// # Panics
 ///
-/// Panics if it is pending after all.
+/// Panics if it does.
 pub fn complete<F: Future>(future: F) -> F::Output {
-    ready(pin!(future).poll(&mut Context::from_waker(Waker::noop())))
+    let mut future = pin!(future);
+    poll_on(|cx| future.as_mut().poll(cx))
 }
 
+/// Whether a task was woken.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Polls again and again what does not wait, but may let others have their turn: then it is woken.
 #[inline]
-fn ready<T>(poll: Poll<T>) -> T {
-    match poll {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("reading from memory is pending"),
+fn poll_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        match poll(&mut cx) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => assert!(woken.0.swap(false, Relaxed), "it waits, and is not woken"),
+        }
     }
 }

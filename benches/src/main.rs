@@ -9,6 +9,7 @@ mod chart;
 mod instructions;
 mod machine;
 mod results;
+mod tables;
 
 use std::process::ExitCode;
 

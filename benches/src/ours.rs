@@ -22,15 +22,16 @@ pub trait Aim {
     fn set_limit(&mut self, limit: Limit);
 }
 
+// Inlined as ever: whoever calls these calls the methods themselves.
 macro_rules! aim {
     ($([$($generic:ident)?] $type:ty;)*) => {$(
         impl$(<$generic>)? Aim for $type {
-            #[inline]
+            #[inline(always)]
             fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
                 <$type>::set_terminator(self, terminator);
             }
 
-            #[inline]
+            #[inline(always)]
             fn set_limit(&mut self, limit: Limit) {
                 <$type>::set_limit(self, limit);
             }

@@ -595,7 +595,7 @@ impl Framer {
             self.seen = input.len();
             let unchanged = truncated && available == 0;
             if self.whole && !eof {
-                self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
+                self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
                 return None;
             }
             let ends = eof && !unchanged;
@@ -607,6 +607,7 @@ impl Framer {
         let behind = &input[end..];
         let begun = then.is_some_and(|then| then.ending().as_bytes().starts_with(behind));
         if !begun {
+            self.seen = end;
             self.end_early(FrameError::WrongEnd);
             return Some(self.end_frame(end, end, End::WrongEnd));
         }
@@ -618,7 +619,7 @@ impl Framer {
             return (!unchanged).then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
-            self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
+            self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
             return None;
         }
         self.progress = Progress::Counted(Counted { left: 0, then, truncated: unchanged });
@@ -712,7 +713,7 @@ impl Framer {
         }
     }
 
-    /// The frame is longer than the limit, which has room for so many bytes more.
+    /// The frame has room for so many bytes more, and `end` is further.
     fn end_overlong(&mut self, room: u64) -> Cut {
         let limit = self.start + room as usize;
         self.end_early(FrameError::Overlong(self.max));

@@ -160,6 +160,7 @@ impl Search {
     }
 
     /// The input was moved in memory by somebody who knows that its bytes are the same.
+    #[cfg(feature = "tokio")]
     #[inline]
     pub(crate) fn moved_to(&mut self, input: &[u8]) {
         if self.address != 0 {
@@ -239,6 +240,7 @@ impl Search {
     /// The input up to this position belongs to frames that do not end at the delimiter.
     #[inline(always)]
     pub(crate) fn pass(&mut self, position: usize) {
+        self.look_again();
         self.hits.pass(position);
     }
 

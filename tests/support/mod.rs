@@ -1,7 +1,7 @@
 //! What the tests of the reading side share: a way to write scripts down ([`Script`]), drivers that run
 //! them through each of the decoders ([`decoders`]) with the input cut in every way ([`verify`]), and two
 //! naive models to compare with ([`model`]).
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
 pub mod drive;
 pub mod follow;

@@ -122,7 +122,6 @@ fn double(bench: &mut Bench, name: &str, read: usize, works: impl FnOnce() -> [W
     let mut windows = [Window::new(2 * READ), Window::new(2 * READ)];
     let [window, other] = &mut windows;
     row.budget(BUDGET)
-        .not_counted()
         .work(1, "run", twice.input.len())
         .ours("Framer, twice", || twice.run(read, window))
         .expecting(twice.checksum)
@@ -135,7 +134,7 @@ fn double(bench: &mut Bench, name: &str, read: usize, works: impl FnOnce() -> [W
 
 pub fn input(bench: &mut Bench) {
     let size = bench.size(1 << 18, 1 << 14);
-    let needle = bench.size(4096, 256);
+    let needle = bench.size(4096, 1024);
     for case in &CASES {
         for read in READS {
             let name = format!("twice the input: {}, by {read}", case.name);
@@ -147,7 +146,7 @@ pub fn input(bench: &mut Bench) {
 
 pub fn terminator(bench: &mut Bench) {
     let size = bench.size(1 << 19, 1 << 15);
-    let needle = bench.size(4096, 256);
+    let needle = bench.size(4096, 1024);
     for case in &CASES {
         for read in READS {
             let name = format!("twice the terminator: {}, by {read}", case.name);
@@ -191,7 +190,6 @@ pub fn switched(bench: &mut Bench) {
         // The last bytes may still become a terminator, or begin a frame that is not yet overlong.
         let expected = |len| switch_at_overlong(&terminators, &input[..len]);
         row.budget(BUDGET)
-            .not_counted()
             .work(1, "run", input.len())
             .ours("Framer, twice", || switch_at_overlong(&terminators, &input))
             .expecting(expected(2 * size))

@@ -720,7 +720,7 @@ impl Framer {
         }
     }
 
-    /// The frame is longer than the limit, which has room for so many bytes more.
+    /// The frame has room for so many bytes more, and `end` is further.
     fn end_overlong(&mut self, room: u64) -> Cut {
         let limit = self.start + room as usize;
         self.end_early(FrameError::Overlong(self.max));

@@ -240,6 +240,7 @@ impl Search {
     /// The input up to this position belongs to frames that do not end at the delimiter.
     #[inline(always)]
     pub(crate) fn pass(&mut self, position: usize) {
+        self.look_again();
         self.hits.pass(position);
     }
 

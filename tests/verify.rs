@@ -354,11 +354,11 @@ mod handlers {
                 tokio::task::yield_now().await;
             }
             if self.wrong == Some(Wrong::Queued) && control.queued_bytes() > 0 {
-                let _ = control.push("more ");
+                control.push("more ");
             }
             self.line.push(b'\n');
             for _ in 0..1 + self.many {
-                let _ = control.push(self.line.clone());
+                control.push(self.line.clone());
             }
             if self.line == b"quit\n" {
                 control.close_when_done();
@@ -369,7 +369,7 @@ mod handlers {
 
         async fn eof(&mut self, _: bool, control: &mut Control<'_>) -> Result<(), Infallible> {
             if self.wrong == Some(Wrong::Late) {
-                let _ = control.push("end\n");
+                control.push("end\n");
             }
             Ok(())
         }

@@ -916,6 +916,12 @@ impl Framer {
         }
     }
 
+    /// Whether the frame that is cut next is handed over whole.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// Whether the rest of an overlong frame is being dropped.
     #[inline]
     pub(crate) fn is_skipping(&self) -> bool {

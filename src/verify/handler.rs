@@ -12,8 +12,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::delivery::Random;
 use super::{Delivery, Outcomes, Verifier};
-use crate::handler::{Chunk, Control, Handler};
-use crate::session::{ChannelBuilder, CloseReason, Timeout};
+use crate::handler::Handler;
+use crate::session::{ChannelBuilder, Chunk, CloseReason, Control, Timeout};
 
 /// What a [`Handler`] has made of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +49,12 @@ impl Verifier {
     ///         data: Chunk<'_>,
     ///         control: &mut Control<'_>,
     ///     ) -> Result<(), Infallible> {
-    ///         let _ = control.push(data.to_ascii_uppercase());
+    ///         control.push(data.to_ascii_uppercase());
     ///         Ok(())
     ///     }
     ///
     ///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-    ///         let _ = control.push("!\n");
+    ///         control.push("!\n");
     ///         Ok(())
     ///     }
     /// }
@@ -218,6 +218,28 @@ impl<H: Handler> Handler for Watched<'_, H> {
         control: &mut Control<'_>,
     ) -> impl Future<Output = Result<(), H::Error>> + Send {
         watch(self.waits, self.handler.overlong(control))
+    }
+
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, H::Error> {
+        self.handler.find_end(input)
+    }
+
+    fn collected(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.collected(control))
+    }
+
+    fn wrong_end(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.wrong_end(control))
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), H::Error> {
+        self.handler.quiet(control)
     }
 
     fn eof(

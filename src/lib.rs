@@ -19,6 +19,8 @@ mod serve;
 mod session;
 #[cfg(feature = "tokio")]
 mod trace;
+#[cfg(feature = "verify")]
+pub mod verify;
 
 #[cfg(feature = "tokio")]
 pub use codec::{Batch, BatchCodec, CodecError, DiscardInput, Frame, FrameCodec, TerminatorCodec};
@@ -31,14 +33,13 @@ pub use framing::terminator::{
     Terminator,
 };
 #[cfg(feature = "tokio")]
-pub use handler::{Chunk, Control, Handler, Outgoing, PendingInput, drive};
+pub use handler::Handler;
 #[cfg(feature = "tokio")]
 pub use output::{Payload, Producer, ProducerSink, PushError, SinkError, producer};
 #[cfg(feature = "serve")]
 pub use serve::{Connection, ServeError, Served, Server};
 #[cfg(feature = "tokio")]
-pub use session::UpgradeError;
-#[cfg(feature = "tokio")]
 pub use session::{
-    Channel, ChannelBuilder, ChannelError, CloseReason, Handle, HandleError, Timeout, Timeouts,
+    Channel, ChannelBuilder, ChannelError, Chunk, CloseReason, Control, Handle, HandleError,
+    Timeout, Timeouts, Traffic, UpgradeError,
 };

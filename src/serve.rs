@@ -34,12 +34,12 @@ use crate::trace;
 ///         data: Chunk<'_>,
 ///         control: &mut Control<'_>,
 ///     ) -> Result<(), Infallible> {
-///         let _ = control.push(data.to_bytes());
+///         control.push(data.to_bytes());
 ///         Ok(())
 ///     }
 ///
 ///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-///         let _ = control.push("\r\n");
+///         control.push("\r\n");
 ///         Ok(())
 ///     }
 /// }

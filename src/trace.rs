@@ -8,9 +8,8 @@
 #[cfg(feature = "serve")]
 use std::{fmt, future::Future, io};
 
-use crate::session::close::ChannelError;
-use crate::session::close::CloseReason;
-use crate::session::timer::Timeout;
+use crate::framing::limit::{FrameError, Limit};
+use crate::session::{CloseReason, Timeout, Traffic};
 
 macro_rules! event {
     ($($argument:tt)*) => {
@@ -25,7 +24,7 @@ pub(crate) fn opened() {
 }
 
 /// [`Channel::run`](crate::Channel::run) ends.
-pub(crate) fn closed<E>(reason: &CloseReason<E>) {
+pub(crate) fn closed<E>(reason: &CloseReason<E>, traffic: Traffic) {
     let (reason, kind) = match reason {
         CloseReason::PeerClosed => ("closed by the peer", None),
         CloseReason::Truncated => ("closed by the peer in mid-frame", None),
@@ -33,26 +32,34 @@ pub(crate) fn closed<E>(reason: &CloseReason<E>) {
         CloseReason::Aborted => ("aborted", None),
         CloseReason::Upgrade => ("upgrade", None),
         CloseReason::Handler(_) => ("the handler failed", None),
-        CloseReason::Error(error) => match error {
-            ChannelError::Io(error) => ("the stream failed", Some(error.kind())),
-            ChannelError::Producer(error) => ("a producer failed", Some(error.kind())),
-            ChannelError::Frame(_) => ("overlong frame", None),
-            ChannelError::Timeout(_) => ("deadline passed", None),
-            ChannelError::Closed => ("closed before all was written", None),
-        },
+        CloseReason::Io(error) => ("the stream failed", Some(error.kind())),
+        CloseReason::Producer(error) => ("a producer failed", Some(error.kind())),
+        CloseReason::Frame(error) => {
+            let reason = match error {
+                FrameError::WrongEnd => "wrong end of a frame",
+                _ => "overlong frame",
+            };
+            (reason, None)
+        }
+        CloseReason::Timeout(_) => ("deadline passed", None),
     };
     event!(
         tracing::Level::DEBUG,
         reason,
         error = kind.map(tracing::field::debug),
+        read = traffic.read,
+        written = traffic.written,
         "channel closed"
     );
 }
 
 /// A frame has passed its limit.
 #[cold]
-pub(crate) fn overlong(limit: u64) {
-    event!(tracing::Level::DEBUG, limit, "frame longer than its limit");
+pub(crate) fn overlong(limit: Limit) {
+    #[cfg(feature = "tracing")]
+    if let Limit::Fail(limit) | Limit::Skip(limit) = limit {
+        event!(tracing::Level::DEBUG, limit, "frame longer than its limit");
+    }
 }
 
 /// A deadline has passed.

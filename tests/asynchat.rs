@@ -10,8 +10,7 @@ use std::convert::Infallible;
 use std::io;
 
 use asynchat::{
-    Channel, ChannelError, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeouts,
-    producer,
+    Channel, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeouts, producer,
 };
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -259,7 +258,7 @@ async fn a_connection_reset_is_an_error_and_ends_the_channel() {
     drop(client);
     let (_, reason) = channel.run(Collector::default()).await;
     match reason {
-        CloseReason::Error(ChannelError::Io(error)) => {
+        CloseReason::Io(error) => {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         }
         other => panic!("{other:?}"),
@@ -283,8 +282,7 @@ async fn connecting_and_closing_at_once_is_survived() {
         let mut channel = Channel::builder(b"\n").timeouts(Timeouts::NONE).build(stream);
         let (collector, reason) = channel.run(Collector::default()).await;
         assert!(collector.frames.is_empty());
-        let ended =
-            matches!(reason, CloseReason::PeerClosed | CloseReason::Error(ChannelError::Io(_)));
+        let ended = matches!(reason, CloseReason::PeerClosed | CloseReason::Io(_));
         assert!(ended, "{reason:?}");
     }
 }

@@ -4,14 +4,17 @@
 mod support;
 
 use asynchat::{
-    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, Framer, Limit, Terminator,
+    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, FrameError, Framer, Limit,
+    Terminator,
 };
-use support::drive::Lent;
+use support::drive::{How, Lent};
 use support::model::Follower;
-use support::{Decoding, End, Log, Script, T, any, bytes, data, decoders, verify, verify_model};
+use support::{
+    Decoding, End, Log, Script, T, any, bytes, data, event_decoders, verify, verify_model,
+};
 
 use Log::{Failed, Overlong, Truncated};
-use support::Spec::{Count, None as Never};
+use support::Spec::{Count, CountThen, None as Never};
 
 fn script(terminator: support::Spec) -> Script {
     Script::new(terminator)
@@ -20,7 +23,7 @@ fn script(terminator: support::Spec) -> Script {
 /// Runs a body with each decoder, at the beginning of a script.
 #[track_caller]
 fn each(script: &Script, mut body: impl FnMut(&mut dyn Decoding)) {
-    for mut decoder in decoders(script) {
+    for mut decoder in event_decoders(script) {
         body(&mut *decoder);
     }
 }
@@ -620,8 +623,8 @@ fn a_switch_while_skipping_ends_the_skip() {
         decoder.feed(b"abcd\n");
         expect(decoder, Event::Chunk("ab"));
         expect(decoder, Event::Overlong);
-        assert_eq!(decoder.call(false), Err(2));
-        assert_eq!(decoder.call(true), Err(2));
+        assert_eq!(decoder.call(false), Err(FrameError::Overlong(2)));
+        assert_eq!(decoder.call(true), Err(FrameError::Overlong(2)));
         decoder.control().resume();
         expect(decoder, Event::Chunk("cd"));
         expect(decoder, Event::Terminator);
@@ -728,9 +731,9 @@ fn a_failure_names_the_limit_that_was_passed_whatever_is_set_later() {
         expect(decoder, Event::Chunk("ab"));
         expect(decoder, Event::Overlong);
         decoder.control().set_limit(Limit::Unlimited);
-        assert_eq!(decoder.call(false), Err(2));
+        assert_eq!(decoder.call(false), Err(FrameError::Overlong(2)));
         decoder.control().set_limit(Limit::Skip(9));
-        assert_eq!(decoder.call(true), Err(2));
+        assert_eq!(decoder.call(true), Err(FrameError::Overlong(2)));
     });
 }
 
@@ -886,7 +889,7 @@ fn a_buffer_shortened_behind_the_decoders_back_never_panics() {
         for limit in [Limit::Unlimited, Limit::Skip(1), Limit::Skip(7)] {
             for calls in [0, 1, 2, 5] {
                 for keep in 0..input.len() {
-                    let mut lent = Lent::new(spec.terminator(), limit, false);
+                    let mut lent = Lent::new(spec.terminator(), limit, How::Events);
                     lent.feed(&input);
                     for _ in 0..calls {
                         lent.framer.next(&lent.buffer).unwrap();
@@ -1009,4 +1012,136 @@ fn room_is_never_reserved_from_a_count() {
     expect(&mut owned, Event::Chunk("abc"));
     expect(&mut owned, MORE);
     assert!(owned.buffer.capacity() <= 64 * 1024, "{}", owned.buffer.capacity());
+}
+
+// What the hostile tester found.
+
+#[test]
+fn a_cut_counted_frame_is_truncated_once_though_it_is_asked_again() {
+    each(&script(CountThen(0, b"\r\n".to_vec())), |decoder| {
+        expect_eof(decoder, Event::Truncated);
+        expect(decoder, MORE);
+        assert!(!decoder.control().is_mid_frame(), "{}", decoder.name());
+        expect_eof(decoder, MORE);
+    });
+}
+
+#[test]
+fn a_counted_frame_that_begins_anew_is_in_mid_frame_where_it_is_handed_over_whole_too() {
+    for spec in [Count(5), CountThen(5, b"\n".to_vec()), CountThen(1, b"\n".to_vec())] {
+        each(&script(spec), |decoder| {
+            decoder.control().set_whole_frames(true);
+            expect_eof(decoder, Event::Truncated);
+            assert!(!decoder.control().is_mid_frame());
+            decoder.feed(b"a");
+            expect(decoder, MORE);
+            assert!(decoder.control().is_mid_frame(), "{}", decoder.name());
+        });
+    }
+}
+
+#[test]
+fn the_frame_behind_one_that_ended_early_is_whole_if_that_is_set_there() {
+    let early = [
+        (script(bytes("\n")).limit(Limit::Skip(2)), "abXY", Event::Overlong),
+        (script(bytes("\n")).limit(Limit::Fail(2)), "abXY", Event::Overlong),
+        (script(CountThen(2, b"\n".to_vec())), "abXY", Event::WrongEnd),
+    ];
+    for (script, input, end) in early {
+        each(&script, |decoder| {
+            decoder.feed(input.as_bytes());
+            expect(decoder, Event::Chunk("ab"));
+            expect(decoder, end);
+            decoder.control().set_terminator(Terminator::from(b";"));
+            decoder.control().set_limit(Limit::Unlimited);
+            decoder.control().set_whole_frames(true);
+            expect(decoder, MORE);
+            decoder.feed(b"Z;");
+            expect(decoder, Event::Chunk("XYZ"));
+            expect(decoder, Event::Terminator);
+        });
+    }
+}
+
+#[test]
+fn the_frame_behind_a_cut_count_is_whole_if_that_was_set_before() {
+    each(&script(Count(5)), |decoder| {
+        decoder.feed(b"a");
+        expect(decoder, Event::Chunk("a"));
+        decoder.control().set_whole_frames(true);
+        decoder.feed(b"b");
+        expect_eof(decoder, Event::Chunk("b"));
+        expect_eof(decoder, Event::Truncated);
+        decoder.feed(b"c");
+        expect(decoder, MORE);
+        decoder.feed(b"de");
+        expect(decoder, Event::Chunk("cde"));
+        expect(decoder, Event::Terminator);
+    });
+}
+
+#[test]
+fn whether_the_next_frame_is_whole_does_not_depend_on_how_far_the_reads_went_before_a_switch() {
+    // The long delimiter makes it wait; then frames end within what was seen.
+    for cut in [2, 5] {
+        each(&script(bytes("long")), |decoder| {
+            decoder.control().set_whole_frames(true);
+            let (head, tail) = b"a;bcd".split_at(cut);
+            decoder.feed(head);
+            expect(decoder, MORE);
+            decoder.control().set_terminator(Terminator::from(b";"));
+            expect(decoder, Event::Chunk("a"));
+            expect(decoder, Event::Terminator);
+            decoder.control().set_whole_frames(false);
+            decoder.feed(tail);
+            expect(decoder, Event::Chunk("bcd"));
+        });
+    }
+}
+
+#[test]
+fn a_frame_that_goes_on_after_all_is_not_whole_though_the_next_will_be() {
+    each(&script(bytes("\n")).limit(Limit::Skip(3)), |decoder| {
+        decoder.feed(b"a");
+        expect(decoder, Event::Chunk("a"));
+        decoder.control().set_whole_frames(true);
+        decoder.feed(b"bcd");
+        expect(decoder, Event::Chunk("bc"));
+        // It is overlong, and before that is said it is not.
+        decoder.control().set_limit(Limit::Unlimited);
+        expect(decoder, Event::Chunk("d"));
+        decoder.feed(b"\nef");
+        expect(decoder, Event::Terminator);
+        expect(decoder, MORE);
+    });
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_beginning_seen_in_another_buffer_is_no_reason_to_withhold() {
+    use bytes::BytesMut;
+    use tokio_util::codec::Decoder;
+    let set = Terminator::any_of(["caac", "ba"]).unwrap();
+    let long = Terminator::try_from("b".repeat(30)).unwrap();
+    for terminator in [set, long] {
+        let mut codec = asynchat::TerminatorCodec::new(terminator);
+        let mut before = BytesMut::from("b");
+        assert_eq!(codec.decode(&mut before).unwrap(), None);
+        let mut other = BytesMut::from("a");
+        assert_eq!(codec.decode(&mut other).unwrap(), Some(Event::Chunk("a".into())));
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_codec_whose_buffer_is_empty_again_is_not_in_mid_frame() {
+    use bytes::BytesMut;
+    use tokio_util::codec::Decoder;
+    let mut codec = asynchat::TerminatorCodec::new(b"\r\n");
+    let mut buffer = BytesMut::from("\r");
+    assert_eq!(codec.decode(&mut buffer).unwrap(), None);
+    assert!(codec.is_mid_frame());
+    buffer.clear();
+    assert_eq!(codec.decode_eof(&mut buffer).unwrap(), None);
+    assert!(!codec.is_mid_frame());
 }

@@ -10,7 +10,7 @@ use asynchat::{Event, Limit, Terminator};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
-use support::drive::Lent;
+use support::drive::{How, Lent};
 use support::{Decoding, Log, T, data, push};
 
 /// Cases that cannot be put to a typed interface, or that are about what is not framing.
@@ -199,8 +199,8 @@ fn recorded(events: &[Value]) -> (Vec<Log>, Option<&Value>) {
 #[test]
 fn every_recorded_read_is_framed_alike_or_differs_by_name() {
     let makers: Vec<Box<Make>> = vec![
-        Box::new(|first| Box::new(Lent::new(first, Limit::Unlimited, false))),
-        Box::new(|first| Box::new(Lent::new(first, Limit::Unlimited, true))),
+        Box::new(|first| Box::new(Lent::new(first, Limit::Unlimited, How::Events))),
+        Box::new(|first| Box::new(Lent::new(first, Limit::Unlimited, How::Eager))),
         #[cfg(feature = "tokio")]
         Box::new(|first| Box::new(support::drive::Owned::new(first, Limit::Unlimited))),
     ];

@@ -324,7 +324,7 @@ impl Handler for Shout {
         self.waiting.notify_one();
         self.gate.acquire().await.unwrap().forget();
         self.line.extend_from_slice(b"!\n");
-        let _ = control.push(std::mem::take(&mut self.line));
+        control.push(std::mem::take(&mut self.line));
         Ok(())
     }
 }
@@ -486,7 +486,7 @@ async fn a_handler_may_go_on_for_some_frames_after_the_signal() {
 
         async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
             self.0.push("shutdown".into());
-            let _ = control.push("soon\n");
+            control.push("soon\n");
             Ok(())
         }
     }

@@ -279,16 +279,16 @@ fn first(rest: &str, members: &[&str]) -> Option<(usize, usize)> {
 
 /// Does to a `Control` or a `Channel` what is to be done.
 macro_rules! act {
-    ($on:expr, $handle:expr, $actions:expr) => {{
+    ($on:expr, $push:ident, $push_with_producer:ident, $handle:expr, $actions:expr) => {{
         let actions: &Actions = $actions;
         if let Some(aim) = &actions.switch {
             $on.set_terminator(aim.terminator());
         }
         for push in &actions.push {
             match push {
-                Push::Bytes(text) => $on.push(text.clone()).unwrap(),
+                Push::Bytes(text) => $on.$push(text.clone()).unwrap(),
                 Push::Producer(items, pending) => {
-                    $on.push_with_producer(slow(items.clone(), *pending)).unwrap();
+                    $on.$push_with_producer(slow(items.clone(), *pending)).unwrap();
                 }
             }
         }
@@ -385,7 +385,7 @@ async fn handled(
         }
         let actions = plan.actions(frame);
         frame += 1;
-        act!(control, handle, &actions);
+        act!(control, try_push, try_push_with_producer, handle, &actions);
         match actions.end {
             Some(End::Fail) => Then::Fail("failed"),
             Some(End::Handle) => {
@@ -404,7 +404,7 @@ async fn handled(
         CloseReason::Done => "closed",
         CloseReason::Aborted => "aborted",
         CloseReason::Handler("failed") => "failed",
-        CloseReason::Error(ChannelError::Frame(_)) => "overlong",
+        CloseReason::Frame(_) => "overlong",
         other => panic!("{other:?}"),
     };
     let mut log = handler.log.seen();
@@ -446,7 +446,7 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
         }
         let actions = plan.actions(frame);
         frame += 1;
-        act!(channel, handle, &actions);
+        act!(channel, push, push_with_producer, handle, &actions);
         match actions.end {
             None => continue,
             Some(End::Abort) => ending = "aborted",

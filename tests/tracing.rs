@@ -132,7 +132,7 @@ async fn connections_limits_and_deadlines_are_told_and_no_bytes_of_peers() {
             r#"DEBUG message=frame longer than its limit limit=4"#,
             r#"DEBUG message=frame longer than its limit limit=4"#,
             r#"DEBUG message=deadline passed deadline=Idle"#,
-            r#"DEBUG message=channel closed reason="deadline passed""#,
+            r#"DEBUG message=channel closed reason="deadline passed" read=23 written=0"#,
             r#"INFO message=server shutting down connections=0"#,
         ]
     );

@@ -114,7 +114,7 @@ impl Session {
             "rooms" => Ok(self.seat.list()),
             "help" => Ok(HELP.to_owned()),
             "quit" => {
-                let _ = control.push("* bye\r\n");
+                control.push("* bye\r\n");
                 control.close_when_done();
                 Ok(String::new())
             }
@@ -146,7 +146,7 @@ impl Handler for Session {
                 Some(command) => {
                     let told = self.command(command, control);
                     // Refused only behind /quit.
-                    let _ = control.push(told);
+                    control.push(told);
                 }
                 None => self.seat.say(line),
             },
@@ -157,13 +157,13 @@ impl Handler for Session {
     async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         self.line = Vec::new();
         self.pace.keep().await;
-        let _ = control.push(format!("* not said: it is longer than {LINE_LENGTH} bytes\r\n"));
+        control.push(format!("* not said: it is longer than {LINE_LENGTH} bytes\r\n"));
         Ok(())
     }
 
     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         self.seat.rooms().close();
-        let _ = control.push("* the server is shutting down\r\n");
+        control.push("* the server is shutting down\r\n");
         control.close_when_done();
         Ok(())
     }

@@ -63,12 +63,7 @@ pub(crate) fn channels() -> ChannelBuilder {
 }
 
 fn timeouts(idle: Duration, frame: Duration) -> Timeouts {
-    let mut timeouts = Timeouts::default();
-    timeouts.idle = Some(idle);
-    timeouts.frame = Some(frame);
-    timeouts.min_rate = MIN_RATE;
-    timeouts.write_stall = Some(WRITE);
-    timeouts
+    Timeouts::default().idle(idle).frame(frame).min_rate(MIN_RATE).write_stall(WRITE)
 }
 
 /// Serves one connection to its end.
@@ -203,8 +198,8 @@ impl Session {
             let length = Length::Known(text.len() as u64);
             let mut head = response::Head::new(refusal.status, TEXT, length);
             head.field("Connection", "close");
-            let _ = control.push(head.finish());
-            let _ = control.push(text);
+            control.push(head.finish());
+            control.push(text);
         }
         Err(refusal)
     }
@@ -299,7 +294,7 @@ impl Session {
             return self.respond(request, head, Content::default(), control);
         };
         if request.expects_continue {
-            let _ = control.push("HTTP/1.1 100 Continue\r\n\r\n");
+            control.push("HTTP/1.1 100 Continue\r\n\r\n");
         }
         let keep_alive = self.keeps_alive(request);
         head.connection(request, keep_alive);
@@ -328,15 +323,13 @@ impl Session {
         };
         let keep_alive = self.keeps_alive(request) && skippable && head.tells_its_end();
         head.connection(request, keep_alive);
-        let mut output = control.output();
-        let _ = output.push(head.finish());
+        control.push(head.finish());
         if request.method != Method::Head {
-            let _ = output.push(content.start);
+            control.push(content.start);
             if let Some(rest) = content.rest {
-                let _ = output.push_with_producer(rest);
+                control.push_with_producer(rest);
             }
         }
-        drop(output);
         if !keep_alive {
             control.close_when_done();
         } else if let (body, Some(aim)) = Body::new(request.body, MAX_SKIPPED)? {
@@ -404,26 +397,24 @@ impl Upload {
 
 impl Echo {
     fn push(&mut self, bytes: Bytes, control: &mut Control<'_>) {
-        let mut output = control.output();
         if let Some(head) = self.head.take() {
-            let _ = output.push(head);
+            control.push(head);
         }
         if self.chunked {
-            let _ = output.push(format!("{:x}\r\n", bytes.len()));
+            write!(control, "{:x}\r\n", bytes.len());
         }
-        let _ = output.push(bytes);
+        control.push(bytes);
         if self.chunked {
-            let _ = output.push("\r\n");
+            control.push("\r\n");
         }
     }
 
     fn finish(&mut self, control: &mut Control<'_>) {
-        let mut output = control.output();
         if let Some(head) = self.head.take() {
-            let _ = output.push(head);
+            control.push(head);
         }
         if self.chunked {
-            let _ = output.push("0\r\n\r\n");
+            control.push("0\r\n\r\n");
         }
     }
 }

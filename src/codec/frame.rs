@@ -271,7 +271,7 @@ impl<T: AsRef<[u8]>> Encoder<T> for FrameCodec {
 /// A frame, by the way it ended.
 ///
 /// This enum is complete: a frame ends in one of three ways. `B` is `Bytes` for a [`FrameCodec`]; a
-/// [`BatchCodec`] has a [`Batch`] of complete frames.
+/// [`BatchCodec`] has a [`Batch`](crate::Batch) of complete frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<B = Bytes> {
     /// The payload, without its delimiter.

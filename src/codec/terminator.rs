@@ -208,9 +208,9 @@ impl<I> TerminatorCodec<I> {
         self.framer.is_mid_frame()
     }
 
-    /// The framer, for a driver.
-    pub(crate) fn framer_mut(&mut self) -> &mut Framer {
-        &mut self.framer
+    /// The framer with all that it knows, for a channel.
+    pub(crate) fn into_framer(self) -> Framer {
+        self.framer
     }
 
     #[inline]

@@ -543,6 +543,7 @@ impl Framer {
             // The caller has dropped input that it was not told to.
             self.discard();
         }
+        self.seen = self.seen.min(input.len());
         if self.after_cr && self.start < input.len() {
             self.after_cr = false;
             self.start += usize::from(input[self.start] == b'\n');
@@ -592,10 +593,11 @@ impl Framer {
         let Some(payload) = usize::try_from(left).ok().filter(|&left| left <= available) else {
             // More is to come.
             self.seen = input.len();
+            let unchanged = truncated && available == 0;
             if self.whole && !eof {
+                self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
                 return None;
             }
-            let unchanged = truncated && available == 0;
             let ends = eof && !unchanged;
             let left = left - available as u64;
             self.progress = Progress::Counted(Counted { left, then, truncated: eof || unchanged });
@@ -605,21 +607,22 @@ impl Framer {
         let behind = &input[end..];
         let begun = then.is_some_and(|then| then.ending().as_bytes().starts_with(behind));
         if !begun {
-            self.seen = end + 1;
+            self.seen = end;
             self.end_early(FrameError::WrongEnd);
             return Some(self.end_frame(end, end, End::WrongEnd));
         }
         // The payload is there, and its end is to come.
         self.seen = input.len();
+        let unchanged = truncated && available == 0;
         if eof {
             self.progress = Progress::Counted(Counted { left: 0, then, truncated: true });
-            let ends = !(truncated && available == 0);
-            return ends.then(|| self.end_frame(end, input.len(), End::Truncated));
+            return (!unchanged).then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
+            self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
             return None;
         }
-        self.progress = Progress::Counted(Counted { left: 0, then, truncated: false });
+        self.progress = Progress::Counted(Counted { left: 0, then, truncated: unchanged });
         self.hand_over(end, None)
     }
 
@@ -651,7 +654,7 @@ impl Framer {
             Found::Withheld(partial) => window - partial,
         };
         if self.length + (end - self.start) as u64 > self.max {
-            return Some(self.end_overlong(room, end));
+            return Some(self.end_overlong(room));
         }
         match found {
             Found::At { end: next, member, .. } => {
@@ -698,7 +701,7 @@ impl Framer {
             Found::At { end, .. } => {
                 self.search.found();
                 self.start = self.behind_cr(input, end);
-                self.length = 0;
+                self.begin_frame();
                 self.progress = Progress::Delimited;
                 true
             }
@@ -711,16 +714,15 @@ impl Framer {
     }
 
     /// The frame has room for so many bytes more, and `end` is further.
-    fn end_overlong(&mut self, room: u64, end: usize) -> Cut {
+    fn end_overlong(&mut self, room: u64) -> Cut {
         let limit = self.start + room as usize;
-        let length = self.length + room;
         self.end_early(FrameError::Overlong(self.max));
-        let cut = self.end_frame(limit, limit, End::Overlong);
-        // One byte more has been seen, and it has to be known how long the frame was if the terminator is
-        // changed before this is said.
-        self.seen = end.min(limit + 1);
-        self.length = length;
-        cut
+        self.seen = limit;
+        // If the terminator is changed before this is said, the frame has not ended: its length is kept, and
+        // whether it is whole.
+        self.length += room;
+        self.matched = 0;
+        self.end_piece(limit, limit, Some(End::Overlong))
     }
 
     /// A universal newline that begins with CR goes on if LF is behind it.
@@ -744,21 +746,30 @@ impl Framer {
         if end == self.start && outcome.is_none() {
             return None;
         }
-        self.length = match outcome {
-            Some(_) => 0,
-            None if self.progress == Progress::Unframed => 0,
-            None => self.length + (end - self.start) as u64,
+        if let Some(outcome) = outcome {
+            return Some(self.end_frame(end, end, outcome));
+        }
+        self.length = match self.progress {
+            Progress::Unframed => 0,
+            _ => self.length + (end - self.start) as u64,
         };
-        Some(self.end_piece(end, end, outcome))
+        Some(self.end_piece(end, end, None))
     }
 
     /// The frame's payload ends at `end`, and the next frame begins at `next`.
     #[inline(always)]
     fn end_frame(&mut self, end: usize, next: usize, outcome: End) -> Cut {
-        self.length = 0;
+        self.begin_frame();
         self.matched = 0;
-        self.whole = self.whole_next;
+        // What was seen behind it, before another terminator was set, is no part of the next frame yet.
+        self.seen = next;
         self.end_piece(end, next, Some(outcome))
+    }
+
+    #[inline(always)]
+    fn begin_frame(&mut self) {
+        self.length = 0;
+        self.whole = self.whole_next;
     }
 
     #[inline(always)]
@@ -799,7 +810,7 @@ impl Framer {
                 truncated: false,
             }),
             Terminator::None => {
-                self.length = 0;
+                self.begin_frame();
                 Progress::Unframed
             }
             delimiter => {
@@ -835,12 +846,12 @@ impl Framer {
         self.unsay_overlong();
         match self.progress {
             Progress::Skipping | Progress::Failed(_) => {
-                self.length = 0;
+                self.begin_frame();
                 self.search.look_again();
             }
             // What was seen of a count was not looked at for a delimiter.
             Progress::Counted(_) => self.search.look_again(),
-            Progress::Unframed => self.length = 0,
+            Progress::Unframed => self.begin_frame(),
             Progress::Delimited => {}
         }
     }
@@ -892,6 +903,12 @@ impl Framer {
         if self.progress == Progress::Skipping {
             self.skip(input);
         }
+    }
+
+    /// Whether the frame that is cut next is handed over whole.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Whether the rest of an overlong frame is being dropped.

@@ -160,6 +160,7 @@ impl Search {
     }
 
     /// The input was moved in memory by somebody who knows that its bytes are the same.
+    #[cfg(feature = "tokio")]
     #[inline]
     pub(crate) fn moved_to(&mut self, input: &[u8]) {
         if self.address != 0 {
@@ -298,18 +299,13 @@ impl Search {
 
     #[inline(never)]
     fn find_walking(&mut self, input: &[u8], bounds: Bounds) -> Found {
-        let (found, certain) = match &self.target {
+        match &self.target {
             Terminator::Bytes(Delimiter(DelimiterKind::Long(long))) => {
                 self.walk.find(&**long, input, bounds)
             }
             Terminator::AnyOf(DelimiterSet(set)) => self.walk.find(&**set, input, bounds),
-            _ => (Found::Withheld(0), true),
-        };
-        if !certain {
-            // Ask again: who knows what is in the buffer.
-            self.address = 0;
+            _ => Found::Withheld(0),
         }
-        found
     }
 }
 

@@ -404,12 +404,6 @@ impl<T, E> ProducerSink<T, E> {
         self.framed
     }
 
-    /// The writer and its queue, for a driver.
-    pub(crate) fn parts(&mut self) -> (&mut T, &mut Output) {
-        self.adopt();
-        (self.framed.get_mut(), &mut self.output)
-    }
-
     /// Moves what is in the FramedWrite's own buffer to the end of the queue.
     #[inline]
     fn adopt(&mut self) {

@@ -1,29 +1,38 @@
-use std::io;
-use std::mem;
-use std::ops::Range;
-use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::{error, fmt, future};
+//! One connection, pulled.
+//!
+//! A channel is a stream, what has been read from it ([`Inbound`]), what is to be written to it and what
+//! it has come to ([`Outbound`]), and the deadlines. There is one loop, whoever drives it: hand over what
+//! is there ([`Channel::cut`]), and if there is nothing, move what can be moved and wait
+//! ([`Channel::poll_turn`]). Only that waits while the connection is open, and only
+//! [`Channel::poll_close`] after that.
 
-use bytes::{Buf, BufMut, Bytes};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::{fmt, future, mem};
+
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
 use crate::framing::event::Event;
-use crate::framing::framer::{Cut, Framer};
-use crate::framing::limit::FrameError;
-use crate::framing::limit::Limit;
-use crate::framing::step::End;
+use crate::framing::framer::Cut;
+use crate::framing::limit::{FrameError, Limit};
+use crate::framing::step::{End, Step};
 use crate::framing::terminator::Terminator;
-use crate::handler::control::{Access, Control};
-use crate::output::{Output, Producer, PushError, SinkError};
+use crate::output::{Producer, PushError};
 use crate::pool;
-use crate::session::close::{ChannelError, CloseReason};
-use crate::session::handle::{Handle, HandleState, Receiver};
-use crate::session::timer::{Owed, PackedTimeouts, Timeout, Timeouts, Timer};
+use crate::session::builder::ChannelBuilder;
+use crate::session::control::{Chunk, Control, Outlet};
+use crate::session::error::{Cause, ChannelError, CloseReason, Refusal, UpgradeError};
+use crate::session::handle::Handle;
+use crate::session::read::{Found, Inbound, Input, OwnEnd};
+use crate::session::state::{Rest, State};
+use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
+use crate::session::write::{Outbound, Traffic, Written, deadline};
 use crate::trace;
 
 /// One connection: framing in, producers out, limits, deadlines and an orderly close.
@@ -77,132 +86,18 @@ use crate::trace;
 /// effect at the next call, though the peer sends nothing more.
 pub struct Channel<S> {
     io: S,
-    /// What has been read and not yet taken. Its front up to the framer's position is done with.
-    input: Bytes,
-    /// Boxed: two smaller pieces of memory cost an idle connection less than a large one.
-    framer: Box<Framer>,
-    /// What was delivered last was a chunk, and its terminator's event is owed.
-    pub(crate) ended: bool,
-    phase: Phase,
-    shared: Mutex<Shared>,
+    pub(crate) inbound: Inbound,
+    /// What a callback and the task that waits for it both use. Locked only while one waits.
+    outbound: Mutex<Outbound>,
     timer: Timer,
     read_size: u32,
-}
-
-/// ```text
-///   Open -- end of input --> Eof
-///     |  `--- error ---.      |
-///     |                v      |
-///     |             Broken    |
-///     +-- close_when_done ----+--> Draining -- written, shut down --> Lingering --> Closed
-///     any: -- abort, I/O error --> Closed
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Reads.
-    Open,
-    /// The peer has closed its half.
-    Eof,
-    /// The input is of no use any more: an error was reported.
-    Broken,
-    /// Closing, and the writer is waited for; input is read, to be dropped: so many bytes more.
-    Draining(u32),
-    /// The same after the shutdown.
-    Lingering(u32),
-    Closed,
-}
-
-/// What the channel's task and a callback that it waits for both use.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) output: Output,
-    pub(crate) timeouts: PackedTimeouts,
-    pub(crate) wish: Wish,
-    /// There is one once somebody has asked for a handle.
-    receiver: Option<Receiver>,
-    handle_capacity: u32,
-}
-
-impl Shared {
-    pub(crate) fn new(output: Output, timeouts: Timeouts, handle_capacity: u32) -> Self {
-        let timeouts = timeouts.into();
-        Shared { output, timeouts, wish: Wish::Nothing, receiver: None, handle_capacity }
-    }
-
-    pub(crate) fn timeouts(&self) -> Timeouts {
-        self.timeouts.into()
-    }
-
-    pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.timeouts = timeouts.into();
-    }
-
-    pub(crate) fn handle(&mut self) -> Handle {
-        let capacity = self.handle_capacity as usize;
-        let receiver = self.receiver.get_or_insert_with(|| Receiver::new(capacity));
-        if !self.output.is_open() {
-            receiver.close();
-        }
-        receiver.handle()
-    }
-
-    /// Ends a dispatch if a callback asked for it.
-    pub(crate) fn take_wish<E>(&mut self) -> Result<(), CloseReason<E>> {
-        match mem::replace(&mut self.wish, Wish::Nothing) {
-            Wish::Nothing => Ok(()),
-            Wish::Abort => Err(CloseReason::Aborted),
-            Wish::Upgrade => Err(CloseReason::Upgrade),
-        }
-    }
-
-    /// The channel was aborted.
-    pub(crate) fn is_aborted(&self) -> bool {
-        self.wish == Wish::Abort
-    }
-
-    /// Forgets what the callback of a run that was dropped had asked for.
-    pub(crate) fn forget_upgrade(&mut self) {
-        if self.wish == Wish::Upgrade {
-            self.wish = Wish::Nothing;
-        }
-    }
-
-    /// Takes no more pushes, after those that other tasks were told are accepted.
-    pub(crate) fn close_when_done(&mut self) {
-        self.take_last();
-        self.output.close_when_done();
-    }
-
-    /// Refuses what other tasks push from here on, and takes what they were told is accepted. They can
-    /// still abort.
-    pub(crate) fn take_last(&mut self) {
-        if let Some(receiver) = &self.receiver {
-            for item in receiver.close() {
-                let _ = self.output.push(item);
-            }
-        }
-    }
-
-    /// Whether another task has aborted. If one does later, this task is woken.
-    pub(crate) fn poll_aborted(&self, cx: &Context<'_>) -> bool {
-        let state = self.receiver.as_ref().map(|receiver| receiver.poll_take(cx, false).1);
-        state == Some(HandleState::Aborted)
-    }
-
-    /// Refuses what other tasks push from here on.
-    fn close_handles(&self) {
-        if let Some(receiver) = &self.receiver {
-            receiver.closed();
-        }
-    }
-}
-
-/// What a callback has asked for, beside a close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    Nothing,
-    Abort,
-    Upgrade,
+    /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
+    /// of a frame, [`READ_COST`] for each read.
+    budget: u32,
+    /// A pulled frame has ended, and its message with it unless it is said that it goes on.
+    frame_ended: bool,
+    /// Why the channel failed has been returned to whoever pulls.
+    pub(crate) told: bool,
 }
 
 impl<S> Channel<S> {
@@ -211,50 +106,112 @@ impl<S> Channel<S> {
         Channel::builder(terminator).build(io)
     }
 
-    /// Switches the terminator: see [`Framer::set_terminator`].
+    pub(crate) fn with(io: S, inbound: Inbound, outbound: Outbound, read_size: u32) -> Self {
+        Channel {
+            io,
+            inbound,
+            outbound: Mutex::new(outbound),
+            timer: Timer::default(),
+            read_size,
+            budget: BUDGET,
+            frame_ended: false,
+            told: false,
+        }
+    }
+
+    /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
-        self.framer.set_terminator(terminator);
+        self.inbound.framing.set_terminator(terminator.into());
     }
 
     /// The terminator in force. Of a count, what remains.
     pub fn terminator(&self) -> Terminator {
-        self.framer.terminator()
+        self.inbound.framing.framer.terminator()
     }
 
     /// Sets the limit, for the current frame too.
     pub fn set_limit(&mut self, limit: Limit) {
-        self.framer.set_limit(limit);
+        self.inbound.framing.set_limit(limit);
     }
 
     /// The limit in force.
     pub fn limit(&self) -> Limit {
-        self.framer.limit()
+        self.inbound.framing.framer.limit()
     }
 
-    /// Which member of a set ended the last frame: see [`Framer::matched`].
+    /// Whether frames are handed over whole, from the next frame on: see
+    /// [`Framer::set_whole_frames`](crate::Framer::set_whole_frames).
+    pub fn set_whole_frames(&mut self, whole: bool) {
+        self.inbound.framing.set_whole_frames(whole);
+    }
+
+    /// Which member of a set ended the last frame: see [`Framer::matched`](crate::Framer::matched).
     pub fn matched(&self) -> usize {
-        self.framer.matched()
+        self.inbound.framing.framer.matched()
+    }
+
+    /// Marks the message at hand as one of several frames: see [`Control::begin_message`].
+    pub fn begin_message(&mut self) {
+        self.inbound.framing.in_message = true;
+    }
+
+    /// The message that was marked ends with the frame at hand: see [`Control::end_message`].
+    pub fn end_message(&mut self) {
+        self.frame_ended |= mem::take(&mut self.inbound.framing.in_message);
     }
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.shared().set_timeouts(timeouts);
+        self.outbound_mut().timeouts = Arc::new(timeouts);
     }
 
     /// The deadlines in force.
     pub fn timeouts(&self) -> Timeouts {
-        lock(&self.shared).timeouts()
+        *lock(&self.outbound).timeouts
     }
 
     /// Queues bytes. They go out while the channel is polled: by [`next`](Self::next),
-    /// [`flush`](Self::flush) or [`close`](Self::close).
+    /// [`ready`](Self::ready), [`flush`](Self::flush) or [`close`](Self::close).
     ///
     /// # Errors
     ///
     /// After [`close_when_done`](Self::close_when_done), or when the channel has failed: the item is
     /// handed back.
     pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        self.shared().output.push(item)
+        self.outbound_mut().push(item)
+    }
+
+    /// Queues formatted text, without an allocation for it: `write!(channel, "{} bytes\r\n", n)?`.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    ///
+    /// # Panics
+    ///
+    /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
+        self.outbound_mut().write_fmt(text)
+    }
+
+    /// Queues what `write` appends to the output in place: all of it or, if it fails, nothing.
+    ///
+    /// # Errors
+    ///
+    /// What `write` returns; and [`ChannelError::Closed`] where a [`push`](Self::push) is refused: `write`
+    /// is not called then.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or removes what was in the buffer; the channel has failed then.
+    pub fn push_with<R, E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<R, E>
+    where
+        E: From<ChannelError>,
+    {
+        self.outbound_mut().push_with(write).unwrap_or_else(|_| Err(ChannelError::Closed.into()))
     }
 
     /// Queues a producer, behind all that was pushed before it.
@@ -266,40 +223,50 @@ impl<S> Channel<S> {
     where
         P: Producer + Send + 'static,
     {
-        self.shared().output.push_with_producer(producer)
+        self.outbound_mut().push_with_producer(producer)
     }
 
     /// Takes no more input and no more pushes, and closes once all that was pushed is written. The next
     /// call of [`next`](Self::next) or [`close`](Self::close) does the work.
     pub fn close_when_done(&mut self) {
-        self.shared().close_when_done();
+        self.outbound_mut().close();
     }
 
     /// Drops what is queued for output, and input that is buffered or withheld. A scheduled close stays,
     /// as do the terminator and what remains of a count.
     pub fn discard_buffers(&mut self) {
-        self.shared().output.discard_buffers();
-        self.discarded();
+        self.outbound_mut().output.discard_buffers();
+        self.discard_input();
     }
 
     /// Drops everything and closes now: nothing that is queued is written.
     pub fn abort(&mut self) {
-        let shared = self.shared();
-        shared.output.abort();
-        shared.wish = Wish::Abort;
-        self.discard_input();
-        self.phase = Phase::Closed;
-        self.shared().close_handles();
+        self.fail(CloseReason::Aborted);
     }
 
     /// A handle for other tasks. The first one costs an allocation, further ones are clones.
     pub fn handle(&mut self) -> Handle {
-        self.shared().handle()
+        self.outbound_mut().handle()
     }
 
     /// Bytes waiting to be written, without those that producers still hold.
     pub fn queued_bytes(&self) -> usize {
-        lock(&self.shared).output.queued_bytes()
+        lock(&self.outbound).output.queued_bytes()
+    }
+
+    /// Bytes that have been read and not delivered.
+    pub fn pending_input(&self) -> usize {
+        self.inbound.pending()
+    }
+
+    /// Bytes read and written so far.
+    pub fn traffic(&self) -> Traffic {
+        lock(&self.outbound).traffic()
+    }
+
+    /// Whether pushes are refused: after a close, or when the channel has failed.
+    pub fn is_closed(&self) -> bool {
+        !lock(&self.outbound).output.is_open()
     }
 
     /// The stream. Reading from it or writing to it past the channel is at the caller's own risk.
@@ -314,32 +281,126 @@ impl<S> Channel<S> {
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
     /// output is dropped: [`flush`](Self::flush) first.
-    pub fn into_parts(mut self) -> (S, Bytes) {
-        self.trim_input();
-        (self.io, self.input)
+    pub fn into_parts(self) -> (S, Bytes) {
+        (self.io, self.inbound.into_bytes())
     }
 
-    pub(crate) fn shared(&mut self) -> &mut Shared {
-        self.shared.get_mut().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    pub(crate) fn outbound_mut(&mut self) -> &mut Outbound {
+        get_mut(&mut self.outbound)
     }
 
-    fn trim_input(&mut self) {
-        let consumed = self.framer.take_consumed();
-        self.input.advance(consumed.min(self.input.len()));
+    /// Drops what was read, beside output that was discarded: what the peer refused is of no account.
+    pub(crate) fn discard_input(&mut self) {
+        self.inbound.discard();
+        self.timer.discard();
     }
 
-    /// The output has been discarded: the input is too, and nothing is refused any more.
-    pub(crate) fn discarded(&mut self) {
-        self.timer.has_flushed();
-        self.discard_input();
-        if !self.framer.is_mid_frame() {
+    /// Nothing happens any more, for this cause if nothing went wrong before.
+    pub(crate) fn fail(&mut self, cause: Cause) {
+        self.outbound_mut().fail(cause);
+        self.inbound.discard();
+    }
+
+    /// The next piece of a frame, if it is there and may be handed over. Most are: this is all that is
+    /// done for them.
+    #[inline]
+    pub(crate) fn cut(&mut self) -> Option<Cut> {
+        let outbound = get_mut(&mut self.outbound);
+        if self.budget == 0 || !outbound.may_hand_over() {
+            return None;
+        }
+        self.budget -= 1;
+        let skipping = self.inbound.is_skipping();
+        let cut = self.inbound.cut(outbound.state.is_eof());
+        if skipping && !self.inbound.is_skipping() {
+            // The end of what was skipped is no piece of its own.
             self.timer.frame_ended();
+        }
+        match cut {
+            Ok(Some(cut)) => Some(cut),
+            ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),
         }
     }
 
-    pub(crate) fn discard_input(&mut self) {
-        self.framer.discard();
-        pool::give_back(mem::take(&mut self.input));
+    /// Whether there may be something to cut: not if the application is to find the end of a message, and
+    /// wants more input for that.
+    #[inline]
+    pub(crate) fn find_own_end<E>(
+        &mut self,
+        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
+    ) -> Result<bool, E> {
+        if !matches!(self.inbound.framing.own_end, OwnEnd::Looked(_)) {
+            return Ok(true);
+        }
+        let outbound = get_mut(&mut self.outbound);
+        if !outbound.may_hand_over() {
+            return Ok(false);
+        }
+        match self.inbound.find_own_end(outbound.state.is_eof(), find)? {
+            Found::Here => Ok(true),
+            Found::Nothing => Ok(false),
+            Found::Overlong(max) => {
+                trace::overlong(self.limit());
+                self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));
+                Ok(false)
+            }
+        }
+    }
+
+    /// There is nothing more to be cut from what was read, or for this cause never will be.
+    #[inline(never)]
+    fn cut_nothing(&mut self, cause: Option<Cause>) -> Option<Cut> {
+        let in_message = self.inbound.framing.in_message;
+        let state = &mut self.outbound_mut().state;
+        match cause {
+            Some(cause) => state.over(cause),
+            None if state.is_eof() && in_message => state.over(CloseReason::Truncated),
+            None if state.is_eof() => state.over(CloseReason::PeerClosed),
+            None => {}
+        }
+        None
+    }
+
+    /// Nothing stands in the way of a turn but that there is nothing to be handed over.
+    pub(crate) fn is_drained(&mut self) -> bool {
+        self.budget > 0 && self.outbound_mut().may_hand_over()
+    }
+
+    /// The end that is to be told next, if it may be. After a close it is not told at all.
+    pub(crate) fn take_owed(&mut self) -> Option<End> {
+        let outbound = get_mut(&mut self.outbound);
+        let may_be_told = match outbound.state {
+            State::Open | State::Eof => outbound.may_hand_over(),
+            // The upgrade was asked for with the last piece of a frame, and waits for its end.
+            State::Over(CloseReason::Upgrade) => true,
+            _ => {
+                self.inbound.framing.framer.owe(None);
+                return None;
+            }
+        };
+        if may_be_told { self.inbound.framing.framer.take_owed() } else { None }
+    }
+
+    /// A frame has ended in this way.
+    #[inline]
+    pub(crate) fn note_end(&mut self, end: End) {
+        self.inbound.framing.frame_ended();
+        match end {
+            End::Terminator | End::WrongEnd => {}
+            End::Overlong => trace::overlong(self.limit()),
+            End::Truncated => self.outbound_mut().state.over(CloseReason::Truncated),
+        }
+    }
+
+    /// The callback for the end of a frame is over: if it did not say that its message goes on, the next
+    /// has all its time.
+    #[inline]
+    pub(crate) fn end_told(&mut self) {
+        self.inbound.framing.frame_ended();
+        if !self.inbound.framing.in_message {
+            self.timer.frame_ended();
+        }
     }
 }
 
@@ -375,13 +436,126 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// [`ChannelError`], once; then `None`. After [`ChannelError::Frame`], and after
     /// [`ChannelError::Timeout`] where it is the peer's turn ([`Timeout::Frame`], and [`Timeout::Idle`]
-    /// with nothing queued), an answer can still be pushed and the channel closed.
+    /// with nothing queued), an answer can still be pushed and the channel closed. After
+    /// [`Timeout::Quiet`] the channel goes on.
     ///
     /// # Cancellation safety
     ///
-    /// It may be dropped at any time; no event is lost, nor is output written twice.
+    /// It may be dropped at any time; no event is lost, nor is output written twice. Deadlines do not run
+    /// between two calls. (As a [`Stream`] they do, where the last poll was pending.)
     pub async fn next(&mut self) -> Option<Result<Event<Bytes>, ChannelError>> {
-        future::poll_fn(|cx| self.poll_event(cx)).await
+        self.wait(Self::poll_event).await
+    }
+
+    /// The next piece of a frame, lent, and how the frame ended if it did; or `None` at the end. It is
+    /// [`next`](Self::next) without owned memory, and in one await what is a chunk and its end there. With
+    /// it comes a [`Control`], so that the answer can be pushed while the piece is held.
+    ///
+    /// With [whole frames](Self::set_whole_frames) each piece is a frame.
+    ///
+    /// ```
+    /// use asynchat::{Channel, End};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"hello\n\nworld\n").await?;
+    /// client.shutdown().await?;
+    ///
+    /// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
+    /// while let Some((step, mut control)) = channel.step().await? {
+    ///     assert_eq!(step.end, Some(End::Terminator));
+    ///     control.push(&step.payload[..]);
+    ///     control.push("!");
+    /// }
+    /// channel.close().await?;
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "hello!!world!");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`next`](Self::next).
+    pub async fn step(&mut self) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
+        let cut = self.wait(Self::poll_cut).await?;
+        Ok(cut.map(|cut| self.lend(cut)))
+    }
+
+    /// The next message whole, where its end is for the application to find; or `None` at the end.
+    ///
+    /// `find_end` is shown all input that is there, from the beginning of the message on, and says how
+    /// many bytes are the message; more may come than it was shown. `None` wants to be asked again when
+    /// there is more. It is a parser that has no buffer, and the channel's limit, deadlines and
+    /// back-pressure hold for it as for any frame: a message longer than the limit, whichever that is, is
+    /// [`FrameError::Overlong`](crate::FrameError::Overlong). If the input ends in a message, its beginning
+    /// comes with [`End::Truncated`].
+    ///
+    /// Behind it a terminator has to be set, unless the next message is taken in the same way.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A byte says how long the message is.
+    /// fn find_end(input: &[u8]) -> Option<usize> {
+    ///     input.first().map(|length| 1 + usize::from(*length))
+    /// }
+    ///
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"\x05hello\x00\x02hi").await?;
+    /// client.shutdown().await?;
+    /// let mut channel = Channel::new(server, None);
+    /// let mut messages = Vec::new();
+    /// while let Some((step, _)) = channel.message(find_end).await? {
+    ///     messages.push(step.payload[1..].to_vec());
+    /// }
+    /// assert_eq!(messages, [&b"hello"[..], b"", b"hi"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`next`](Self::next): the message begins anew with the next call.
+    pub async fn message(
+        &mut self,
+        mut find_end: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
+        let whole = self.inbound.framing.framer.whole_frames();
+        self.inbound.framing.set_own_end(true);
+        let cut = self.wait(|channel, cx| channel.poll_cut_by(cx, &mut find_end)).await?;
+        self.inbound.framing.set_own_end(false);
+        self.inbound.framing.set_whole_frames(whole);
+        Ok(cut.map(|cut| self.lend(cut)))
+    }
+
+    /// Waits until there is room for output: at once below the high-water mark, else until the low-water
+    /// mark is reached.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if the stream, a producer or the write-stall deadline fails;
+    /// [`ChannelError::Closed`] if pushes are refused.
+    ///
+    /// # Cancellation safety
+    ///
+    /// It may be dropped at any time; nothing is lost, nor written twice.
+    pub async fn ready(&mut self) -> Result<(), ChannelError> {
+        self.wait(Self::poll_ready).await
     }
 
     /// Writes all that is queued, and flushes the stream.
@@ -394,7 +568,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// It may be dropped at any time; nothing is lost, nor written twice.
     pub async fn flush(&mut self) -> Result<(), ChannelError> {
-        future::poll_fn(|cx| self.poll_output_only(cx)).await
+        self.wait(|channel, cx| {
+            let flushed = ready!(channel.poll_flush(cx));
+            Poll::Ready(flushed.map_err(|cause| {
+                channel.fail(cause);
+                channel.tell_once()
+            }))
+        })
+        .await
     }
 
     /// Writes all that is queued, shuts the stream down, and waits a little for the peer to close too
@@ -412,7 +593,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// It may be dropped at any time; a later call goes on.
     pub async fn close(&mut self) -> Result<(), ChannelError> {
         self.close_when_done();
-        future::poll_fn(|cx| self.poll_close(cx)).await
+        self.wait(Self::poll_close).await;
+        if self.outbound_mut().output.is_closed() { Ok(()) } else { Err(self.tell_once()) }
     }
 
     /// Writes all that is queued and gives the stream back, for TLS or another protocol.
@@ -442,324 +624,378 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Errors
     ///
     /// If input is buffered or withheld, which would be injected into the other protocol, or if the
-    /// output could not be written. The channel is handed back as it was.
-    pub async fn upgrade(mut self) -> Result<S, UpgradeError<S>> {
-        self.trim_input();
-        if !self.input.is_empty() || self.ended {
-            return Err(UpgradeError { channel: Box::new(self), cause: None });
+    /// output could not be written. The channel is handed back as it was
+    /// ([`UpgradeError::into_inner`]), unless the stream or a producer has failed.
+    pub async fn upgrade(mut self) -> Result<S, UpgradeError<Channel<S>>> {
+        let pending = self.pending_input().max(self.inbound.has_owed().into());
+        if pending > 0 {
+            return Err(UpgradeError::new(self, Refusal::Pending(pending)));
         }
-        match self.flush().await {
-            Ok(()) => Ok(self.into_parts().0),
-            Err(error) => Err(UpgradeError { channel: Box::new(self), cause: Some(error) }),
+        let mut flushed = self.wait(Self::poll_flush).await;
+        if flushed.is_ok() {
+            // What is pushed from here on is refused, and what was not is written.
+            self.outbound_mut().close_inbox();
+            flushed = self.wait(Self::poll_flush).await;
         }
+        match flushed {
+            Ok(()) => Ok(self.io),
+            Err(cause) => {
+                self.outbound_mut().reopen_inbox();
+                let stalled = matches!(cause, CloseReason::Timeout(_));
+                let error = if stalled {
+                    cause.into()
+                } else {
+                    self.fail(cause);
+                    self.tell_once()
+                };
+                Err(UpgradeError::new(self, Refusal::Unwritten(error)))
+            }
+        }
+    }
+
+    /// Waits for what is polled. Deadlines run no longer than that.
+    async fn wait<R>(&mut self, mut poll: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<R>) -> R {
+        struct Waiting<'a, S>(&'a mut Channel<S>);
+        impl<S> Drop for Waiting<'_, S> {
+            fn drop(&mut self) {
+                self.0.timer.pause();
+            }
+        }
+        let waiting = Waiting(self);
+        future::poll_fn(|cx| poll(&mut *waiting.0, cx)).await
     }
 
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Event<Bytes>, ChannelError>>> {
-        if self.ended && ready!(self.poll_owed(cx))? {
-            return Poll::Ready(Some(Ok(Event::Terminator)));
-        }
-        let step = match self.frame_at_once() {
-            Some(Range { start, end }) => Ok(Some(Step::Data { start, end, ended: true })),
-            None => ready!(self.poll_step(cx)),
-        };
-        let event = match step {
-            Ok(Some(Step::Data { start, end, .. })) if start == end => Event::Terminator,
-            Ok(Some(Step::Data { start, end, ended })) => {
-                self.ended = ended;
-                Event::Chunk(keep(&self.input, start, end))
-            }
-            Ok(Some(Step::Overlong)) => Event::Overlong,
-            Ok(Some(Step::Truncated)) => Event::Truncated,
-            Ok(Some(Step::Failed(_) | Step::Pending) | None) => return Poll::Ready(None),
+        let cut = match ready!(self.poll_cut(cx)) {
+            Ok(Some(cut)) => cut,
+            Ok(None) => return Poll::Ready(None),
             Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        let event = match cut.outcome {
+            Some(end) if cut.start == cut.end => {
+                self.end_pulled(end);
+                Event::from(end)
+            }
+            outcome => {
+                self.inbound.framing.framer.owe(outcome);
+                Event::Chunk(self.inbound.input.keep(cut.start, cut.end))
+            }
         };
         Poll::Ready(Some(Ok(event)))
     }
 
-    /// Whether the terminator of the last chunk is still to be told, when there is room for what that
-    /// brings forth: not after a close.
-    pub(crate) fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ChannelError>> {
-        if self.ended && self.is_open() && self.shared().output.is_full() {
-            ready!(self.poll_room(cx))?;
+    fn lend(&mut self, cut: Cut) -> (Step<Chunk<'_>>, Control<'_>) {
+        if let Some(end) = cut.outcome {
+            self.end_pulled(end);
         }
-        Poll::Ready(Ok(mem::take(&mut self.ended) && self.is_open()))
+        let (input, control) = self.parts();
+        let step = Step { payload: Chunk::new(input, cut.start, cut.end), end: cut.outcome };
+        (step, control)
     }
 
-    /// The rest of the current frame, if it is there and can be told without reading, writing or
-    /// waiting: most are. The positions are in `self.input`.
-    #[inline(always)]
-    pub(crate) fn frame_at_once(&mut self) -> Option<Range<usize>> {
-        if self.phase == Phase::Broken || !self.has_room() {
-            return None;
-        }
-        None
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Cut>, ChannelError>> {
+        // A message that was waited for in vain is a frame like others now.
+        self.inbound.framing.set_own_end(false);
+        self.poll_cut_by(cx, &mut |_| None)
     }
 
-    /// Takes pushes, and has room for what an event brings forth.
-    #[inline]
-    pub(crate) fn has_room(&mut self) -> bool {
-        self.shared().output.has_room()
-    }
-
-    /// The next step, or `None` at the end. The positions are in `self.input`.
-    pub(crate) fn poll_step(
+    /// The next piece of a frame, or its end that is owed, which has no bytes; `None` at the end.
+    fn poll_cut_by(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Step>, ChannelError>> {
+        find_end: &mut dyn FnMut(&[u8]) -> Option<usize>,
+    ) -> Poll<Result<Option<Cut>, ChannelError>> {
+        if mem::take(&mut self.frame_ended) && !self.inbound.framing.in_message {
+            self.timer.frame_ended();
+        }
         loop {
-            if !self.shared().output.is_open() {
-                return Poll::Ready(match ready!(self.poll_close(cx)) {
-                    // Somebody has aborted, or an error was reported before.
-                    Ok(()) | Err(ChannelError::Closed) => Ok(None),
-                    Err(error) => Err(error),
+            if !self.inbound.has_owed() {
+                let found = self.find_own_end(|input| Ok::<_, Infallible>(find_end(input)));
+                if let Ok(true) = found {
+                    if let Some(cut) = self.cut() {
+                        return Poll::Ready(Ok(Some(cut)));
+                    }
+                }
+            } else if let Some(end) = self.take_owed() {
+                return Poll::Ready(Ok(Some(Cut { start: 0, end: 0, outcome: Some(end) })));
+            }
+            if !self.outbound_mut().state.is_open() {
+                ready!(self.poll_end(cx));
+                let failed = match self.outbound_mut().state.cause() {
+                    Some(CloseReason::Aborted) | None => false,
+                    Some(cause) => !cause.is_orderly(),
+                };
+                return Poll::Ready(if failed && !self.told {
+                    Err(self.tell_once())
+                } else {
+                    Ok(None)
                 });
             }
-            if self.shared().output.is_full() {
-                ready!(self.poll_room(cx))?;
+            if let Turn::Quiet = ready!(self.poll_turn(cx, false)) {
+                return Poll::Ready(Err(ChannelError::Timeout(Timeout::Quiet)));
             }
-            if self.phase == Phase::Broken {
-                return Poll::Ready(Ok(None));
+        }
+    }
+
+    /// An end of a frame was pulled.
+    fn end_pulled(&mut self, end: End) {
+        // Whether its message goes on is said behind it.
+        self.frame_ended = true;
+        self.note_end(end);
+    }
+
+    /// A scheduled close is carried out; else there is nothing to be done.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.outbound_mut().state {
+            State::Open | State::Eof | State::Over(_) | State::Closed(_) => Poll::Ready(()),
+            State::Closing(..) | State::Lingering(..) => self.poll_close(cx),
+        }
+    }
+
+    /// Why the channel has failed, to whoever has not been told yet.
+    fn tell_once(&mut self) -> ChannelError {
+        if mem::replace(&mut self.told, true) {
+            return ChannelError::Closed;
+        }
+        self.outbound_mut().state.tell::<Infallible>().into()
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        loop {
+            let outbound = get_mut(&mut self.outbound);
+            outbound.poll_inbox(cx);
+            if !outbound.output.is_open() {
+                return Poll::Ready(Err(self.tell_once()));
             }
-            let skipping = self.framer.is_skipping();
-            let step = step(&mut self.framer, &self.input, self.phase == Phase::Eof);
-            if skipping && !self.framer.is_skipping() {
-                // The end of a skipped frame is no step of its own.
+            if !outbound.output.is_full() {
+                return Poll::Ready(Ok(()));
+            }
+            match outbound.poll_room(cx, &mut self.io, &mut self.timer) {
+                Ok(Written::All) => {}
+                Ok(written) => ready!(self.poll_deadline(cx, written)),
+                Err(cause) => self.fail(cause),
+            }
+        }
+    }
+
+    /// Writes and flushes all that is queued, what other tasks have pushed included. A stall is not yet
+    /// a failure.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        let outbound = get_mut(&mut self.outbound);
+        outbound.poll_inbox(cx);
+        loop {
+            if outbound.state.is_closed() {
+                return Poll::Ready(Err(CloseReason::Aborted));
+            }
+            let written = outbound.poll_flush(cx, &mut self.io, &mut self.timer)?;
+            if written == Written::All {
+                if outbound.has_items() && outbound.output.is_open() {
+                    // What waited for room has it now.
+                    outbound.poll_inbox(cx);
+                    continue;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let refused = written == Written::Refused;
+            let wait = Wait { peer: refused, refused, ..Wait::default() };
+            let passed = ready!(self.timer.poll(cx, &outbound.timeouts, wait));
+            if let Some(timeout) = deadline(passed) {
+                trace::timed_out(timeout);
+                return Poll::Ready(Err(CloseReason::Timeout(timeout)));
+            }
+        }
+    }
+
+    /// A deadline fails the channel while nothing but the writer is waited for.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, written: Written) -> Poll<()> {
+        let refused = written == Written::Refused;
+        let wait = Wait { peer: refused, refused, ..Wait::default() };
+        let outbound = get_mut(&mut self.outbound);
+        if let Some(timeout) = deadline(ready!(self.timer.poll(cx, &outbound.timeouts, wait))) {
+            trace::timed_out(timeout);
+            self.fail(CloseReason::Timeout(timeout));
+        }
+        Poll::Ready(())
+    }
+
+    /// Moves what can be moved while the channel is open: takes what other tasks push, writes, reads
+    /// once. Ready when there is something new to look at, if only the state. With `shutdown`, the
+    /// message that has begun is not waited for as long as others.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, shutdown: bool) -> Poll<Turn> {
+        let budget;
+        match mem::replace(&mut self.budget, BUDGET) {
+            0 => {
+                self.budget = REFRESHED;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // Others have had their turn, and there may be more to hand over.
+            REFRESHED => return Poll::Ready(Turn::Again),
+            left => budget = left,
+        }
+        let outbound = get_mut(&mut self.outbound);
+        outbound.poll_inbox(cx);
+        if mem::take(&mut outbound.discards_input) {
+            self.discard_input();
+            return Poll::Ready(Turn::Again);
+        }
+        if !outbound.state.is_open() {
+            return Poll::Ready(Turn::Again);
+        }
+        let mut wait = Wait::default();
+        if outbound.output.is_full() || outbound.state.is_eof() {
+            match outbound.poll_room(cx, &mut self.io, &mut self.timer) {
+                Ok(Written::All) => return self.turned(),
+                Ok(written) => wait.refused = written == Written::Refused,
+                Err(cause) => {
+                    self.fail(cause);
+                    return self.turned();
+                }
+            }
+            wait.peer = wait.refused;
+        } else {
+            // The input is drained: now is the time to flush.
+            let written = match outbound.poll_flush(cx, &mut self.io, &mut self.timer) {
+                Ok(written) => written,
+                Err(cause) => {
+                    self.fail(cause);
+                    return self.turned();
+                }
+            };
+            if outbound.has_items() {
+                // What waited for room has it now.
+                return self.turned();
+            }
+            match self.inbound.poll_read(cx, &mut self.io, self.read_size as usize) {
+                Poll::Ready(Ok(read)) => {
+                    if read == 0 {
+                        outbound.state.end_input();
+                    }
+                    outbound.read += read as u64;
+                    self.timer.read();
+                    self.budget = budget.saturating_sub(READ_COST).max(1);
+                    return self.turned();
+                }
+                Poll::Ready(Err(error)) => {
+                    self.fail(CloseReason::Io(error));
+                    return self.turned();
+                }
+                Poll::Pending => {}
+            }
+            wait.refused = written == Written::Refused;
+            wait.peer = written != Written::Waiting;
+            wait.frame = self.inbound.unfinished();
+            if wait.frame.is_none() {
                 self.timer.frame_ended();
             }
-            match step {
-                Step::Pending => {
-                    if self.phase == Phase::Eof {
-                        return Poll::Ready(Ok(None));
-                    }
-                    ready!(self.poll_input(cx))?;
-                }
-                Step::Failed(error) => {
-                    self.phase = Phase::Broken;
-                    return Poll::Ready(Err(ChannelError::Frame(error)));
-                }
-                step => {
-                    if !matches!(step, Step::Data { ended: false, .. }) {
-                        self.timer.frame_ended();
-                    }
-                    if step == Step::Overlong {
-                        trace::overlong(self.framer.length());
-                    }
-                    return Poll::Ready(Ok(Some(step)));
-                }
-            }
+            wait.shutdown = shutdown;
         }
+        let outbound = get_mut(&mut self.outbound);
+        match ready!(self.timer.poll(cx, &outbound.timeouts, wait)) {
+            Passed::Shutdown => return Poll::Ready(Turn::Shutdown),
+            Passed::Deadline(Timeout::Quiet) => return Poll::Ready(Turn::Quiet),
+            Passed::Deadline(timeout) => outbound.time_out(timeout),
+            Passed::End => {}
+        }
+        self.turned()
     }
 
-    /// Waits for more input, writing meanwhile.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        if self.poll_handle(cx) == HandleState::Aborted {
-            self.abort();
-        }
-        if !self.is_open() {
-            return Poll::Ready(Ok(()));
-        }
-        // The input is drained: now is the time to flush.
-        let _ = self.poll_output(cx)?;
-        let read = self.poll_read(cx);
-        match read {
-            Poll::Ready(result) => {
-                if let Err(error) = result {
-                    return Poll::Ready(Err(self.fail(ChannelError::Io(error))));
-                }
-                self.timer.has_read();
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => {
-                let owed = match self.framer.terminator() {
-                    // A frame begins with its first byte.
-                    Terminator::Count(_) if self.framer.length() == 0 => Owed::Nothing,
-                    Terminator::Count(_) => Owed::Count(self.framer.length()),
-                    _ if self.framer.is_mid_frame() => Owed::Frame,
-                    _ => Owed::Nothing,
-                };
-                self.poll_deadline(cx, owed)
-            }
-        }
+    fn turned(&mut self) -> Poll<Turn> {
+        self.timer.pause();
+        Poll::Ready(Turn::Again)
     }
 
-    /// Reads once. The buffer is there only if something came.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.trim_input();
-        let mut buffer = pool::take(self.input.len() + self.read_size as usize);
-        buffer.extend_from_slice(&self.input);
-        // A pooled buffer may have room for more.
-        let mut room = (&mut buffer).limit(self.read_size as usize);
-        match poll_read_buf(Pin::new(&mut self.io), cx, &mut room) {
-            Poll::Ready(Ok(read)) => {
-                if read == 0 {
-                    self.phase = Phase::Eof;
-                }
-                let old = mem::replace(&mut self.input, buffer.freeze());
-                pool::give_back(old);
-                Poll::Ready(Ok(()))
-            }
-            other => {
-                pool::give(buffer);
-                // A part of a terminator may be left, which need not keep a whole read buffer.
-                let rest = Bytes::copy_from_slice(&self.input);
-                pool::give_back(mem::replace(&mut self.input, rest));
-                other.map_ok(drop)
-            }
-        }
-    }
-
-    /// Takes what other tasks have pushed, if there is room.
-    fn poll_handle(&mut self, cx: &mut Context<'_>) -> HandleState {
-        take_pushed(self.shared(), cx)
-    }
-
-    /// Writes and flushes what is queued. Pending does not stand in the way of reading.
-    fn poll_output(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, ChannelError> {
-        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match poll_flush(&mut shared.output, &mut self.io, &mut self.timer, cx) {
-            Poll::Ready(Err(error)) => Err(self.fail(error.into())),
-            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
-            Poll::Pending => Ok(Poll::Pending),
-        }
-    }
-
-    fn poll_output_only(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        if self.phase == Phase::Closed {
-            return Poll::Ready(Err(ChannelError::Closed));
-        }
-        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match poll_outgoing(&mut self.io, &mut self.timer, shared, cx) {
-            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-            Ok(Poll::Pending) => self.poll_deadline(cx, Owed::Nothing),
-            Err(Stop::Aborted) => Poll::Ready(Err(self.fail(ChannelError::Closed))),
-            Err(Stop::Failed(error)) => Poll::Ready(Err(self.fail(error))),
-        }
-    }
-
-    /// Writes until the low-water mark.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        if self.poll_handle(cx) == HandleState::Aborted {
-            self.abort();
-        }
-        if !self.is_open() {
-            return Poll::Ready(Ok(()));
-        }
-        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let before = shared.output.written();
-        let result = shared.output.poll_ready(cx, Pin::new(&mut self.io));
-        report(&mut self.timer, &shared.output, before);
-        match result {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(self.fail(error.into()))),
-            Poll::Pending => self.poll_deadline(cx, Owed::Nothing),
-        }
-    }
-
-    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        if self.phase != Phase::Closed && self.poll_handle(cx) == HandleState::Aborted {
-            self.abort();
-        }
+    /// Brings a channel that closes to its end: writes what is queued, shuts down, waits for the peer.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match self.phase {
-                Phase::Closed => {
-                    let closed = self.shared().output.is_closed();
-                    return Poll::Ready(if closed { Ok(()) } else { Err(ChannelError::Closed) });
+            let outbound = get_mut(&mut self.outbound);
+            outbound.poll_inbox(cx);
+            let lingers = outbound.timeouts.linger.is_some();
+            let mut wait = Wait::default();
+            match outbound.state {
+                State::Open | State::Eof | State::Over(_) => outbound.finish(),
+                State::Closed(_) => {
+                    outbound.end_inbox();
+                    self.inbound.discard();
+                    return Poll::Ready(());
                 }
-                Phase::Lingering(0) => self.closed(),
-                Phase::Lingering(left) => match self.poll_drop_input(cx, left) {
-                    Poll::Ready(Ok(read @ 1..)) => self.phase = Phase::Lingering(left - read),
-                    Poll::Ready(_) => self.closed(),
-                    Poll::Pending => {
-                        let linger = self.shared().timeouts.lingering();
-                        ready!(self.timer.poll(cx, &linger, Owed::Nothing));
-                        self.closed();
-                    }
-                },
-                Phase::Open | Phase::Eof | Phase::Broken | Phase::Draining(_) => {
-                    let written = self.poll_output(cx)?;
-                    self.discard_input();
-                    let lingers = self.phase != Phase::Eof && self.shared().timeouts.lingers();
-                    let left = match self.phase {
-                        Phase::Draining(left) => left,
-                        _ => LINGER_BYTES,
-                    };
-                    if written.is_ready() {
-                        self.timer.has_written();
-                        if lingers {
-                            self.phase = Phase::Lingering(left);
-                        } else {
-                            self.closed();
-                        }
+                State::Lingering(_, rest) => {
+                    if rest == 0 {
+                        outbound.state.end();
                         continue;
                     }
-                    // A peer that writes all before it reads must not wait for us as we for it.
-                    if lingers {
-                        self.phase = Phase::Draining(left);
-                        match self.poll_drop_input(cx, left) {
-                            Poll::Ready(Ok(read @ 1..)) => {
-                                self.phase = Phase::Draining(left - read);
-                                continue;
-                            }
-                            // If something is wrong, the writer will say so.
-                            Poll::Ready(_) => self.phase = Phase::Draining(0),
-                            Poll::Pending => {}
+                    if self.poll_drop_input(cx, rest).is_ready() {
+                        continue;
+                    }
+                    wait.end = get_mut(&mut self.outbound).timeouts.linger;
+                }
+                State::Closing(_, rest) => {
+                    self.inbound.discard();
+                    match outbound.poll_flush(cx, &mut self.io, &mut self.timer) {
+                        Ok(Written::All) => {
+                            outbound.state.written(lingers);
+                            self.timer.begin_end();
+                            continue;
+                        }
+                        Ok(written) => wait.refused = written == Written::Refused,
+                        Err(cause) => {
+                            self.fail(cause);
+                            continue;
                         }
                     }
-                    return self.poll_deadline(cx, Owed::Nothing);
+                    // A peer that writes all before it reads must not wait for us as we for it.
+                    if lingers && rest > 0 && self.poll_drop_input(cx, rest).is_ready() {
+                        continue;
+                    }
+                    let outbound = get_mut(&mut self.outbound);
+                    // After a deadline the last word has its own.
+                    let passed = outbound.state.passed();
+                    wait.end = passed.map(|_| LAST_WORD);
+                    wait.peer = wait.refused && passed.is_none();
+                }
+            }
+            let outbound = get_mut(&mut self.outbound);
+            if matches!(outbound.state, State::Closing(..) | State::Lingering(..)) {
+                let passed = ready!(self.timer.poll(cx, &outbound.timeouts, wait));
+                match (&outbound.state, passed) {
+                    (State::Lingering(..), Passed::End) => outbound.state.end(),
+                    (_, Passed::Deadline(timeout)) => {
+                        trace::timed_out(timeout);
+                        self.fail(CloseReason::Timeout(timeout));
+                    }
+                    (_, Passed::End) => self.fail(CloseReason::Timeout(Timeout::WriteStall)),
+                    (_, Passed::Shutdown) => {}
                 }
             }
         }
     }
 
-    /// Reads at most so many bytes, and drops them. With none left it is pending.
-    fn poll_drop_input(&mut self, cx: &mut Context<'_>, left: u32) -> Poll<io::Result<u32>> {
-        if left == 0 {
-            return Poll::Pending;
-        }
-        let most = left.min(self.read_size);
+    /// Reads at most so many bytes, and drops them.
+    fn poll_drop_input(&mut self, cx: &mut Context<'_>, most: Rest) -> Poll<()> {
+        let most = most.min(self.read_size);
         let mut buffer = pool::take(most as usize);
         let mut room = (&mut buffer).limit(most as usize);
         let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut room);
         pool::give(buffer);
-        read.map_ok(|read| read as u32)
-    }
-
-    fn closed(&mut self) {
-        self.phase = Phase::Closed;
-        self.shared().close_handles();
-    }
-
-    /// Pending until a deadline passes.
-    fn poll_deadline(
-        &mut self,
-        cx: &mut Context<'_>,
-        owed: Owed,
-    ) -> Poll<Result<(), ChannelError>> {
-        let timeouts = self.shared().timeouts;
-        let timeout = ready!(self.timer.poll(cx, &timeouts, owed));
-        trace::timed_out(timeout);
-        let error = ChannelError::Timeout(timeout);
-        // It is the peer's turn, and it may well be there to be told.
-        let quiet = self.phase == Phase::Open && self.shared().output.is_idle();
-        if timeout == Timeout::Frame || (timeout == Timeout::Idle && quiet) {
-            self.phase = Phase::Broken;
-            return Poll::Ready(Err(error));
+        let outbound = get_mut(&mut self.outbound);
+        match ready!(read) {
+            Ok(read @ 1..) => {
+                outbound.read += read as u64;
+                outbound.state.dropped(read as Rest);
+            }
+            // If something is wrong, the writer will say so.
+            Ok(0) | Err(_) => outbound.state.end_input(),
         }
-        Poll::Ready(Err(self.fail(error)))
+        Poll::Ready(())
     }
 
-    /// The stream is of no more use.
-    fn fail(&mut self, error: ChannelError) -> ChannelError {
-        self.abort();
-        error
-    }
-
-    /// Starts the shutdown of an aborted stream, without waiting for it, unless it was shut down before.
+    /// Starts the shutdown of a stream that has failed or was aborted, without waiting for it, unless it
+    /// was shut down before.
     pub(crate) async fn shut_down(&mut self) {
-        if self.shared().output.is_closed() {
+        if self.outbound_mut().output.is_closed() {
             return;
         }
         future::poll_fn(|cx| {
@@ -769,201 +1005,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         .await;
     }
 
-    /// The parts that a callback and the work behind it need, side by side.
-    pub(crate) fn split(&mut self) -> Split<'_, S> {
-        Split {
-            io: &mut self.io,
-            input: &self.input,
-            framer: &mut self.framer,
-            shared: &self.shared,
-            timer: &mut self.timer,
-        }
-    }
-
-    /// All input that was read is done with.
-    #[inline]
-    pub(crate) fn is_drained(&self) -> bool {
-        self.framer.consumed() == self.input.len()
-    }
-
     /// The input, and what a callback that does not wait needs.
     #[inline]
-    pub(crate) fn control(&mut self) -> (&Bytes, Control<'_>) {
-        let shared = self.shared.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let control = Control::new(&mut self.framer, Access::Alone(shared), self.input.len());
-        (&self.input, control)
+    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
+        let pending = self.inbound.pending();
+        let Inbound { input, framing, .. } = &mut self.inbound;
+        let outbound = get_mut(&mut self.outbound);
+        (input, Control::new(framing, Outlet::Direct(outbound), pending))
     }
 
-    /// Gives the read buffer back if the input has been looked at to its end.
+    /// What a callback that may wait needs, and what goes on meanwhile. Ready if it is not to be waited
+    /// for any more.
     #[inline]
-    pub(crate) fn release_input(&mut self) {
-        if self.is_drained() {
-            self.trim_input();
-            pool::give_back(mem::take(&mut self.input));
-        }
-    }
-
-    /// Dispatches, and no frame has begun: of a counted one no byte has come.
-    pub(crate) fn is_between_frames(&mut self) -> bool {
-        let counted = matches!(self.framer.terminator(), Terminator::Count(_));
-        let begun = self.framer.is_mid_frame() && !(counted && self.framer.length() == 0);
-        self.is_open() && !begun
-    }
-
-    /// Something is queued for output.
-    pub(crate) fn is_busy(&mut self) -> bool {
-        !self.shared().output.is_idle()
-    }
-
-    /// Takes pushes, and dispatches.
-    pub(crate) fn is_open(&mut self) -> bool {
-        self.shared().output.is_open()
+    pub(crate) fn waiting_parts(
+        &mut self,
+    ) -> (Control<'_>, impl FnMut(&mut Context<'_>) -> Poll<()>) {
+        let pending = self.inbound.pending();
+        let Inbound { input, framing, .. } = &mut self.inbound;
+        let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
+        let control = Control::new(framing, Outlet::Locked(outbound), pending);
+        let meanwhile = move |cx: &mut Context<'_>| {
+            if pending == 0 {
+                input.clear();
+            }
+            lock(outbound).poll_meanwhile(cx, io, timer)
+        };
+        (control, meanwhile)
     }
 }
 
-/// One step through the input, in positions.
+/// What has come of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// `input[start..end]` is payload, and the frame's last if `ended`.
-    Data {
-        start: usize,
-        end: usize,
-        ended: bool,
-    },
-    Overlong,
-    Truncated,
-    Failed(FrameError),
-    /// More input is wanted.
-    Pending,
-}
-
-/// The next step, with a chunk and what ends it, unless that is the terminator, in two.
-fn step(framer: &mut Framer, input: &[u8], eof: bool) -> Step {
-    let (start, end, outcome) = match framer.take_owed() {
-        Some(end) => (0, 0, Some(end)),
-        None => match framer.cut(input, eof) {
-            Ok(Some(Cut { start, end, outcome })) => (start, end, outcome),
-            Ok(None) => return Step::Pending,
-            Err(error) => return Step::Failed(error),
-        },
-    };
-    match outcome {
-        None | Some(End::Terminator) => Step::Data { start, end, ended: outcome.is_some() },
-        Some(_) if start < end => {
-            framer.owe(outcome);
-            Step::Data { start, end, ended: false }
-        }
-        Some(End::Overlong | End::WrongEnd) => Step::Overlong,
-        Some(End::Truncated) => Step::Truncated,
-    }
-}
-
-/// A channel, borrowed by its fields.
-pub(crate) struct Split<'a, S> {
-    pub(crate) io: &'a mut S,
-    pub(crate) input: &'a Bytes,
-    pub(crate) framer: &'a mut Framer,
-    pub(crate) shared: &'a Mutex<Shared>,
-    pub(crate) timer: &'a mut Timer,
+pub(crate) enum Turn {
+    /// There is something new to look at.
+    Again,
+    /// The peer has been quiet: [`Timeouts::quiet`].
+    Quiet,
+    /// A message is not waited for any longer, now that the connection is wanted to end.
+    Shutdown,
 }
 
 /// Nothing in here panics half-way but a producer, after which the queue has failed in good order.
 #[inline]
-pub(crate) fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
+    outbound.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Moves what other tasks have pushed to the output queue, if there is room.
-pub(crate) fn take_pushed(shared: &mut Shared, cx: &Context<'_>) -> HandleState {
-    let Some(receiver) = &shared.receiver else {
-        return HandleState::Open;
-    };
-    let output = &mut shared.output;
-    let (items, state) = receiver.poll_take(cx, output.is_open() && !output.is_full());
-    for item in items {
-        // It is open.
-        let _ = output.push(item);
-    }
-    if state == HandleState::Closing {
-        output.close_when_done();
-    }
-    state
-}
-
-/// Writes and flushes what is queued, and tells the timer how it went.
-pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
-    output: &mut Output,
-    io: &mut S,
-    timer: &mut Timer,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), SinkError>> {
-    if output.is_idle() && output.is_open() {
-        // What had been refused may have been discarded.
-        timer.has_flushed();
-        return Poll::Ready(Ok(()));
-    }
-    let before = output.written();
-    let result = output.poll_flush(cx, Pin::new(io));
-    report(timer, output, before);
-    result
-}
-
-/// Tells the timer how a poll went, before which so many bytes had been written.
-fn report(timer: &mut Timer, output: &Output, before: u64) {
-    if output.written() > before {
-        timer.has_written();
-    }
-    if output.is_refused() {
-        timer.is_stalled();
-    } else {
-        timer.has_flushed();
-    }
-}
-
-/// Takes what other tasks push, and writes and flushes what the writer takes. This may be the end.
-pub(crate) fn poll_outgoing<S: AsyncWrite + Unpin>(
-    io: &mut S,
-    timer: &mut Timer,
-    shared: &mut Shared,
-    cx: &mut Context<'_>,
-) -> Result<Poll<()>, Stop> {
-    loop {
-        // What other tasks push then waits.
-        let full = shared.output.is_full();
-        if shared.is_aborted() || take_pushed(shared, cx) == HandleState::Aborted {
-            return Err(Stop::Aborted);
-        }
-        match poll_flush(&mut shared.output, io, timer, cx) {
-            Poll::Ready(Ok(())) if full => {}
-            Poll::Ready(Err(error)) => return Err(Stop::Failed(error.into())),
-            Poll::Ready(Ok(())) => return Ok(Poll::Ready(())),
-            Poll::Pending => return Ok(Poll::Pending),
-        }
-    }
-}
-
-/// Why there is no going on, for whoever waits for something else meanwhile.
-pub(crate) enum Stop {
-    Aborted,
-    Failed(ChannelError),
-}
-
-impl<E> From<Stop> for CloseReason<E> {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Aborted => CloseReason::Aborted,
-            Stop::Failed(error) => CloseReason::Error(error),
-        }
-    }
-}
-
-/// Bytes to be kept: a share of the input if there are many, else a copy that keeps nothing else.
-pub(crate) fn keep(input: &Bytes, start: usize, end: usize) -> Bytes {
-    if end - start < SHARE {
-        Bytes::copy_from_slice(&input[start..end])
-    } else {
-        input.slice(start..end)
-    }
+#[inline]
+fn get_mut(outbound: &mut Mutex<Outbound>) -> &mut Outbound {
+    outbound.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Channel<S> {
@@ -978,145 +1068,18 @@ impl<S: fmt::Debug> fmt::Debug for Channel<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
             .field("io", &self.io)
-            .field("phase", &self.phase)
-            .field("terminator", &self.framer.terminator())
-            .field("buffered", &(self.input.len() - self.framer.consumed().min(self.input.len())))
-            .field("shared", &self.shared)
+            .field("terminator", &self.terminator())
+            .field("pending_input", &self.pending_input())
+            .field("outbound", &*lock(&self.outbound))
             .finish_non_exhaustive()
     }
 }
 
-/// All that has a default in a [`Channel`]; made by [`Channel::builder`]. One builder makes any number
-/// of channels.
-#[derive(Clone, Debug)]
-pub struct ChannelBuilder {
-    terminator: Terminator,
-    limit: Limit,
-    timeouts: Timeouts,
-    high_water_mark: usize,
-    low_water_mark: usize,
-    read_size: u32,
-    handle_capacity: u32,
-}
-
-impl ChannelBuilder {
-    fn new(terminator: Terminator) -> Self {
-        let output = Output::new();
-        ChannelBuilder {
-            terminator,
-            limit: Limit::Fail(DEFAULT_LIMIT),
-            timeouts: Timeouts::default(),
-            high_water_mark: output.high_water_mark(),
-            low_water_mark: output.low_water_mark(),
-            read_size: READ_SIZE,
-            handle_capacity: HANDLE_CAPACITY,
-        }
-    }
-
-    /// How long a frame may be, in bytes of payload: [`Limit::Fail`] of 64 KiB by default.
-    #[must_use]
-    pub fn limit(mut self, limit: Limit) -> Self {
-        self.limit = limit;
-        self
-    }
-
-    /// The deadlines: [`Timeouts::default`] by default.
-    #[must_use]
-    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
-        self
-    }
-
-    /// How many bytes may be queued for output before no more input is read and no event dispatched:
-    /// 256 KiB by default, at least 1. The bound on memory is this and what one callback pushes.
-    #[must_use]
-    pub fn high_water_mark(mut self, bytes: usize) -> Self {
-        self.high_water_mark = bytes;
-        self
-    }
-
-    /// How many queued bytes must be left before input is read again: 64 KiB by default.
-    #[must_use]
-    pub fn low_water_mark(mut self, bytes: usize) -> Self {
-        self.low_water_mark = bytes;
-        self
-    }
-
-    /// How many bytes are read at once, at most: 64 KiB by default, at least 1. It was asynchat's
-    /// `ac_in_buffer_size`.
-    #[must_use]
-    pub fn read_size(mut self, bytes: usize) -> Self {
-        self.read_size = u32::try_from(bytes.max(1)).unwrap_or(u32::MAX);
-        self
-    }
-
-    /// How many bytes pushed through a [`Handle`] may wait for the channel's task: 64 KiB by default.
-    #[must_use]
-    pub fn handle_capacity(mut self, bytes: usize) -> Self {
-        self.handle_capacity = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self
-    }
-
-    /// Makes a channel of a stream.
-    pub fn build<S>(&self, io: S) -> Channel<S> {
-        let mut output = Output::new();
-        output.set_high_water_mark(self.high_water_mark);
-        output.set_low_water_mark(self.low_water_mark);
-        Channel {
-            io,
-            input: Bytes::new(),
-            framer: Box::new(Framer::new(self.terminator.clone()).with_limit(self.limit)),
-            ended: false,
-            phase: Phase::Open,
-            shared: Mutex::new(Shared::new(output, self.timeouts, self.handle_capacity)),
-            timer: Timer::new(&self.timeouts.into()),
-            read_size: self.read_size,
-        }
-    }
-}
-
-/// A stream could not be handed over, with its channel as it was.
-pub struct UpgradeError<S> {
-    channel: Box<Channel<S>>,
-    cause: Option<ChannelError>,
-}
-
-impl<S> UpgradeError<S> {
-    /// The channel, to go on with.
-    pub fn into_channel(self) -> Channel<S> {
-        *self.channel
-    }
-}
-
-impl<S> fmt::Debug for UpgradeError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpgradeError").field("cause", &self.cause).finish_non_exhaustive()
-    }
-}
-
-impl<S> fmt::Display for UpgradeError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.cause {
-            None => "input is buffered that the other protocol must not see",
-            Some(_) => "what was queued could not be written",
-        })
-    }
-}
-
-impl<S> error::Error for UpgradeError<S> {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.cause.as_ref().map(|cause| cause as _)
-    }
-}
-
-/// In bytes of payload.
-const DEFAULT_LIMIT: u64 = 64 * 1024;
-/// In bytes: more only fills the cache.
-const READ_SIZE: u32 = 64 * 1024;
-pub(crate) const HANDLE_CAPACITY: u32 = 64 * 1024;
-/// What a peer may still send, in bytes, after the channel has closed its half.
-const LINGER_BYTES: u32 = 256 * 1024;
-/// From so many bytes on a chunk is shared rather than copied. Whoever keeps it keeps the read buffer, of
-/// which it must be a good part: a peer that sends little at a time must not make a queue of little
-/// pieces hold many times what it counts.
-const SHARE: usize = 16 * 1024;
+/// How much is done in one poll: so many pieces of frames.
+const BUDGET: u32 = 1024;
+/// The budget after a turn of other tasks.
+const REFRESHED: u32 = BUDGET + 1;
+/// What a read costs, in pieces of frames.
+const READ_COST: u32 = 64;
+/// What is pushed when a deadline has passed is to be written in this time.
+const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(5);

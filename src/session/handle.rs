@@ -1,17 +1,28 @@
+//! Pushes into a channel from other tasks.
+//!
+//! What is pushed waits in a mailbox until the channel's own task takes it, which it does whenever it
+//! has room, and before it pushes something itself: so all output has one order, that of its acceptance.
+//! The mailbox is locked only by whoever has something to put in or to take out; what the channel has to
+//! know before each callback is in an atomic beside it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
-use std::{error, fmt};
+use std::{error, fmt, mem};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
 
 use crate::Payload;
 
 /// Pushes into a channel from other tasks: a chat room, a broadcast, a supervisor.
 ///
-/// It is `Send`, cheap to clone, and never waits. What it pushes is kept apart, up to a bound
+/// It is `Send` and cheap to clone. What it pushes waits, up to a bound
 /// ([`ChannelBuilder::handle_capacity`](crate::ChannelBuilder::handle_capacity)), until the channel's
 /// own task takes it; a receiver that is too slow is reported to the sender, who decides what becomes
-/// of it, and holds up nobody else.
+/// of it, and holds up nobody else. Whoever would rather wait has [`send`](Self::send).
+///
+/// All output of a channel goes out in the order in which it was accepted, whoever pushed it.
 ///
 /// ```
 /// use asynchat::{Channel, Event};
@@ -29,22 +40,17 @@ use crate::Payload;
 /// assert_eq!(client.next().await.expect("it is there")?, Event::Chunk("hello".into()));
 /// drop(client);
 /// assert!(serving.await?);
+/// handle.closed().await;
 /// assert!(handle.push(Bytes::from("anybody there?\n")).is_err());
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Handle {
-    inbox: Arc<Mutex<Inbox>>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl Handle {
-    fn new(capacity: usize) -> Self {
-        let inbox =
-            Inbox { items: Vec::new(), bytes: 0, capacity, state: HandleState::Open, waker: None };
-        Handle { inbox: Arc::new(Mutex::new(inbox)) }
-    }
-
     /// Queues bytes behind what the channel and others have pushed. Bytes of one push stay together.
     ///
     /// Large owned bytes are not copied: give the same [`Bytes`] to a thousand channels and they share
@@ -53,150 +59,295 @@ impl Handle {
     /// # Errors
     ///
     /// [`HandleError::Full`] if more than the handle's capacity would be waiting for the channel's task
-    /// (an item larger than that is never accepted),
-    /// [`HandleError::Closed`] if the channel is closed or closing. Both hand the item back.
+    /// (an item larger than that is never accepted), [`HandleError::Closed`] if the channel is closed or
+    /// closing. Both hand the item back.
     pub fn push<T: Payload>(&self, item: T) -> Result<(), HandleError<T>> {
-        let mut inbox = lock(&self.inbox);
+        let mut mail = self.mailbox.lock();
         let len = item.as_bytes().len();
-        if inbox.state != HandleState::Open {
+        if mail.asked != Asked::Nothing {
             return Err(HandleError::Closed(item));
         }
-        if inbox.bytes.saturating_add(len) > inbox.capacity {
+        if mail.bytes.saturating_add(len) > self.mailbox.capacity {
             return Err(HandleError::Full(item));
         }
         if len > 0 {
-            inbox.bytes += len;
-            inbox.items.push(item.into_bytes());
-            wake(inbox);
+            mail.put(item);
+            self.mailbox.announce(mail, ITEMS);
         }
         Ok(())
     }
 
+    /// As [`push`](Self::push), but waits until there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::Closed`] if the channel closes before there is room, [`HandleError::Full`] if there
+    /// never will be, as the item is larger than the handle's capacity.
+    ///
+    /// # Cancellation safety
+    ///
+    /// If the future is dropped before it is ready, nothing has been pushed, and the item is dropped.
+    pub async fn send<T: Payload>(&self, mut item: T) -> Result<(), HandleError<T>> {
+        loop {
+            // Made first, it misses nothing that happens from here on.
+            let changed = self.mailbox.changed.notified();
+            item = match self.push(item) {
+                Err(HandleError::Full(item)) if item.as_bytes().len() <= self.mailbox.capacity => {
+                    item
+                }
+                result => return result,
+            };
+            changed.await;
+        }
+    }
+
+    /// Waits until the channel has ended, however it ends. From when it is closing, when pushes are
+    /// refused, this may take as long as what was accepted takes to be written.
+    ///
+    /// # Cancellation safety
+    ///
+    /// It may be dropped at any time.
+    pub async fn closed(&self) {
+        loop {
+            let changed = self.mailbox.changed.notified();
+            if self.mailbox.lock().asked == Asked::Ended {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Closes the channel once all that has been pushed is written. Later pushes are refused.
     pub fn close_when_done(&self) {
-        let mut inbox = lock(&self.inbox);
-        if inbox.state == HandleState::Open {
-            inbox.state = HandleState::Closing;
-            wake(inbox);
+        let mut mail = self.mailbox.lock();
+        if mail.asked == Asked::Nothing {
+            mail.asked = Asked::Close;
+            self.mailbox.changed.notify_waiters();
+            self.mailbox.announce(mail, CLOSE);
         }
     }
 
     /// Closes the channel now, whatever waits and whatever its handler is doing.
     pub fn abort(&self) {
-        let mut inbox = lock(&self.inbox);
-        if inbox.state != HandleState::Closed {
-            inbox.state = HandleState::Aborted;
-            inbox.items = Vec::new();
-            inbox.bytes = 0;
-            wake(inbox);
+        let mut mail = self.mailbox.lock();
+        if mail.asked != Asked::Ended {
+            mail.asked = Asked::Abort;
+            mail.clear();
+            self.mailbox.changed.notify_waiters();
+            self.mailbox.announce(mail, ABORT);
         }
     }
 
     /// Whether a push can be accepted no more.
     pub fn is_closed(&self) -> bool {
-        lock(&self.inbox).state != HandleState::Open
+        self.mailbox.lock().asked != Asked::Nothing
     }
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inbox = lock(&self.inbox);
+        let mail = self.mailbox.lock();
         f.debug_struct("Handle")
-            .field("state", &inbox.state)
-            .field("bytes", &inbox.bytes)
+            .field("asked", &mail.asked)
+            .field("bytes", &mail.bytes)
             .finish_non_exhaustive()
     }
 }
 
-/// The channel's end of its handles. Dropped, it refuses all further pushes.
-#[derive(Debug)]
-pub(crate) struct Receiver(Handle);
-
-impl Receiver {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Receiver(Handle::new(capacity))
-    }
-
-    pub(crate) fn handle(&self) -> Handle {
-        self.0.clone()
-    }
-
-    /// Takes what has been pushed, on behalf of the channel's task, which is woken when there is more.
-    /// With `take` false the items stay: the channel has no room.
-    pub(crate) fn poll_take(&self, cx: &Context<'_>, take: bool) -> (Vec<Bytes>, HandleState) {
-        let mut inbox = lock(&self.0.inbox);
-        match &mut inbox.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        let mut state = inbox.state;
-        if !take || inbox.items.is_empty() {
-            if !inbox.items.is_empty() && state == HandleState::Closing {
-                state = HandleState::Open;
-            }
-            return (Vec::new(), state);
-        }
-        inbox.bytes = 0;
-        (std::mem::take(&mut inbox.items), state)
-    }
-
-    /// Refuses pushes from here on, and takes those that were accepted. An abort still works.
-    pub(crate) fn close(&self) -> Vec<Bytes> {
-        let mut inbox = lock(&self.0.inbox);
-        if inbox.state == HandleState::Open {
-            inbox.state = HandleState::Closing;
-        }
-        inbox.bytes = 0;
-        std::mem::take(&mut inbox.items)
-    }
-
-    /// Refuses all that comes from here on.
-    pub(crate) fn closed(&self) {
-        let mut inbox = lock(&self.0.inbox);
-        inbox.state = HandleState::Closed;
-        inbox.items = Vec::new();
-        inbox.bytes = 0;
-        inbox.waker = None;
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.closed();
-    }
-}
-
-/// What a handle has asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HandleState {
-    Open,
-    Closing,
-    Aborted,
-    Closed,
-}
-
-struct Inbox {
-    items: Vec<Bytes>,
-    /// In `items`: `0 <= bytes <= capacity`.
-    bytes: usize,
+/// What all handles of a channel share with it.
+struct Mailbox {
+    /// What the channel is to look at: [`ITEMS`], [`CLOSE`], [`ABORT`]. It changes under the lock, and is
+    /// read without.
+    news: AtomicU8,
+    mail: Mutex<Mail>,
+    /// There is room again, or it is over.
+    changed: Notify,
+    /// In bytes.
     capacity: usize,
-    state: HandleState,
+}
+
+/// There are items.
+const ITEMS: u8 = 1;
+/// A close was asked for.
+const CLOSE: u8 = 2;
+/// An abort was asked for.
+const ABORT: u8 = 4;
+
+struct Mail {
+    items: Vec<Bytes>,
+    /// Small items, copied together, behind all others.
+    gathered: BytesMut,
+    /// `0 <= bytes <= capacity`
+    bytes: usize,
+    asked: Asked,
     /// The channel's task, once it has looked here.
     waker: Option<Waker>,
 }
 
-/// Wakes the channel's task, outside the lock.
-fn wake(mut inbox: MutexGuard<'_, Inbox>) {
-    let waker = inbox.waker.take();
-    drop(inbox);
-    if let Some(waker) = waker {
-        waker.wake();
+/// What the handles have asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Nothing,
+    Close,
+    Abort,
+    /// The channel has ended.
+    Ended,
+}
+
+impl Mailbox {
+    /// Nothing in here panics half-way, so one that is poisoned is a sound one.
+    fn lock(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the channel's task, which is woken outside the lock, and once for all that has come since it
+    /// last looked.
+    fn announce(&self, mut mail: MutexGuard<'_, Mail>, news: u8) {
+        self.news.fetch_or(news, Ordering::Release);
+        let waker = mail.waker.take();
+        drop(mail);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
-/// Nothing in here panics half-way, so a poisoned inbox is a sound one.
-fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
-    inbox.lock().unwrap_or_else(PoisonError::into_inner)
+impl Mail {
+    fn put<T: Payload>(&mut self, item: T) {
+        let bytes = item.as_bytes();
+        self.bytes += bytes.len();
+        if bytes.len() < LARGE {
+            self.gathered.extend_from_slice(bytes);
+        } else {
+            self.seal();
+            self.items.push(item.into_bytes());
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.gathered.is_empty() {
+            self.items.push(mem::take(&mut self.gathered).freeze());
+        }
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.seal();
+        self.bytes = 0;
+        mem::take(&mut self.items)
+    }
+
+    fn clear(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// The channel's end of its handles. Dropped, it refuses all further pushes.
+pub(crate) struct Inbox {
+    handle: Handle,
+}
+
+impl Inbox {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let mail = Mail {
+            items: Vec::new(),
+            gathered: BytesMut::new(),
+            bytes: 0,
+            asked: Asked::Nothing,
+            waker: None,
+        };
+        let mailbox = Mailbox {
+            news: AtomicU8::new(0),
+            mail: Mutex::new(mail),
+            changed: Notify::new(),
+            capacity,
+        };
+        Inbox { handle: Handle { mailbox: Arc::new(mailbox) } }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What was asked for.
+    #[inline]
+    pub(crate) fn asked(&self) -> Asked {
+        match self.news() {
+            news if news & ABORT != 0 => Asked::Abort,
+            news if news & CLOSE != 0 => Asked::Close,
+            _ => Asked::Nothing,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_items(&self) -> bool {
+        self.news() & ITEMS != 0
+    }
+
+    #[inline]
+    fn news(&self) -> u8 {
+        self.handle.mailbox.news.load(Ordering::Acquire)
+    }
+
+    /// Wakes this task when there is news that it has not seen when this returns.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        let mut mail = self.handle.mailbox.lock();
+        match &mut mail.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Takes what has been pushed.
+    pub(crate) fn take(&self) -> Vec<Bytes> {
+        let mailbox = &self.handle.mailbox;
+        let mut mail = mailbox.lock();
+        let items = mail.take();
+        mailbox.news.fetch_and(!ITEMS, Ordering::Relaxed);
+        drop(mail);
+        mailbox.changed.notify_waiters();
+        items
+    }
+
+    /// Refuses pushes from here on, and takes those that were accepted. An abort still works.
+    pub(crate) fn close(&self) -> Vec<Bytes> {
+        let mut mail = self.handle.mailbox.lock();
+        if mail.asked == Asked::Nothing {
+            mail.asked = Asked::Close;
+        }
+        drop(mail);
+        self.take()
+    }
+
+    /// Accepts pushes again after a close that nobody else asked for.
+    pub(crate) fn reopen(&self) {
+        let mut mail = self.handle.mailbox.lock();
+        if mail.asked == Asked::Close && self.asked() == Asked::Nothing {
+            mail.asked = Asked::Nothing;
+        }
+    }
+
+    /// Refuses all that comes from here on.
+    pub(crate) fn end(&self) {
+        let mailbox = &self.handle.mailbox;
+        let mut mail = mailbox.lock();
+        mail.asked = Asked::Ended;
+        mail.clear();
+        mail.waker = None;
+        drop(mail);
+        mailbox.changed.notify_waiters();
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.handle.fmt(f)
+    }
 }
 
 /// Why a push from another task was refused, with the item.
@@ -237,3 +388,6 @@ impl<T> fmt::Display for HandleError<T> {
 }
 
 impl<T> error::Error for HandleError<T> {}
+
+/// From this size on an item is kept as it is; below, it is copied.
+const LARGE: usize = 1024;

@@ -1,11 +1,30 @@
-//! One connection: input framed, output queued, deadlines, and an orderly close.
+//! One connection: input framed, output queued, deadlines, and an orderly end.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | [`channel`] | the channel, and its pull interface |
+//! | [`builder`] | what has a default |
+//! | [`state`] | from the first byte to the end, and why |
+//! | [`read`], [`write`](mod@write) | the two halves: what was read, what is to be written |
+//! | [`control`] | what a callback can do |
+//! | [`handle`] | what other tasks can do |
+//! | [`timer`] | when the peer has been waited for too long |
+//! | [`error`] | how it ends |
 
+pub(crate) mod builder;
 pub(crate) mod channel;
-pub(crate) mod close;
+pub(crate) mod control;
+pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod read;
+pub(crate) mod state;
 pub(crate) mod timer;
+pub(crate) mod write;
 
-pub use channel::{Channel, ChannelBuilder, UpgradeError};
-pub use close::{ChannelError, CloseReason};
+pub use builder::ChannelBuilder;
+pub use channel::Channel;
+pub use control::{Chunk, Control};
+pub use error::{ChannelError, CloseReason, UpgradeError};
 pub use handle::{Handle, HandleError};
 pub use timer::{Timeout, Timeouts};
+pub use write::Traffic;

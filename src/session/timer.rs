@@ -1,65 +1,132 @@
-//! When has a connection taken too long?
+//! When has the peer been waited for too long?
 //!
-//! A channel tells what happens, and asks at the end of each poll that has to wait. One timer serves all
-//! deadlines. It is not moved when a deadline does: it goes off, finds that there is time left, and
-//! goes to sleep again, so that a busy channel pays for a look at the clock and no more.
+//! The deadlines are stopwatches, not dates: each runs only while the peer is what is waited for, and
+//! stands still while the channel's own side is busy. A channel notes what happens without looking at
+//! the clock ([`Timer::read`], [`Timer::wrote`], [`Timer::frame_ended`]). It looks once at the end of each
+//! poll that has to wait ([`Timer::poll`]): that charges the time since the last look to what has run in
+//! it, resets what has made progress, and sets the alarm to what comes first. One alarm serves all; it is
+//! not moved when a deadline is put off, but goes off, finds that there is time left, and is set again.
+//!
+//! To add a deadline: a field in [`Timeouts`], a variant in [`Timeout`], and a stopwatch in [`Watches`] with a
+//! line in each of its methods.
 
-use std::mem;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use std::{error, fmt};
+use std::{error, fmt, mem};
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a connection may take. `None` is for ever. Times are kept in nanoseconds, up to 292 years.
+/// How long a connection may take. `None` is for ever.
+///
+/// All of them count only time in which the peer is waited for: not while a callback runs or awaits, not
+/// between two calls of the pull interface, not while nothing is read because too much output is queued,
+/// and not while a producer has nothing yet.
 ///
 /// ```
 /// use asynchat::Timeouts;
 /// use std::time::Duration;
 ///
-/// let mut timeouts = Timeouts::default();
+/// let timeouts = Timeouts::default().frame(Duration::from_secs(10)).session(None);
+/// assert_eq!(timeouts.frame, Some(Duration::from_secs(10)));
 /// assert_eq!(timeouts.idle, Some(Duration::from_secs(300)));
-/// timeouts.frame = Some(Duration::from_secs(10));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Without a byte in either direction: 5 minutes by default. After a close, only those that the peer
-    /// takes count.
+    /// Without a byte in either direction: 5 minutes by default.
     pub idle: Option<Duration>,
-    /// From the first byte of a frame to its end: 60 seconds by default. Only time spent waiting for
-    /// the peer counts, not that under our own back-pressure or while a callback awaits. There is none
-    /// for [`Terminator::None`](crate::Terminator::None), which has no frames.
+    /// Without a byte from the peer, after which it is *asked*: [`Handler::quiet`] can send a `PING`, and
+    /// the channel goes on. `None` by default. Until the peer answers, what is written to it no longer
+    /// counts against `idle`.
+    ///
+    /// [`Handler::quiet`]: crate::Handler::quiet
+    pub quiet: Option<Duration>,
+    /// From the first byte of a frame to its end, or of a message that was marked as one of several
+    /// frames: 60 seconds by default. There is none for
+    /// [`Terminator::None`](crate::Terminator::None), which has no frames.
     pub frame: Option<Duration>,
-    /// For a counted frame, the time allowed in `frame` grows by a second for each so many bytes
-    /// received, so that an honest upload may take as long as it needs: 1024 by default. 0 is no
-    /// deadline at all for counted frames.
+    /// The time allowed in `frame` grows by a second for each so many bytes received, so that an honest
+    /// upload may take as long as it needs: 1024 by default. With 0 it does not grow, and counted frames
+    /// have no deadline at all.
     pub min_rate: u32,
     /// Without the peer taking a byte of what is ready for it: 60 seconds by default.
     pub write_stall: Option<Duration>,
+    /// The whole connection, from the first time that the peer is waited for. It passes when the peer is
+    /// waited for, at this time or later. `None` by default.
+    pub session: Option<Duration>,
+    /// How long a message that has begun may take to its end once the connection is wanted to end
+    /// ([`Channel::run_until`](crate::Channel::run_until)), before
+    /// [`Handler::shutdown`](crate::Handler::shutdown) is called in the middle of it: 10 seconds by
+    /// default.
+    pub shutdown: Option<Duration>,
     /// After a close, how long to wait for the peer to close too, so that a reset does not destroy what
     /// was sent last: 2 seconds by default. Up to 256 KiB of input are read and dropped meanwhile, and
     /// while the last output is written. `None` neither waits nor reads.
     pub linger: Option<Duration>,
 }
 
+macro_rules! setters {
+    ($($name:ident),*) => {$(
+        #[doc = concat!("Sets [`", stringify!($name), "`](field@Self::", stringify!($name), "), for building.")]
+        #[must_use]
+        pub fn $name(mut self, time: impl Into<Option<Duration>>) -> Self {
+            self.$name = time.into();
+            self
+        }
+    )*};
+}
+
 impl Timeouts {
     /// No deadlines: for peers that are trusted, and for tests.
-    pub const NONE: Timeouts =
-        Timeouts { idle: None, frame: None, min_rate: 0, write_stall: None, linger: None };
+    pub const NONE: Timeouts = Timeouts {
+        idle: None,
+        quiet: None,
+        frame: None,
+        min_rate: 0,
+        write_stall: None,
+        session: None,
+        shutdown: None,
+        linger: None,
+    };
+
+    /// As [`Timeouts::default`].
+    pub(crate) const DEFAULT: Timeouts = Timeouts {
+        idle: Some(Duration::from_secs(300)),
+        quiet: None,
+        frame: Some(Duration::from_secs(60)),
+        min_rate: 1024,
+        write_stall: Some(Duration::from_secs(60)),
+        session: None,
+        shutdown: Some(Duration::from_secs(10)),
+        linger: Some(Duration::from_secs(2)),
+    };
+
+    setters!(idle, quiet, frame, write_stall, session, shutdown, linger);
+
+    /// Sets [`min_rate`](field@Self::min_rate), for building.
+    #[must_use]
+    pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
+        self.min_rate = bytes_per_second;
+        self
+    }
+
+    /// How long a frame may take of which so many bytes have come.
+    fn of_frame(&self, frame: &Frame) -> Option<i64> {
+        let earned = match (frame, self.min_rate) {
+            (Frame::Counted(_), 0) => return None,
+            (_, 0) => 0,
+            (Frame::Delimited(bytes) | Frame::Counted(bytes), rate) => bytes / u64::from(rate),
+        };
+        self.frame.map(|time| nanos(time).saturating_add(nanos(Duration::from_secs(earned))))
+    }
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Timeouts {
-            idle: Some(Duration::from_secs(300)),
-            frame: Some(Duration::from_secs(60)),
-            min_rate: 1024,
-            write_stall: Some(Duration::from_secs(60)),
-            linger: Some(Duration::from_secs(2)),
-        }
+        Timeouts::DEFAULT
     }
 }
 
@@ -69,165 +136,121 @@ impl Default for Timeouts {
 pub enum Timeout {
     /// [`Timeouts::idle`].
     Idle,
-    /// [`Timeouts::frame`], with its minimum rate for counted frames.
+    /// [`Timeouts::quiet`]. It ends nothing: the channel goes on.
+    Quiet,
+    /// [`Timeouts::frame`], with its minimum rate.
     Frame,
     /// [`Timeouts::write_stall`].
     WriteStall,
+    /// [`Timeouts::session`].
+    Session,
 }
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Timeout::Idle => "connection idle for too long",
+            Timeout::Quiet => "peer is quiet",
             Timeout::Frame => "frame took too long to arrive",
             Timeout::WriteStall => "peer took too long to read",
+            Timeout::Session => "connection open for too long",
         })
     }
 }
 
 impl error::Error for Timeout {}
 
-/// [`Timeouts`] as a channel keeps them: in half the room.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PackedTimeouts {
-    /// In nanoseconds, as are the rest; [`NEVER`] is for ever.
-    idle: i64,
-    frame: i64,
-    write_stall: i64,
-    linger: i64,
-    min_rate: u32,
-}
-
-impl PackedTimeouts {
-    /// What holds while the channel lingers.
-    pub(crate) fn lingering(self) -> Self {
-        PackedTimeouts { idle: self.linger, ..Timeouts::NONE.into() }
-    }
-
-    pub(crate) fn lingers(self) -> bool {
-        self.linger < NEVER
-    }
-
-    fn is_none(&self) -> bool {
-        self.idle == NEVER && self.frame == NEVER && self.write_stall == NEVER
-    }
-}
-
-impl From<Timeouts> for PackedTimeouts {
-    fn from(timeouts: Timeouts) -> Self {
-        let nanos = |time: Option<Duration>| time.map_or(NEVER, |time| nanos(time).min(NEVER - 1));
-        PackedTimeouts {
-            idle: nanos(timeouts.idle),
-            frame: nanos(timeouts.frame),
-            write_stall: nanos(timeouts.write_stall),
-            linger: nanos(timeouts.linger),
-            min_rate: timeouts.min_rate,
-        }
-    }
-}
-
-impl From<PackedTimeouts> for Timeouts {
-    fn from(packed: PackedTimeouts) -> Self {
-        let time = |nanos: i64| (nanos < NEVER).then(|| Duration::from_nanos(nanos.unsigned_abs()));
-        Timeouts {
-            idle: time(packed.idle),
-            frame: time(packed.frame),
-            min_rate: packed.min_rate,
-            write_stall: time(packed.write_stall),
-            linger: time(packed.linger),
-        }
-    }
-}
-
-/// When things happened on one channel, in nanoseconds on a clock of its own. It is small, as there is
-/// one for each connection, and what has no deadlines does not look at the clock.
-#[derive(Debug)]
-pub(crate) struct Timer {
-    /// When a byte last moved.
-    progress: i64,
-    /// Since when the writer has refused what is ready for it, or `NEVER`.
-    stalled: i64,
-    /// Since when the peer has owed the rest of a frame, or `NEVER`.
-    waiting: i64,
-    /// How long it had been waited for before.
-    waited: i64,
-    /// There is one from the first wait with a deadline on.
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// There are deadlines, or were. Else times are not kept.
-    kept: bool,
+/// What is waited for at the end of a poll.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wait {
+    /// The peer sends, or takes what is refused.
+    pub(crate) peer: bool,
+    /// The peer is to send the rest of this frame.
+    pub(crate) frame: Option<Frame>,
     /// The writer refuses what is ready for it.
-    refused: bool,
-    /// A frame is over, which has not been taken into account yet.
-    frame_ended: bool,
+    pub(crate) refused: bool,
+    /// The rest of a message is waited for although the connection is wanted to end.
+    pub(crate) shutdown: bool,
+    /// The connection is at its end, which has to come within this time.
+    pub(crate) end: Option<Duration>,
 }
 
-/// What the peer owes, when a channel waits for input.
+/// A frame of which so many bytes have come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Frame {
+    /// It ends at a delimiter.
+    Delimited(u64),
+    Counted(u64),
+}
+
+/// What has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owed {
-    /// Nothing, or it is not the peer that is waited for.
-    Nothing,
-    /// The rest of a frame that ends at a delimiter.
-    Frame,
-    /// The rest of a counted frame, of which so many bytes have come.
-    Count(u64),
+pub(crate) enum Passed {
+    Deadline(Timeout),
+    /// [`Timeouts::shutdown`].
+    Shutdown,
+    /// [`Wait::end`].
+    End,
+}
+
+/// The deadlines of one channel. One without deadlines never looks at the clock, and has no alarm.
+#[derive(Debug, Default)]
+pub(crate) struct Timer {
+    alarm: Option<Pin<Box<Alarm>>>,
+    /// What has happened since the last look at the clock.
+    read: bool,
+    wrote: bool,
+    discarded: bool,
+    frame_ended: bool,
+    end_began: bool,
+}
+
+pin_project! {
+    #[derive(Debug)]
+    struct Alarm {
+        #[pin]
+        sleep: Sleep,
+        watches: Watches,
+    }
 }
 
 impl Timer {
-    pub(crate) fn new(timeouts: &PackedTimeouts) -> Self {
-        let kept = !timeouts.is_none();
-        Timer {
-            progress: if kept { now() } else { NEVER },
-            stalled: NEVER,
-            waiting: NEVER,
-            waited: 0,
-            sleep: None,
-            kept,
-            refused: false,
-            frame_ended: false,
-        }
-    }
-
     /// Bytes were read.
-    pub(crate) fn has_read(&mut self) {
-        if self.kept {
-            self.progress = now();
-            self.pause(self.progress);
-        }
+    #[inline]
+    pub(crate) fn read(&mut self) {
+        self.read = true;
     }
 
-    /// Bytes were written.
-    pub(crate) fn has_written(&mut self) {
-        if self.kept {
-            self.progress = now();
-        }
-        self.has_flushed();
+    /// The peer has taken bytes.
+    #[inline]
+    pub(crate) fn wrote(&mut self) {
+        self.wrote = true;
     }
 
-    /// The writer refuses what is ready for it.
-    pub(crate) fn is_stalled(&mut self) {
-        self.refused = true;
-        if self.kept && self.stalled == NEVER {
-            self.stalled = now();
-        }
+    /// What the peer may have refused is dropped.
+    pub(crate) fn discard(&mut self) {
+        self.discarded = true;
     }
 
-    /// There is nothing to be written.
-    pub(crate) fn has_flushed(&mut self) {
-        self.refused = false;
-        self.stalled = NEVER;
+    /// What [`Wait::end`] bounds begins.
+    pub(crate) fn begin_end(&mut self) {
+        self.end_began = true;
     }
 
-    /// A frame is over: the next has all its time.
+    /// A frame is over, and it was no part of a longer message: the next has all its time.
     #[inline]
     pub(crate) fn frame_ended(&mut self) {
         self.frame_ended = true;
     }
 
-    /// The peer is not waited for any more.
-    fn pause(&mut self, now: i64) {
-        if self.waiting < NEVER {
-            self.waited += now - self.waiting;
-            self.waiting = NEVER;
+    /// Nothing is waited for any more.
+    #[inline]
+    pub(crate) fn pause(&mut self) {
+        if let Some(alarm) = &mut self.alarm {
+            let watches = alarm.as_mut().project().watches;
+            if watches.since != NEVER {
+                watches.pause(self.read, self.frame_ended);
+            }
         }
     }
 
@@ -235,68 +258,200 @@ impl Timer {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        timeouts: &PackedTimeouts,
-        owed: Owed,
-    ) -> Poll<Timeout> {
-        if mem::take(&mut self.frame_ended) {
-            self.waited = 0;
-            self.waiting = NEVER;
-        }
-        let frame = match owed {
-            Owed::Nothing => NEVER,
-            Owed::Count(_) if timeouts.min_rate == 0 => NEVER,
-            Owed::Frame => timeouts.frame,
-            Owed::Count(received) => {
-                let earned = Duration::from_secs(received / u64::from(timeouts.min_rate));
-                timeouts.frame.saturating_add(nanos(earned))
-            }
+        timeouts: &Timeouts,
+        wait: Wait,
+    ) -> Poll<Passed> {
+        let alarm = match &mut self.alarm {
+            Some(alarm) => alarm,
+            None if !has_deadline(timeouts, &wait) => return Poll::Pending,
+            none => none.insert(Box::pin(Alarm {
+                sleep: sleep_until(Instant::now() + FAR),
+                watches: Watches::new(),
+            })),
         };
-        if !self.kept {
-            if timeouts.is_none() {
-                return Poll::Pending;
-            }
-            self.kept = true;
-            self.progress = now();
-            self.stalled = if self.refused { self.progress } else { NEVER };
+        let now = now();
+        let alarm = alarm.as_mut().project();
+        let watches = alarm.watches;
+        watches.charge(now);
+        watches.reset(mem::take(&mut self.read), mem::take(&mut self.wrote));
+        if mem::take(&mut self.discarded) || !wait.refused {
+            watches.refused = 0;
         }
-        match owed {
-            Owed::Nothing => {
-                if self.waiting < NEVER {
-                    self.pause(now());
-                }
-            }
-            Owed::Frame | Owed::Count(_) => {
-                if self.waiting == NEVER {
-                    self.waiting = now();
-                }
-            }
+        if mem::take(&mut self.frame_ended) {
+            watches.frame = 0;
         }
-        let deadlines = [
-            (self.progress, timeouts.idle, Timeout::Idle),
-            (self.stalled, timeouts.write_stall, Timeout::WriteStall),
-            (self.waiting, if frame < NEVER { frame - self.waited } else { NEVER }, Timeout::Frame),
-        ];
-        let first = deadlines
-            .into_iter()
-            .filter(|(since, time, _)| *since < NEVER && *time < NEVER)
-            .map(|(since, time, timeout)| (since.saturating_add(time), timeout))
-            .min_by_key(|(deadline, _)| *deadline);
-        let Some((deadline, timeout)) = first else {
+        if mem::take(&mut self.end_began) {
+            watches.end = 0;
+        }
+        let Some((left, passed)) = watches.start(now, timeouts, wait) else {
             return Poll::Pending;
         };
-        let instant = instant(deadline);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(instant)));
-        loop {
-            if sleep.deadline() > instant {
-                sleep.as_mut().reset(instant);
+        if left <= 0 {
+            watches.passed(passed);
+            return Poll::Ready(passed);
+        }
+        let deadline = instant(now.saturating_add(left));
+        let mut sleep = alarm.sleep;
+        if sleep.deadline() > deadline || sleep.is_elapsed() {
+            sleep.as_mut().reset(deadline);
+        }
+        if sleep.poll(cx).is_ready() {
+            // It passed just now: the next poll finds out which.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+fn has_deadline(timeouts: &Timeouts, wait: &Wait) -> bool {
+    let Timeouts { idle, quiet, frame, write_stall, session, shutdown, .. } = timeouts;
+    [idle, quiet, frame, write_stall, session].iter().any(|time| time.is_some())
+        || (shutdown.is_some() && wait.shutdown)
+        || wait.end.is_some()
+}
+
+/// The stopwatches, in nanoseconds.
+#[derive(Debug)]
+struct Watches {
+    /// Since when those that run have been running.
+    since: i64,
+    runs: Runs,
+    /// The peer was asked whether it is there, and has not sent a byte since.
+    asked: bool,
+    /// When the peer was first waited for.
+    opened: i64,
+    /// Without a byte in either direction.
+    idle: i64,
+    /// Without a byte from the peer.
+    quiet: i64,
+    frame: i64,
+    refused: i64,
+    shutdown: i64,
+    end: i64,
+}
+
+/// Which stopwatches run.
+#[derive(Debug, Default)]
+struct Runs {
+    peer: bool,
+    frame: bool,
+    refused: bool,
+    shutdown: bool,
+    end: bool,
+}
+
+impl Watches {
+    fn new() -> Self {
+        Watches {
+            since: NEVER,
+            runs: Runs::default(),
+            asked: false,
+            opened: NEVER,
+            idle: 0,
+            quiet: 0,
+            frame: 0,
+            refused: 0,
+            shutdown: 0,
+            end: 0,
+        }
+    }
+
+    fn charge(&mut self, now: i64) {
+        if self.since == NEVER {
+            return;
+        }
+        let time = now.saturating_sub(self.since).max(0);
+        let charge = |runs: bool, watch: &mut i64| {
+            if runs {
+                *watch = watch.saturating_add(time);
             }
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+        };
+        charge(self.runs.peer, &mut self.idle);
+        charge(self.runs.peer, &mut self.quiet);
+        charge(self.runs.frame, &mut self.frame);
+        charge(self.runs.refused, &mut self.refused);
+        charge(self.runs.shutdown, &mut self.shutdown);
+        charge(self.runs.end, &mut self.end);
+        self.since = NEVER;
+    }
+
+    fn reset(&mut self, read: bool, wrote: bool) {
+        if read {
+            self.asked = false;
+            self.quiet = 0;
+        }
+        if read || (wrote && !self.asked) {
+            self.idle = 0;
+        }
+        if wrote {
+            self.refused = 0;
+        }
+    }
+
+    /// Stops. The clock is looked at only if somebody is interested.
+    fn pause(&mut self, read: bool, frame_ended: bool) {
+        let Runs { frame, refused, shutdown, end, peer } = self.runs;
+        if (frame && !frame_ended) || refused || shutdown || end || (peer && !read) {
+            self.charge(now());
+        }
+        self.since = NEVER;
+    }
+
+    /// Lets those run that time what is waited for, and says which will have run enough first, and in how
+    /// much time. One that has no limit stays at zero.
+    fn start(&mut self, now: i64, timeouts: &Timeouts, wait: Wait) -> Option<(i64, Passed)> {
+        self.since = now;
+        let limit = |time: Option<Duration>| time.map(nanos);
+        let frame = wait.frame.and_then(|frame| timeouts.of_frame(&frame));
+        self.runs = Runs {
+            peer: wait.peer,
+            frame: frame.is_some(),
+            refused: wait.refused,
+            shutdown: wait.shutdown,
+            end: wait.end.is_some(),
+        };
+        let mut first: Option<(i64, Passed)> = None;
+        let mut time = |runs: bool, watch: &mut i64, limit: Option<i64>, passed: Passed| {
+            let Some(limit) = limit else {
+                *watch = 0;
+                return;
+            };
+            let left = limit.saturating_sub(*watch);
+            if runs && limit < NEVER && first.is_none_or(|(least, _)| left < least) {
+                first = Some((left, passed));
             }
-            if Instant::now() >= instant {
-                return Poll::Ready(timeout);
+        };
+        use Passed::{Deadline, End, Shutdown};
+        let peer = wait.peer;
+        time(peer, &mut self.idle, limit(timeouts.idle), Deadline(Timeout::Idle));
+        time(peer, &mut self.quiet, limit(timeouts.quiet), Deadline(Timeout::Quiet));
+        let stall = limit(timeouts.write_stall);
+        time(wait.refused, &mut self.refused, stall, Deadline(Timeout::WriteStall));
+        time(wait.shutdown, &mut self.shutdown, limit(timeouts.shutdown), Shutdown);
+        time(wait.end.is_some(), &mut self.end, limit(wait.end), End);
+        // A frame that is not waited for now keeps its time.
+        if wait.frame.is_some() {
+            time(true, &mut self.frame, frame, Deadline(Timeout::Frame));
+        }
+        if let Some(session) = timeouts.session {
+            if self.opened == NEVER {
+                self.opened = now;
             }
-            sleep.as_mut().reset(instant);
+            let mut open = now.saturating_sub(self.opened);
+            time(peer, &mut open, Some(nanos(session)), Deadline(Timeout::Session));
+        }
+        first
+    }
+
+    /// This one is told.
+    fn passed(&mut self, passed: Passed) {
+        match passed {
+            Passed::Deadline(Timeout::Quiet) => {
+                self.quiet = 0;
+                self.asked = true;
+            }
+            Passed::Shutdown => self.shutdown = 0,
+            Passed::Deadline(_) | Passed::End => {}
         }
     }
 }
@@ -326,6 +481,8 @@ fn instant(time: i64) -> Instant {
     instant.unwrap_or_else(|| Instant::now() + FAR)
 }
 
+/// Up to 292 years.
 fn nanos(time: Duration) -> i64 {
-    i64::try_from(time.as_nanos()).unwrap_or(NEVER)
+    let nanos = time.as_secs().saturating_mul(1_000_000_000);
+    i64::try_from(nanos.saturating_add(time.subsec_nanos().into())).unwrap_or(NEVER)
 }

@@ -3,9 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use asynchat::{
-    Channel, ChannelError, Chunk, CloseReason, Control, Event, Handler, Timeout, producer,
-};
+use asynchat::{Channel, Chunk, CloseReason, Control, Event, Handler, Timeout, producer};
 
 use crate::support::{
     Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, settle, wait,
@@ -30,7 +28,7 @@ async fn the_queue_is_bounded_by_the_mark_and_what_one_callback_pushes() {
     peer.take(0);
     peer.send("abc\n".repeat(10_000));
     let handler = Scripted::new(move |_, control| {
-        control.push(vec![b'x'; PUSH]).unwrap();
+        control.try_push(vec![b'x'; PUSH]).unwrap();
         // Asked in the callback, when the queue is at its longest.
         assert!(control.queued_bytes() < HIGH + PUSH, "{}", control.queued_bytes());
         Then::Go
@@ -50,7 +48,7 @@ async fn the_queue_is_bounded_by_the_mark_and_what_one_callback_pushes() {
 fn echo(mut channel: Channel<Socket>) -> (Log, tokio::task::JoinHandle<()>) {
     let handler = Scripted::new(|seen, control| {
         if let Seen::Data(text) = seen {
-            control.push(text.clone()).unwrap();
+            control.try_push(text.clone()).unwrap();
         }
         Then::Go
     });
@@ -127,7 +125,7 @@ async fn queued_producers_weigh_against_the_mark() {
     let counter = counting.clone();
     let handler = Scripted::new(move |_, control| {
         let waiting = producer::once(std::future::pending::<std::io::Result<&str>>());
-        control.push_with_producer(waiting).unwrap();
+        control.try_push_with_producer(waiting).unwrap();
         queued += 1;
         counter.store(queued, std::sync::atomic::Ordering::Relaxed);
         Then::Go
@@ -158,7 +156,7 @@ async fn a_mark_of_nothing_is_a_mark_of_one_byte() {
     peer.close();
     let handler = Scripted::new(|seen, control| {
         if *seen == Seen::End {
-            control.push("y").unwrap();
+            control.try_push("y").unwrap();
             return wait(tokio::task::yield_now());
         }
         Then::Go
@@ -200,14 +198,14 @@ impl Handler for Discards {
     }
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        control.push(vec![b'x'; 1000]).unwrap();
+        control.try_push(vec![b'x'; 1000]).unwrap();
         Ok(())
     }
 
     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         control.discard_buffers();
         tokio::task::yield_now().await;
-        control.push("bye").unwrap();
+        control.try_push("bye").unwrap();
         control.close_when_done();
         Ok(())
     }
@@ -240,13 +238,13 @@ async fn a_stall_is_timed_though_the_queue_is_at_exactly_both_marks() {
     peer.send("a\n");
     let handler = Scripted::new(|seen, control| {
         if *seen == Seen::End {
-            control.push(vec![0; 1016]).unwrap();
+            control.try_push(vec![0; 1016]).unwrap();
         }
         Then::Go
     });
     let running = channel.run(handler);
     let (_, reason) = tokio::time::timeout(Duration::from_secs(10_000), running).await.unwrap();
-    let CloseReason::Error(ChannelError::Timeout(Timeout::WriteStall)) = reason else {
+    let CloseReason::Timeout(Timeout::WriteStall) = reason else {
         panic!("{reason:?}");
     };
 }
@@ -258,9 +256,9 @@ async fn a_command_is_heard_behind_an_endless_answer() {
     peer.send("GO\n");
     let handler = Scripted::new(|seen, control| {
         if *seen == data("GO") {
-            control.push(vec![b'x'; 300 * 1024]).unwrap();
+            control.try_push(vec![b'x'; 300 * 1024]).unwrap();
             let endless = std::iter::repeat([b'x'; 4096]);
-            control.push_with_producer(producer::iter(endless)).unwrap();
+            control.try_push_with_producer(producer::iter(endless)).unwrap();
         }
         if *seen == data("STOP") {
             control.abort();

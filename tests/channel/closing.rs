@@ -103,10 +103,10 @@ async fn the_end_of_the_input_does_not_stop_the_output() {
         let handler = Scripted::new(move |seen, control| {
             match seen {
                 Seen::End => {
-                    control.push("head ").unwrap();
-                    control.push_with_producer(produced.take().unwrap()).unwrap();
+                    control.try_push("head ").unwrap();
+                    control.try_push_with_producer(produced.take().unwrap()).unwrap();
                 }
-                Seen::Eof => control.push(" tail").unwrap(),
+                Seen::Eof => control.try_push(" tail").unwrap(),
                 _ => {}
             }
             Then::Go
@@ -168,7 +168,7 @@ async fn the_last_answer_survives_input_that_nobody_wanted() {
             let mut channel = Channel::new(server, b"\r\n");
             if handled {
                 let handler = Scripted::new(|_, control| {
-                    control.push("413 too large\r\n").unwrap();
+                    control.try_push("413 too large\r\n").unwrap();
                     control.close_when_done();
                     Then::Go
                 });
@@ -244,7 +244,7 @@ async fn a_write_that_fails_at_the_end_is_the_reason() {
     peer.close();
     let running = tokio::spawn(async move {
         let handler = Scripted::new(|_, control| {
-            control.push("never taken").unwrap();
+            control.try_push("never taken").unwrap();
             Then::Go
         });
         channel.run(handler).await.1
@@ -252,7 +252,7 @@ async fn a_write_that_fails_at_the_end_is_the_reason() {
     settle().await;
     peer.reset();
     let reason = running.await.unwrap();
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Io(_))), "{reason:?}");
+    assert!(matches!(reason, CloseReason::Io(_)), "{reason:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +298,7 @@ async fn a_peer_that_writes_all_before_it_reads_is_not_waited_for_for_ever() {
             if by_handler {
                 let handler = Scripted::new(|seen, control| {
                     if *seen == Seen::End {
-                        control.push("answer").unwrap();
+                        control.try_push("answer").unwrap();
                         control.close_when_done();
                     }
                     Then::Go
@@ -370,7 +370,7 @@ async fn an_abort_and_an_error_in_one_callback_end_at_once_and_say_why() {
             if matches!(seen, Seen::Data(_)) != in_collect {
                 return Then::Go;
             }
-            control.push("never written").unwrap();
+            control.try_push("never written").unwrap();
             control.abort();
             Then::Fail("bad")
         });
@@ -390,12 +390,12 @@ async fn a_close_that_cannot_be_written_still_shuts_down() {
     peer.take(2);
     peer.send("QUIT\r\n");
     let handler = Scripted::new(|_, control| {
-        let _ = control.push("answer");
+        control.push("answer");
         control.close_when_done();
         Then::Go
     });
     let (_, reason) = Channel::new(socket, b"\r\n").run(handler).await;
-    let CloseReason::Error(ChannelError::Timeout(timeout)) = reason else { panic!("{reason:?}") };
+    let CloseReason::Timeout(timeout) = reason else { panic!("{reason:?}") };
     assert_eq!(timeout, Timeout::WriteStall);
     assert_eq!((peer.output(), peer.wire().shutdowns), ("an".into(), 1));
 }

@@ -85,14 +85,16 @@ async fn bytes_written_put_the_idle_deadline_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_idle_deadline_runs_while_a_callback_waits() {
+async fn the_idle_deadline_does_not_run_while_a_callback_waits() {
     let (socket, peer) = pipe();
     let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
     peer.send("\n");
     let start = Instant::now();
-    let (_, reason) = channel.run(Scripted::new(|_, _| wait(pending()))).await;
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Idle))));
-    assert_eq!(start.elapsed().as_secs(), 10);
+    let handler = Scripted::new(|_, _| wait(tokio::time::sleep(Duration::from_secs(1000))));
+    let (_, reason) = channel.run(handler).await;
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)));
+    // Behind it the peer has all its time.
+    assert_eq!(start.elapsed().as_secs(), 1000 + 10);
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,7 +223,7 @@ async fn the_frame_deadline_is_paused_while_a_callback_waits() {
         channel.run(handler).await.1
     });
     let reason = running.await.unwrap();
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Frame))));
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Frame)));
     assert_eq!(start.elapsed().as_secs(), 1010);
 }
 
@@ -314,14 +316,14 @@ impl Handler for SlowToAnswer {
     }
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), &'static str> {
-        control.push(vec![b'x'; 100]).unwrap();
+        control.try_push(vec![b'x'; 100]).unwrap();
         seconds(10).await;
         control.discard_buffers();
         let slow = producer::once(async {
             seconds(90).await;
             Ok("late")
         });
-        control.push_with_producer(slow).unwrap();
+        control.try_push_with_producer(slow).unwrap();
         seconds(100).await;
         Ok(())
     }
@@ -379,11 +381,11 @@ async fn a_stall_while_a_callback_waits_ends_the_channel() {
     let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
     let start = Instant::now();
     let handler = Scripted::new(|_, control| {
-        control.push("answer").unwrap();
+        control.try_push("answer").unwrap();
         wait(pending())
     });
     let (_, reason) = channel.run(handler).await;
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::WriteStall))));
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::WriteStall)));
     assert_eq!(start.elapsed().as_secs(), 60);
 }
 
@@ -485,7 +487,7 @@ async fn a_shorter_deadline_takes_effect_at_once() {
         Then::Go
     });
     let (_, reason) = channel.run(handler).await;
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Idle))));
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)));
     assert_eq!(start.elapsed().as_secs(), 1);
 }
 
@@ -564,7 +566,7 @@ impl Handler for Telling {
     ) -> Result<(), Self::Error> {
         assert!(self.1.replace(timeout).is_none());
         if self.0 {
-            control.push(format!("{timeout}\n")).unwrap();
+            control.try_push(format!("{timeout}\n")).unwrap();
         }
         Ok(())
     }
@@ -581,7 +583,7 @@ async fn a_handler_has_a_last_word_after_a_deadline() {
             let (handler, reason) = channel.run(Telling(telling, None)).await;
             assert!(matches!(
                 reason,
-                CloseReason::Error(ChannelError::Timeout(passed)) if passed == timeout
+                CloseReason::Timeout(passed) if passed == timeout
             ));
             assert_eq!(handler.1, Some(timeout));
             assert_eq!(peer.output(), if telling { format!("{timeout}\n") } else { "".into() });
@@ -602,7 +604,7 @@ async fn a_handler_has_a_last_word_after_a_deadline() {
     let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
     let (handler, _) = channel.run(Telling(true, None)).await;
     assert_eq!(handler.1, Some(Timeout::Idle));
-    assert_eq!(start.elapsed().as_secs(), 10);
+    assert_eq!(start.elapsed().as_secs(), 10 + 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -612,12 +614,12 @@ async fn a_frame_deadline_writes_what_a_handler_had_pushed() {
     let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
     let handler = Scripted::new(|seen, control| {
         if *seen == Seen::End {
-            control.push_with_producer(producer::iter(["a", "b"]).take(2)).unwrap();
+            control.try_push_with_producer(producer::iter(["a", "b"]).take(2)).unwrap();
         }
         Then::Go
     });
     let (handler, reason) = channel.run(handler).await;
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Timeout(Timeout::Frame))));
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Frame)));
     let closed = Seen::Closed("frame took too long to arrive".into());
     assert_eq!(handler.log.seen(), [data("one"), Seen::End, data("two"), closed]);
     assert_eq!(peer.output(), "ab");
@@ -776,15 +778,230 @@ async fn a_deadline_beyond_tokios_clock_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_is_counted_from_the_last_byte_though_nothing_was_waited_for() {
+async fn time_between_two_calls_is_not_the_peers() {
     let (socket, peer) = pipe();
     peer.send("a\n");
     let mut channel = timed(b"\n", only(|timeouts| timeouts.idle = secs(10)), socket);
     for _ in 0..2 {
         channel.next().await.unwrap().unwrap();
     }
-    seconds(9).await;
+    for _ in 0..3 {
+        // What was waited for counts, and what was not does not.
+        tokio::time::timeout(Duration::from_secs(3), channel.next()).await.unwrap_err();
+        seconds(1000).await;
+    }
     let start = Instant::now();
     channel.next().await.unwrap().unwrap_err();
     assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_frame_deadline_does_not_count_time_between_two_calls() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(60)), socket);
+    peer.send("he");
+    channel.next().await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(1), channel.next()).await.unwrap_err();
+    peer.send("ll");
+    seconds(61).await;
+    channel.next().await.unwrap().unwrap();
+    let start = Instant::now();
+    channel.next().await.unwrap().unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 59);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_at_the_minimum_rate_lives() {
+    let (socket, peer) = pipe();
+    let channel = timed(b"\n", Timeouts::default(), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..600 {
+        seconds(1).await;
+        peer.send([b'x'; 1024]);
+    }
+    assert!(!waiting.is_finished());
+    // Then it has what it has earned.
+    let (timeout, after) = waiting.await.unwrap();
+    assert_eq!(timeout, Some(Timeout::Frame));
+    assert!((655..=665).contains(&after), "{after}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_set_anew_count_from_then_on() {
+    for write_stall in [None, secs(60)] {
+        let (socket, _peer) = pipe();
+        let mut channel = timed(b"\n", only(|t| t.write_stall = write_stall), socket);
+        tokio::time::timeout(Duration::from_secs(100), channel.next()).await.unwrap_err();
+        channel.set_timeouts(only(|t| (t.write_stall, t.idle) = (write_stall, secs(10))));
+        assert_eq!(until_timeout(channel).await, (Some(Timeout::Idle), 10));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_has_nothing_yet_stops_the_idle_deadline() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(60)), socket);
+    let slow = producer::once(async {
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        Ok("late")
+    });
+    channel.push_with_producer(slow).unwrap();
+    // Then the peer has all its time.
+    assert_eq!(until_timeout(channel).await, (Some(Timeout::Idle), 1060));
+    assert_eq!(peer.output(), "late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_and_dropped_is_no_stall_when_nothing_is_ready() {
+    let (socket, peer) = pipe();
+    peer.take(16);
+    peer.send("\n");
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    let handler = Scripted::new(|_, control| {
+        control.push("x".repeat(100));
+        crate::support::wait_then(tokio::time::sleep(Duration::from_secs(1)), |control| {
+            control.discard_buffers();
+            let late = producer::once(async {
+                tokio::time::sleep(Duration::from_secs(100)).await;
+                Ok("late")
+            });
+            control.push_with_producer(late);
+            control.close_when_done();
+        })
+    });
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    seconds(90).await;
+    peer.take(usize::MAX);
+    assert!(matches!(running.await.unwrap(), CloseReason::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_when_its_time_is_over_however_busy_it_is() {
+    let (socket, peer) = pipe();
+    let channel = timed(b"\n", Timeouts::default().session(Duration::from_secs(600)), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    while !waiting.is_finished() {
+        peer.send("NOOP\n");
+        seconds(59).await;
+    }
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Session), 600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_has_a_last_word() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.session = secs(10)), socket);
+    let (handler, reason) = channel.run(Telling(true, None)).await;
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Session)), "{reason:?}");
+    assert_eq!(handler.1, Some(Timeout::Session));
+    assert_eq!(peer.output(), "connection open for too long\n");
+}
+
+/// Pings a quiet peer, and counts how often.
+struct Pinging(u32);
+
+impl Handler for Pinging {
+    type Error = std::convert::Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Self::Error> {
+        self.0 += 1;
+        control.push("PING\n");
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_peer_is_asked_and_one_that_does_not_answer_is_idle() {
+    let (socket, peer) = pipe();
+    let timeouts = only(|t| (t.quiet, t.idle) = (secs(60), secs(300)));
+    let mut channel = timed(b"\n", timeouts, socket);
+    let start = Instant::now();
+    let running = tokio::spawn(async move { channel.run(Pinging(0)).await });
+    // It answers for as long as it likes.
+    for n in 1..=10 {
+        seconds(61).await;
+        assert_eq!(peer.output().matches("PING").count(), n);
+        peer.send("PONG\n");
+        settle().await;
+    }
+    let (handler, reason) = running.await.unwrap();
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
+    // What was written to it then is no sign of life.
+    assert_eq!((handler.0, start.elapsed().as_secs()), (10 + 4, 610 + 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_pulls_is_told_of_a_quiet_peer_and_goes_on() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.quiet = secs(60)), socket);
+    for _ in 0..3 {
+        let start = Instant::now();
+        let error = channel.next().await.unwrap().unwrap_err();
+        assert!(matches!(error, ChannelError::Timeout(Timeout::Quiet)), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), 60);
+        channel.push("PING\n").unwrap();
+    }
+    peer.send("\n");
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+    assert_eq!(peer.output(), "PING\nPING\nPING\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_word_is_written_though_the_peer_takes_it_only_then() {
+    for by_producer in [false, true] {
+        let (socket, peer) = pipe();
+        peer.take(0);
+        let mut channel = timed(b"\n", Timeouts::default().idle(Duration::from_secs(30)), socket);
+        struct Late(bool);
+        impl Handler for Late {
+            type Error = std::convert::Infallible;
+
+            fn collect_incoming_data(
+                &mut self,
+                _: Chunk<'_>,
+                _: &mut Control<'_>,
+            ) -> Result<(), Self::Error> {
+                Ok(())
+            }
+
+            fn timed_out(
+                &mut self,
+                _: Timeout,
+                control: &mut Control<'_>,
+            ) -> Result<(), Self::Error> {
+                if self.0 {
+                    control.push_with_producer(producer::once(async {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        Ok("bye")
+                    }));
+                } else {
+                    // A room's last words, too.
+                    control.handle().push("bye").unwrap();
+                }
+                Ok(())
+            }
+
+            async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Self::Error> {
+                Ok(())
+            }
+        }
+        let running = tokio::spawn(async move { channel.run(Late(by_producer)).await.1 });
+        seconds(31).await;
+        assert!(!running.is_finished());
+        peer.take(usize::MAX);
+        assert!(matches!(running.await.unwrap(), CloseReason::Timeout(Timeout::Idle)));
+        assert_eq!(peer.output(), "bye");
+    }
 }

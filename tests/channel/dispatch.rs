@@ -3,12 +3,12 @@
 use std::future::pending;
 use std::panic::AssertUnwindSafe;
 
-use asynchat::{Channel, ChannelError, CloseReason, Handler, Limit, Timeouts, producer};
+use asynchat::{Channel, CloseReason, Handler, Limit, Timeouts, producer};
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
 use crate::support::{
-    Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, secs, settle, wait, wait_then,
+    Peer, Scripted, Seen, Socket, Then, data, patient, pipe, secs, settle, wait, wait_then,
 };
 
 fn channel(peer_sends: &str) -> (Channel<Socket>, Peer) {
@@ -55,9 +55,9 @@ async fn pipelined_input_behind_a_close_is_not_dispatched() {
         peer.close();
         let handler = Scripted::new(move |seen, control| {
             if matches!(seen, Seen::Data(_)) == in_collect {
-                control.push("bye\r\n").unwrap();
+                control.try_push("bye\r\n").unwrap();
                 control.close_when_done();
-                assert_eq!(control.push("late").unwrap_err().into_inner(), "late");
+                assert_eq!(control.try_push("late").unwrap_err().into_inner(), "late");
             }
             Then::Go
         });
@@ -79,7 +79,7 @@ async fn a_close_at_the_end_of_the_input_is_done() {
     let (mut channel, peer) = channel("");
     peer.close();
     let handler = Scripted::new(|_, control| {
-        control.push("bye").unwrap();
+        control.try_push("bye").unwrap();
         control.close_when_done();
         Then::Go
     });
@@ -96,9 +96,9 @@ async fn an_abort_in_any_callback_ends_it_without_a_write() {
         let found = at.clone();
         let handler = Scripted::new(move |seen, control| {
             if *seen == found {
-                control.push("never sent").unwrap();
+                control.try_push("never sent").unwrap();
                 control.abort();
-                assert!(control.push("late").is_err());
+                assert!(control.try_push("late").is_err());
             }
             Then::Go
         });
@@ -136,7 +136,7 @@ async fn an_error_of_the_handler_comes_back_whole_after_what_was_pushed() {
             if *seen != failing {
                 return Then::Go;
             }
-            control.push("500\r\n").unwrap();
+            control.try_push("500\r\n").unwrap();
             Then::Fail("no such thing")
         });
         let (handler, reason) = channel.run(handler).await;
@@ -157,12 +157,12 @@ async fn an_overlong_frame_is_told_then_closes_with_what_was_pushed() {
         Channel::builder(b"\r\n").limit(Limit::Fail(3)).timeouts(patient()).build(socket);
     let handler = Scripted::new(|seen, control| {
         if *seen == Seen::Overlong {
-            control.push("too long\r\n").unwrap();
+            control.try_push("too long\r\n").unwrap();
         }
         Then::Go
     });
     let (handler, reason) = channel.run(handler).await;
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Frame(_))));
+    assert!(matches!(reason, CloseReason::Frame(_)));
     assert_eq!(handler.log.seen()[..2], [data("abc"), Seen::Overlong]);
     assert_eq!(handler.log.len(), 3);
     assert_eq!(peer.output(), "too long\r\n");
@@ -245,7 +245,7 @@ async fn a_discard_in_collect_drops_what_is_buffered_behind() {
     peer.close();
     let handler = Scripted::new(|seen, control| {
         if matches!(seen, Seen::Data(_)) {
-            control.push("never sent").unwrap();
+            control.try_push("never sent").unwrap();
             control.discard_buffers();
             assert_eq!(control.queued_bytes(), 0);
         }
@@ -308,9 +308,9 @@ async fn output_goes_out_while_a_callback_waits() {
             let Some(gone) = gone.take_if(|_| *seen == Seen::End) else {
                 return Then::Go;
             };
-            control.push("wait...").unwrap();
+            control.try_push("wait...").unwrap();
             wait_then(async { gone.await.unwrap() }, |control| {
-                control.push("done").unwrap();
+                control.try_push("done").unwrap();
                 control.close_when_done();
             })
         });
@@ -351,7 +351,7 @@ async fn a_reset_in_mid_frame_is_an_error_and_told_to_closed() {
     peer.reset();
     let (handler, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
     match reason {
-        CloseReason::Error(ChannelError::Io(error)) => {
+        CloseReason::Io(error) => {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         }
         other => panic!("{other:?}"),
@@ -366,7 +366,7 @@ async fn a_reset_in_mid_write_drops_the_waiting_callback() {
     peer.take(2);
     let running = tokio::spawn(async move {
         let handler = Scripted::new(|_, control| {
-            control.push("answer").unwrap();
+            control.try_push("answer").unwrap();
             Then::Go
         });
         let (handler, reason) = channel.run(handler).await;
@@ -375,7 +375,7 @@ async fn a_reset_in_mid_write_drops_the_waiting_callback() {
     settle().await;
     peer.reset();
     let (log, reason) = running.await.unwrap();
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Io(_))), "{reason:?}");
+    assert!(matches!(reason, CloseReason::Io(_)), "{reason:?}");
     assert_eq!(log.len(), 3);
     assert_eq!(peer.output(), "an");
 }
@@ -394,7 +394,7 @@ async fn a_run_that_is_dropped_leaves_a_channel_that_goes_on() {
     let (mut channel, peer) = channel("one\r\ntwo\r\n");
     let handler = Scripted::new(|seen, control| match seen {
         Seen::End => {
-            control.push("answer").unwrap();
+            control.try_push("answer").unwrap();
             wait(pending())
         }
         _ => Then::Go,
@@ -433,7 +433,7 @@ async fn a_panic_in_a_producer_leaves_a_channel_that_has_failed() {
                     return Then::Go;
                 }
                 let panicking = producer::poll_fn(|_| panic!("of the test"));
-                control.push_with_producer(panicking).unwrap();
+                control.try_push_with_producer(panicking).unwrap();
                 if in_callback { wait(pending()) } else { Then::Go }
             });
             let ran = AssertUnwindSafe(channel.run(handler)).catch_unwind().await;
@@ -449,7 +449,7 @@ async fn a_panic_in_a_producer_leaves_a_channel_that_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_time_set_in_a_waiting_callback_counts() {
+async fn an_idle_time_set_in_a_waiting_callback_counts_behind_it() {
     let (mut channel, _peer) = channel("one\r\n");
     let handler = Scripted::new(|seen, control| {
         if *seen != Seen::End {
@@ -458,11 +458,37 @@ async fn an_idle_time_set_in_a_waiting_callback_counts() {
         let mut timeouts = Timeouts::NONE;
         timeouts.idle = secs(5);
         control.set_timeouts(timeouts);
-        wait(pending())
+        wait(tokio::time::sleep(secs(100).unwrap()))
     });
-    let running = tokio::spawn(async move { channel.run(handler).await.1 });
-    seconds(6).await;
-    assert!(matches!(running.await.unwrap(), CloseReason::Error(ChannelError::Timeout(_))));
+    let start = tokio::time::Instant::now();
+    let (_, reason) = channel.run(handler).await;
+    assert!(matches!(reason, CloseReason::Timeout(_)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 105);
+}
+
+/// Polls a run that has 5000 frames to hand over. Returns how many polls it took.
+async fn polls_for_5000_frames(read_size: usize) -> usize {
+    let (socket, peer) = pipe();
+    peer.send("\n".repeat(5000));
+    peer.close();
+    let mut channel =
+        Channel::builder(b"\n").timeouts(patient()).read_size(read_size).build(socket);
+    let mut running = std::pin::pin!(channel.run(Scripted::new(|_, _| Then::Go)));
+    let mut polls = 0;
+    let (handler, _) = std::future::poll_fn(|cx| {
+        polls += 1;
+        running.as_mut().poll(cx)
+    })
+    .await;
+    // The end of the input and of the connection beside the frames.
+    assert_eq!(handler.log.len(), 5002);
+    polls
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_poll_is_bounded_however_much_there_is() {
+    assert!(polls_for_5000_frames(1 << 16).await >= 5);
+    assert!(polls_for_5000_frames(100).await >= 5);
 }
 
 #[tokio::test(start_paused = true)]

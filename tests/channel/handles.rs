@@ -192,7 +192,7 @@ async fn a_close_while_a_callback_waits_lets_it_finish() {
             return Then::Go;
         }
         wait_then(tokio::time::sleep(secs(5).unwrap()), |control| {
-            assert_eq!(control.push("late").unwrap_err().into_inner(), "late");
+            assert_eq!(control.try_push("late").unwrap_err().into_inner(), "late");
         })
     });
     let log = handler.log.clone();
@@ -285,7 +285,7 @@ async fn an_abort_ends_a_channel_that_drains() {
         peer.send("\n");
         let handler = Scripted::new(move |seen, control| {
             if *seen == Seen::End {
-                control.push("never taken").unwrap();
+                control.try_push("never taken").unwrap();
                 if how == 0 {
                     control.close_when_done();
                 }
@@ -411,4 +411,173 @@ async fn pushes_of_many_tasks_stay_whole_and_in_order() {
         let expected: Vec<_> = (0..100).map(|n| n.to_string()).collect();
         assert_eq!(of_task, expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_output_has_one_order() {
+    let (mut channel, handle, peer) = channel();
+    peer.send("\nx\n");
+    let pusher = handle.clone();
+    let handler = Scripted::new(move |seen, control| {
+        match seen {
+            Seen::Data(_) => {
+                control.push("5");
+                pusher.push("6").unwrap();
+                control.push_with_producer(asynchat::producer::iter(["7"]));
+                pusher.push("8").unwrap();
+                write!(control, "{}", 9);
+                control.close_when_done();
+            }
+            Seen::End => {
+                pusher.push("1").unwrap();
+                control.push("2");
+                pusher.push("3").unwrap();
+                let last = pusher.clone();
+                return wait_then(tokio::task::yield_now(), move |control| {
+                    last.push("4").unwrap();
+                    control.push("");
+                });
+            }
+            _ => {}
+        }
+        Then::Go
+    });
+    let (_, reason) = channel.run(handler).await;
+    assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+    assert_eq!(peer.output(), "123456789");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pulled_channel_has_one_order_too() {
+    let (mut channel, handle, peer) = channel();
+    for n in 0..4 {
+        handle.push(format!("a{n}")).unwrap();
+        channel.push(format!("b{n}")).unwrap();
+    }
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), "a0b0a1b1a2b2a3b3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_or_an_abort_in_a_callback_is_heeded_before_the_next() {
+    for abort in [false, true] {
+        let (mut channel, handle, peer) = channel();
+        peer.send("\n".repeat(1000));
+        let handler = Scripted::new(move |_, _| {
+            if abort {
+                handle.abort()
+            } else {
+                handle.close_when_done()
+            }
+            Then::Go
+        });
+        let (handler, reason) = channel.run(handler).await;
+        assert_eq!(handler.log.len(), 2, "abort: {abort}");
+        assert_eq!(matches!(reason, CloseReason::Aborted), abort, "{reason:?}");
+    }
+}
+
+#[test]
+fn an_abort_by_another_thread_is_heeded_before_the_next_callback() {
+    let (mut channel, handle, peer) = channel();
+    channel.set_timeouts(Timeouts::NONE);
+    peer.send("\n".repeat(5000));
+    let (turn, turns) = std::sync::mpsc::channel::<()>();
+    let (done, dones) = std::sync::mpsc::channel::<()>();
+    let aborting = std::thread::spawn(move || {
+        turns.recv().unwrap();
+        handle.abort();
+        done.send(()).unwrap();
+    });
+    let mut calls = 0;
+    let handler = Scripted::new(move |_, _| {
+        calls += 1;
+        if calls == 100 {
+            turn.send(()).unwrap();
+            dones.recv().unwrap();
+        }
+        Then::Go
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (handler, reason) = runtime.block_on(channel.run(handler));
+    aborting.join().unwrap();
+    assert!(matches!(reason, CloseReason::Aborted), "{reason:?}");
+    assert_eq!(handler.log.len(), 101);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_waits_for_room() {
+    let (mut channel, handle, peer) = channel();
+    handle.push("0123456789").unwrap();
+    let sender = handle.clone();
+    let sending = tokio::spawn(async move {
+        sender.send("more").await.unwrap();
+        // It is never accepted.
+        let error = sender.send("01234567890").await.unwrap_err();
+        assert_eq!(error, HandleError::Full("01234567890"));
+        sender
+    });
+    settle().await;
+    assert!(!sending.is_finished());
+    channel.flush().await.unwrap();
+    let sender = sending.await.unwrap();
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), "0123456789more");
+    // Nor is anything after the close, whoever waits.
+    handle.push("0123456789").unwrap();
+    let sending = tokio::spawn(async move { sender.send("late").await });
+    settle().await;
+    assert!(!sending.is_finished());
+    channel.close_when_done();
+    assert_eq!(sending.await.unwrap(), Err(HandleError::Closed("late")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_close_can_be_waited_for() {
+    for how in 0..3 {
+        let (mut channel, handle, peer) = channel();
+        peer.take(0);
+        channel.push("answer").unwrap();
+        let waiting = {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.closed().await })
+        };
+        let (_, running) = run(channel);
+        settle().await;
+        handle.close_when_done();
+        settle().await;
+        assert!(!waiting.is_finished(), "it is closing, not closed");
+        match how {
+            0 => peer.take(usize::MAX),
+            1 => handle.abort(),
+            _ => running.abort(),
+        }
+        waiting.await.unwrap();
+        handle.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fan_out_wakes_a_channel_once_for_all_that_has_come() {
+    let (mut channel, handle, peer) = channel();
+    let polls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = polls.clone();
+    let running = tokio::spawn(async move {
+        let mut next = std::pin::pin!(channel.next());
+        std::future::poll_fn(|cx| {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            next.as_mut().poll(cx)
+        })
+        .await
+        .is_none()
+    });
+    settle().await;
+    let before = polls.load(std::sync::atomic::Ordering::Relaxed);
+    for n in 0..10 {
+        handle.push(format!("{n}")).unwrap();
+    }
+    settle().await;
+    assert_eq!(polls.load(std::sync::atomic::Ordering::Relaxed) - before, 1);
+    assert_eq!((peer.output(), peer.wire().writes), ("0123456789".into(), 1));
+    running.abort();
 }

@@ -7,7 +7,9 @@ mod closing;
 mod deadlines;
 mod dispatch;
 mod handles;
+mod messages;
 mod pulling;
+mod reasons;
 mod shutdown;
 #[path = "../support/channel.rs"]
 mod support;

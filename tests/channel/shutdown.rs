@@ -53,7 +53,7 @@ async fn it_is_seen_under_back_pressure() {
     let builder = Channel::builder(b"\n").high_water_mark(10).low_water_mark(0);
     let (stop, log, running) = run(builder.timeouts(patient()).build(socket), |seen, control| {
         if matches!(seen, Seen::Data(_)) {
-            control.push("x".repeat(100)).unwrap();
+            control.try_push("x".repeat(100)).unwrap();
         }
         Then::Go
     });
@@ -150,4 +150,55 @@ async fn a_busy_peer_does_not_hide_it() {
     running.await.unwrap();
     let behind = count.load(Relaxed) - before;
     assert!(before > 0 && behind < 1000, "{behind} frames behind the signal");
+}
+
+/// Says goodbye.
+struct Polite;
+
+impl Handler for Polite {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.push("250\n");
+        Ok(())
+    }
+
+    async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.push("421\n");
+        control.close_when_done();
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stalls_in_mid_frame_is_told_before_long() {
+    for completes in [false, true] {
+        let (socket, peer) = piped("NOO");
+        let mut channel = Channel::new(socket, b"\n");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let signal = async { drop(stopped.await) };
+        let running = tokio::spawn(async move { channel.run_until(Polite, signal).await.1 });
+        seconds(20).await;
+        stop.send(()).unwrap();
+        seconds(9).await;
+        assert_eq!(peer.output(), "");
+        if completes {
+            peer.send("P\n");
+            settle().await;
+            assert_eq!(peer.output(), "250\n421\n");
+        } else {
+            seconds(2).await;
+            assert_eq!(peer.output(), "421\n");
+        }
+        peer.close();
+        assert!(matches!(running.await.unwrap(), CloseReason::Done));
+    }
 }

@@ -22,7 +22,7 @@ fn the_types_are_send_sync_unpin_and_debug() {
     all::<CloseReason<std::io::Error>>();
     all::<Handle>();
     all::<Timeouts>();
-    all::<UpgradeError<tokio::net::TcpStream>>();
+    all::<UpgradeError<Channel<tokio::net::TcpStream>>>();
     fn sent<T: Send + std::fmt::Debug>() {}
     sent::<Control<'_>>();
 }

@@ -46,7 +46,7 @@ async fn buffered_withheld_or_owed_input_refuses_with_everything_intact() {
         let error = channel.upgrade().await.unwrap_err();
         assert!(error.source().is_none());
         assert_eq!(peer.output(), "");
-        let mut channel = error.into_channel();
+        let mut channel = error.into_inner();
         assert_eq!(channel.queued_bytes(), 5);
         // It goes on.
         peer.send("\n");
@@ -85,7 +85,7 @@ async fn a_handler_upgrades_and_the_stream_is_given() {
         let running = tokio::spawn(async move {
             let handler = Scripted::new(move |seen, control| {
                 if matches!(seen, Seen::Data(_)) == in_collect {
-                    control.push("220\r\n").unwrap();
+                    control.try_push("220\r\n").unwrap();
                     control.upgrade().unwrap();
                 }
                 Then::Go
@@ -117,8 +117,8 @@ async fn a_handler_is_refused_while_input_is_behind_and_goes_on() {
             if *seen == Seen::End && !asked {
                 asked = true;
                 let refused = control.upgrade().unwrap_err();
-                assert_eq!(refused.bytes(), bytes);
-                control.push("554\r\n").unwrap();
+                assert_eq!(refused.pending_input(), bytes);
+                control.try_push("554\r\n").unwrap();
             }
             Then::Go
         });
@@ -136,7 +136,7 @@ async fn an_upgrade_that_cannot_write_ends_with_the_cause() {
     let running = tokio::spawn(async move {
         let handler = Scripted::new(|seen, control| {
             if *seen == Seen::End {
-                control.push("220\r\n").unwrap();
+                control.try_push("220\r\n").unwrap();
                 control.upgrade().unwrap();
             }
             Then::Go
@@ -146,7 +146,7 @@ async fn an_upgrade_that_cannot_write_ends_with_the_cause() {
     settle().await;
     peer.reset();
     let reason = running.await.unwrap();
-    assert!(matches!(reason, CloseReason::Error(ChannelError::Io(_))), "{reason:?}");
+    assert!(matches!(reason, CloseReason::Io(_)), "{reason:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,4 +187,54 @@ async fn an_upgrade_that_a_dropped_run_asked_for_is_forgotten() {
     let (handler, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
     assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
     assert_eq!(handler.log.seen()[..2], [data("NOOP"), Seen::End]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_push_that_was_accepted_is_lost_in_an_upgrade() {
+    let (mut channel, peer) = channel("");
+    peer.take(0);
+    let handle = channel.handle();
+    channel.push("220\r\n").unwrap();
+    let upgrading = tokio::spawn(channel.upgrade());
+    let mut accepted = String::from("220\r\n");
+    for n in 0..200 {
+        settle().await;
+        peer.take_more(1);
+        let item = format!("{n} ");
+        if handle.push(item.clone()).is_ok() {
+            accepted.push_str(&item);
+        }
+    }
+    peer.take(usize::MAX);
+    drop(upgrading.await.unwrap().unwrap());
+    assert_eq!(peer.output(), accepted);
+    assert!(handle.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_stalls_hands_the_channel_back_as_it_was() {
+    let (socket, peer) = pipe();
+    peer.take(16);
+    let mut channel = Channel::new(socket, b"\r\n");
+    let handle = channel.handle();
+    channel.push("x".repeat(100)).unwrap();
+    let error = channel.upgrade().await.unwrap_err();
+    assert_eq!((error.pending_input(), error.to_string().is_empty()), (0, false));
+    let channel = error.into_inner();
+    assert_eq!((channel.queued_bytes(), handle.is_closed()), (84, false));
+    peer.take(usize::MAX);
+    drop(channel.upgrade().await.unwrap());
+    assert_eq!(peer.output(), "x".repeat(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_how_much_is_pending() {
+    let (mut channel, _peer) = channel("STARTTLS\r\nINJECTED\r\n");
+    for _ in 0..2 {
+        pull(&mut channel).await;
+    }
+    assert_eq!(channel.pending_input(), 10);
+    let error = channel.upgrade().await.unwrap_err();
+    assert_eq!(error.pending_input(), 10);
+    assert!(error.to_string().contains("10 bytes"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "tokio")]
 use asynchat::{CodecError, TerminatorCodec};
-use asynchat::{Event, FrameError, Framer, Limit, Terminator};
+use asynchat::{Event, FrameError, Framer, Limit, Step, Terminator};
 #[cfg(feature = "tokio")]
 use bytes::{Bytes, BytesMut};
 #[cfg(feature = "tokio")]
@@ -16,6 +16,7 @@ pub trait Control {
     fn set_terminator(&mut self, terminator: Terminator);
     fn set_limit(&mut self, limit: Limit);
     fn resume(&mut self);
+    fn set_whole_frames(&mut self, whole: bool);
     fn terminator(&self) -> Terminator;
     fn is_mid_frame(&self) -> bool;
     fn matched(&self) -> usize;
@@ -33,6 +34,9 @@ macro_rules! control {
             fn resume(&mut self) {
                 self.resume();
             }
+            fn set_whole_frames(&mut self, whole: bool) {
+                self.set_whole_frames(whole);
+            }
             fn terminator(&self) -> Terminator {
                 self.terminator()
             }
@@ -49,6 +53,8 @@ macro_rules! control {
 control!(Framer);
 #[cfg(feature = "tokio")]
 control!(TerminatorCodec);
+#[cfg(feature = "tokio")]
+control!(TerminatorCodec<Step<Bytes>>);
 
 /// A decoder with its read buffer.
 pub trait Decoding {
@@ -56,29 +62,54 @@ pub trait Decoding {
     fn control(&mut self) -> &mut dyn Control;
     fn feed(&mut self, bytes: &[u8]);
     fn call(&mut self, eof: bool) -> Returned;
+    /// Whether the next call returns what has been decided already: the second half of a step. Nothing else
+    /// may be done before it.
+    fn owes(&self) -> bool {
+        false
+    }
     /// What is in the buffer: after a call that wanted more, what is withheld.
     fn buffered(&self) -> &[u8];
     fn discard(&mut self);
+    /// Takes another buffer, with these bytes. Returns whether the decoder was told.
+    fn replace(&mut self, bytes: &[u8]) -> bool;
 }
 
-/// A `Framer`, used as documented: what is consumed is taken once per read.
+/// How a decoder is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// For events; what is consumed is taken once per read.
+    Events,
+    /// For events; what is consumed is taken after each.
+    Eager,
+    Steps,
+    /// For one after the other.
+    Mixed,
+}
+
+/// A `Framer`.
 pub struct Lent {
     pub framer: Framer,
     pub buffer: Vec<u8>,
-    /// Takes it after each event instead.
-    pub eager: bool,
+    pub how: How,
+    calls: usize,
+    owed: Option<asynchat::End>,
 }
 
 impl Lent {
-    pub fn new(terminator: Terminator, limit: Limit, eager: bool) -> Self {
+    pub fn new(terminator: Terminator, limit: Limit, how: How) -> Self {
         let framer = Framer::new(terminator).with_limit(limit);
-        Lent { framer, buffer: Vec::new(), eager }
+        Lent { framer, buffer: Vec::new(), how, calls: 0, owed: None }
     }
 }
 
 impl Decoding for Lent {
     fn name(&self) -> &'static str {
-        if self.eager { "Framer, taking after each event" } else { "Framer" }
+        match self.how {
+            How::Events => "Framer",
+            How::Eager => "Framer, taking after each event",
+            How::Steps => "Framer, in steps",
+            How::Mixed => "Framer, in steps and events",
+        }
     }
 
     fn control(&mut self) -> &mut dyn Control {
@@ -90,13 +121,36 @@ impl Decoding for Lent {
     }
 
     fn call(&mut self, eof: bool) -> Returned {
-        let event =
-            if eof { self.framer.next_eof(&self.buffer) } else { self.framer.next(&self.buffer) };
-        let event = event.map_err(failed)?.map(|event| event.map(<[u8]>::to_vec));
-        if event.is_none() || self.eager {
+        if let Some(end) = self.owed.take() {
+            return Ok(Some(end.into()));
+        }
+        self.calls += 1;
+        let steps = match self.how {
+            How::Events | How::Eager => false,
+            How::Steps => true,
+            How::Mixed => self.calls % 3 == 0,
+        };
+        let event = if steps {
+            let step = match eof {
+                false => self.framer.step(&self.buffer)?,
+                true => self.framer.step_eof(&self.buffer)?,
+            };
+            step.map(|step| split(step.map(<[u8]>::to_vec), &mut self.owed))
+        } else {
+            let event = match eof {
+                false => self.framer.next(&self.buffer)?,
+                true => self.framer.next_eof(&self.buffer)?,
+            };
+            event.map(|event| event.map(<[u8]>::to_vec))
+        };
+        if event.is_none() || self.how != How::Events {
             self.buffer.drain(..self.framer.take_consumed());
         }
         Ok(event)
+    }
+
+    fn owes(&self) -> bool {
+        self.owed.is_some()
     }
 
     fn buffered(&self) -> &[u8] {
@@ -107,20 +161,43 @@ impl Decoding for Lent {
         self.buffer.clear();
         self.framer.discard();
     }
+
+    fn replace(&mut self, bytes: &[u8]) -> bool {
+        // It is told, as it asks to be.
+        self.discard();
+        self.feed(bytes);
+        true
+    }
+}
+
+/// A step as two events, of which the second is kept.
+fn split(step: Step<Vec<u8>>, owed: &mut Option<asynchat::End>) -> Event<Vec<u8>> {
+    match step.end {
+        Some(end) if step.payload.is_empty() => end.into(),
+        end => {
+            *owed = end;
+            Event::Chunk(step.payload)
+        }
+    }
 }
 
 /// A `TerminatorCodec` used as a `Decoder`.
 #[cfg(feature = "tokio")]
-pub struct Owned {
-    pub codec: TerminatorCodec,
+pub struct Owned<I = Event<Bytes>> {
+    pub codec: TerminatorCodec<I>,
     pub buffer: BytesMut,
+    owed: Option<asynchat::End>,
 }
 
 #[cfg(feature = "tokio")]
 impl Owned {
     pub fn new(terminator: Terminator, limit: Limit) -> Self {
         let codec = TerminatorCodec::new(terminator).with_limit(limit);
-        Owned { codec, buffer: BytesMut::new() }
+        Owned { codec, buffer: BytesMut::new(), owed: None }
+    }
+
+    pub fn steps(self) -> Owned<Step<Bytes>> {
+        Owned { codec: self.codec.steps(), buffer: self.buffer, owed: None }
     }
 }
 
@@ -144,7 +221,7 @@ impl Decoding for Owned {
         } else {
             self.codec.decode(&mut self.buffer)
         };
-        owned(event)
+        Ok(event.map_err(failed)?.map(|event| event.map(|bytes| bytes.to_vec())))
     }
 
     fn buffered(&self) -> &[u8] {
@@ -154,31 +231,91 @@ impl Decoding for Owned {
     fn discard(&mut self) {
         self.codec.discard(&mut self.buffer);
     }
-}
 
-/// The limit that was passed.
-fn failed(error: FrameError) -> u64 {
-    match error {
-        FrameError::Overlong(max) => max,
-        other => panic!("{other}"),
+    fn replace(&mut self, bytes: &[u8]) -> bool {
+        self.buffer = elsewhere(&self.buffer, bytes);
+        false
     }
 }
 
 #[cfg(feature = "tokio")]
-fn owned(event: Result<Option<Event<Bytes>>, CodecError>) -> Returned {
-    match event {
-        Ok(event) => Ok(event.map(|event| event.map(|bytes| bytes.to_vec()))),
-        Err(CodecError::Frame(error)) => Err(failed(error)),
-        Err(other) => panic!("{other}"),
+impl Decoding for Owned<Step<Bytes>> {
+    fn name(&self) -> &'static str {
+        "TerminatorCodec, in steps"
+    }
+
+    fn control(&mut self) -> &mut dyn Control {
+        &mut self.codec
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    fn call(&mut self, eof: bool) -> Returned {
+        if let Some(end) = self.owed.take() {
+            return Ok(Some(end.into()));
+        }
+        let step = if eof {
+            self.codec.decode_eof(&mut self.buffer)
+        } else {
+            self.codec.decode(&mut self.buffer)
+        };
+        let step = step.map_err(failed)?;
+        Ok(step.map(|step| split(step.map(|bytes| bytes.to_vec()), &mut self.owed)))
+    }
+
+    fn owes(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    fn buffered(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    fn discard(&mut self) {
+        self.codec.discard(&mut self.buffer);
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> bool {
+        self.buffer = elsewhere(&self.buffer, bytes);
+        false
+    }
+}
+
+/// A buffer with these bytes in another place of memory than the old one.
+#[cfg(feature = "tokio")]
+fn elsewhere(old: &BytesMut, bytes: &[u8]) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(bytes.len() + 64);
+    buffer.extend_from_slice(bytes);
+    assert!(old.capacity() == 0 || old.as_ptr() != buffer.as_ptr());
+    buffer
+}
+
+#[cfg(feature = "tokio")]
+fn failed(error: CodecError) -> FrameError {
+    match error {
+        CodecError::Frame(error) => error,
+        other => panic!("{other}"),
     }
 }
 
 /// All of them, at the beginning of a script.
 pub fn decoders(script: &Script) -> Vec<Box<dyn Decoding>> {
     let terminator = || script.terminator.terminator();
+    let mut decoders = event_decoders(script);
+    decoders.push(Box::new(Lent::new(terminator(), script.limit, How::Steps)));
+    #[cfg(feature = "tokio")]
+    decoders.push(Box::new(Owned::new(terminator(), script.limit).steps()));
+    decoders
+}
+
+/// Those that decide nothing before they say it, so that anything can be done between any two events.
+pub fn event_decoders(script: &Script) -> Vec<Box<dyn Decoding>> {
+    let terminator = || script.terminator.terminator();
     vec![
-        Box::new(Lent::new(terminator(), script.limit, false)),
-        Box::new(Lent::new(terminator(), script.limit, true)),
+        Box::new(Lent::new(terminator(), script.limit, How::Events)),
+        Box::new(Lent::new(terminator(), script.limit, How::Eager)),
         #[cfg(feature = "tokio")]
         Box::new(Owned::new(terminator(), script.limit)),
     ]
@@ -199,7 +336,11 @@ impl<'a> Actor<'a> {
     }
 
     /// False when the stream has failed.
-    fn act(&mut self, returned: Result<Event<Vec<u8>>, u64>, control: &mut dyn Control) -> bool {
+    fn act(
+        &mut self,
+        returned: Result<Event<Vec<u8>>, FrameError>,
+        control: &mut dyn Control,
+    ) -> bool {
         self.fuel = self.fuel.checked_sub(1).expect("an end of the events");
         let entry = match returned {
             Ok(Event::Chunk(chunk)) => {
@@ -209,12 +350,17 @@ impl<'a> Actor<'a> {
             Ok(Event::Terminator) => Log::Terminator(control.matched()),
             Ok(Event::Overlong) => Log::Overlong,
             Ok(Event::Truncated) => Log::Truncated,
-            Ok(Event::WrongEnd) => panic!("there is no counted frame with an end"),
-            Err(max) => Log::Failed(max),
+            Ok(Event::WrongEnd) => Log::WrongEnd,
+            Err(FrameError::Overlong(max)) => Log::Failed(max),
+            Err(FrameError::WrongEnd) => Log::FailedWrongEnd,
+            Err(other) => panic!("{other}"),
         };
-        let failed = matches!(entry, Log::Failed(_));
-        if matches!(entry, Log::Terminator(_) | Log::Overlong) {
+        let failed = matches!(entry, Log::Failed(_) | Log::FailedWrongEnd);
+        if matches!(entry, Log::Terminator(_) | Log::Overlong | Log::WrongEnd) {
             let turn = self.turns.next().cloned().unwrap_or_default();
+            if turn.resume {
+                control.resume();
+            }
             if let Some(terminator) = turn.terminator {
                 control.set_terminator(terminator.terminator());
             }
@@ -258,7 +404,8 @@ pub fn run_framed(script: &Script, reads: &[&[u8]], end: End) -> Vec<Log> {
     let codec = TerminatorCodec::new(script.terminator.terminator()).with_limit(script.limit);
     let mut framed = tokio_test::task::spawn(FramedRead::new(io, codec));
     while let Poll::Ready(Some(returned)) = framed.poll_next() {
-        let returned = owned(returned.map(Some)).map(|event| event.unwrap());
+        let event = returned.map(|event| event.map(|bytes| bytes.to_vec()));
+        let returned = event.map_err(failed);
         if !actor.act(returned, framed.decoder_mut()) {
             drain(&mut framed);
             break;

@@ -1,23 +1,30 @@
 //! What the tests of the reading side share: a way to write scripts down ([`Script`]), drivers that run
-//! them through each of the decoders ([`decoders`]), a verifier that cuts the input in every way
-//! ([`verify`]), and two naive models to compare with ([`model`]).
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+//! them through each of the decoders ([`decoders`]) with the input cut in every way ([`verify`]), and two
+//! naive models to compare with ([`model`]).
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
 pub mod drive;
+pub mod follow;
 pub mod model;
 
 use std::fmt;
+use std::sync::OnceLock;
 
-use asynchat::{Limit, Terminator};
+use asynchat::verify::Verifier;
+use asynchat::{CountThen, Ending, Limit, Terminator};
 
-pub use drive::{Decoding, decoders, run};
+pub use drive::{Decoding, decoders, event_decoders, run};
+
+static NEWLINES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
 
 /// A terminator, written down so that the models can read it too.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Spec {
     Bytes(Vec<u8>),
     AnyOf(Vec<Vec<u8>>),
+    Newline,
     Count(u64),
+    CountThen(u64, Vec<u8>),
     None,
 }
 
@@ -26,7 +33,9 @@ impl Spec {
         match self {
             Spec::Bytes(bytes) => bytes.clone().try_into().unwrap(),
             Spec::AnyOf(members) => Terminator::any_of(members).unwrap(),
+            Spec::Newline => Terminator::Newline,
             Spec::Count(count) => Terminator::Count(*count),
+            Spec::CountThen(count, end) => CountThen::new(*count, Ending::new(end).unwrap()).into(),
             Spec::None => Terminator::None,
         }
     }
@@ -36,8 +45,14 @@ impl Spec {
         match self {
             Spec::Bytes(bytes) => std::slice::from_ref(bytes),
             Spec::AnyOf(members) => members,
-            Spec::Count(_) | Spec::None => &[],
+            Spec::Newline => NEWLINES.get_or_init(|| vec![b"\r".to_vec(), b"\n".to_vec()]),
+            Spec::Count(_) | Spec::CountThen(..) | Spec::None => &[],
         }
+    }
+
+    /// Whether it stays armed for the next frame.
+    pub fn is_delimiter(&self) -> bool {
+        matches!(self, Spec::Bytes(_) | Spec::AnyOf(_) | Spec::Newline)
     }
 }
 
@@ -49,7 +64,9 @@ impl fmt::Debug for Spec {
                 let members: Vec<_> = members.iter().map(|member| Show(member)).collect();
                 write!(f, "AnyOf({members:?})")
             }
+            Spec::Newline => f.write_str("Newline"),
             Spec::Count(count) => write!(f, "Count({count})"),
+            Spec::CountThen(count, end) => write!(f, "CountThen({count}, {})", Show(end)),
             Spec::None => f.write_str("None"),
         }
     }
@@ -90,9 +107,12 @@ pub enum Log {
     /// With the member of a set that matched, 0 for other terminators.
     Terminator(usize),
     Overlong,
+    WrongEnd,
     Truncated,
     /// The typed error, with the limit it names. Nothing follows.
     Failed(u64),
+    /// The typed error of a wrong end. Nothing follows.
+    FailedWrongEnd,
 }
 
 impl fmt::Debug for Log {
@@ -102,7 +122,9 @@ impl fmt::Debug for Log {
             Log::Terminator(0) => f.write_str("T"),
             Log::Terminator(member) => write!(f, "T{member}"),
             Log::Overlong => f.write_str("Overlong"),
+            Log::WrongEnd => f.write_str("WrongEnd"),
             Log::Truncated => f.write_str("Truncated"),
+            Log::FailedWrongEnd => f.write_str("FailedWrongEnd"),
             Log::Failed(max) => write!(f, "Failed({max})"),
         }
     }
@@ -123,7 +145,7 @@ pub fn push(log: &mut Vec<Log>, entry: Log) {
 }
 
 /// What an application does with the stream: what it begins with, and what it sets each time a frame
-/// ends by `Terminator` or `Overlong`.
+/// ends otherwise than with the input.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub terminator: Spec,
@@ -135,6 +157,8 @@ pub struct Script {
 pub struct Turn {
     pub terminator: Option<Spec>,
     pub limit: Option<Limit>,
+    /// Gives up a skip or a failure, before it sets anything.
+    pub resume: bool,
 }
 
 impl Script {
@@ -149,13 +173,13 @@ impl Script {
 
     /// At the next end of a frame, switches.
     pub fn then(mut self, terminator: Spec) -> Self {
-        self.turns.push(Turn { terminator: Some(terminator), limit: None });
+        self.turns.push(Turn { terminator: Some(terminator), ..Turn::default() });
         self
     }
 
     /// At the next end of a frame, switches and sets the limit.
     pub fn then_limited(mut self, terminator: Spec, limit: Limit) -> Self {
-        self.turns.push(Turn { terminator: Some(terminator), limit: Some(limit) });
+        self.turns.push(Turn { terminator: Some(terminator), limit: Some(limit), resume: false });
         self
     }
 
@@ -185,22 +209,17 @@ pub fn verify(script: &Script, input: &[u8], end: End, expected: &[Log]) {
 /// As [`verify`], of scripts whose outcome the model alone knows.
 #[track_caller]
 pub fn verify_model(script: &Script, input: &[u8]) {
-    for end in [End::Open, End::Eof] {
-        let (expected, _) = model::cut(script, input, end);
-        for reads in cuts(input, 2) {
-            compare(script, &reads, end, &expected);
-        }
-    }
     let twice = [input, input].concat();
-    for tail in [&b"\0"[..], b"\n", &input[..input.len().min(3)], &twice] {
-        let input = [input, tail].concat();
-        for end in [End::Open, End::Eof] {
-            let (expected, _) = model::cut(script, &input, end);
-            for reads in cuts(&input, 1) {
-                compare(script, &reads, end, &expected);
-            }
-        }
-    }
+    let verifier = Verifier::new().random_reads(8).two_reads_up_to(100).three_reads_up_to(10);
+    let verifier = [&b"\0"[..], b"\n", &input[..input.len().min(3)], &twice]
+        .into_iter()
+        .fold(verifier, |verifier, bytes| verifier.trailing(bytes));
+    verifier.check(input, |delivery| {
+        let reads: Vec<&[u8]> = delivery.reads().collect();
+        let end = if delivery.ends() { End::Eof } else { End::Open };
+        let (expected, _) = model::cut(script, delivery.input(), end);
+        compare(script, &reads, end, &expected);
+    });
 }
 
 #[track_caller]
@@ -208,37 +227,14 @@ fn compare(script: &Script, reads: &[&[u8]], end: End, expected: &[Log]) {
     for mut decoder in decoders(script) {
         let log = run(&mut *decoder, script, reads, end);
         let name = decoder.name();
-        assert!(
-            log == expected,
-            "{name}: {script:?}\n   reads {:?} {end:?}\n  gave {log:?}\nwanted {expected:?}",
-            reads.iter().map(|read| Show(read)).collect::<Vec<_>>(),
-        );
+        assert!(log == expected, "{name}: {script:?}\n  gave {log:?}\nwanted {expected:?}");
     }
     // Without any input it does not decode, though a count of zero waits.
     #[cfg(feature = "tokio")]
     if end == End::Eof || reads.iter().any(|read| !read.is_empty()) {
         let log = drive::run_framed(script, reads, end);
-        assert!(
-            log == expected,
-            "FramedRead: {script:?}\n   reads {:?} {end:?}\n  gave {log:?}\nwanted {expected:?}",
-            reads.iter().map(|read| Show(read)).collect::<Vec<_>>(),
-        );
+        assert!(log == expected, "FramedRead: {script:?}\n  gave {log:?}\nwanted {expected:?}");
     }
-}
-
-/// Ways to cut an input: whole, byte by byte, and seeded random ones in which reads may be empty; with
-/// `pieces` of 2, in every place as well.
-pub fn cuts(input: &[u8], pieces: usize) -> Vec<Vec<&[u8]>> {
-    if input.is_empty() {
-        return vec![vec![input]];
-    }
-    let mut cuts = vec![vec![input], input.chunks(1).collect()];
-    if pieces == 2 {
-        cuts.extend((1..input.len()).map(|at| vec![&input[..at], &input[at..]]));
-    }
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ input.len() as u64);
-    cuts.extend((0..4 * pieces).map(|i| random.split(input, 2 + 3 * i)));
-    cuts
 }
 
 /// A small generator of numbers (xorshift), so that runs repeat.

@@ -73,39 +73,23 @@ impl Walk {
         }
     }
 
-    /// Looks for the first delimiter, and says whether what was doubtful is not so any more.
+    /// Looks for the first delimiter.
     pub(crate) fn find<A: Automaton>(
         &mut self,
         automaton: &A,
         input: &[u8],
         bounds: Bounds,
-    ) -> (Found, bool) {
-        let depth = automaton.depth(self.state);
-        let Bounds { from, end, .. } = bounds;
+    ) -> Found {
+        let Bounds { from, end, doubtful, .. } = bounds;
         // The state must tell of bytes that are still there, and in doubt of no others.
-        let goes_on = self.under_way
-            && self.at <= end
-            && self.at >= from + depth
-            && (!bounds.doubtful || self.at == from + depth);
+        let goes_on = self.under_way && self.at <= end && {
+            let beginning = automaton.beginning(self.state);
+            self.at >= from + beginning.len() && (!doubtful || input[from..self.at] == *beginning)
+        };
         if !goes_on {
             *self = Walk { state: automaton.start(), at: from, under_way: true };
-            return (self.go(automaton, input, bounds), true);
         }
-        if !bounds.doubtful {
-            return (self.go(automaton, input, bounds), true);
-        }
-        let (known, seen) = (self.state, self.at);
-        let found = self.go(automaton, input, bounds);
-        // How many of the bytes in doubt have turned into payload, or are part of a delimiter.
-        let decided = match found {
-            Found::At { end, .. } => end.min(seen),
-            Found::Withheld(partial) => (self.at - partial).min(seen),
-        };
-        if input[from..decided] != automaton.beginning(known)[..decided - from] {
-            *self = Walk { state: automaton.start(), at: from, under_way: true };
-            return (self.go(automaton, input, bounds), true);
-        }
-        (found, decided == seen)
+        self.go(automaton, input, bounds)
     }
 
     #[inline]

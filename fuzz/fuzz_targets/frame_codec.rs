@@ -1,0 +1,3 @@
+#![cfg_attr(fuzzing, no_main)]
+
+asynchat_fuzz::target!(asynchat_fuzz::frame_codec);

@@ -1,0 +1,366 @@
+//! What drives a handler.
+//!
+//! There is one loop, [`Channel::dispatch`]. It hands over what is there, callback after callback, and
+//! if nothing is, lets the channel have a turn ([`Channel::poll_turn`]), which may wait. What is rare is
+//! boxed, as its futures would be a good part of what an idle connection holds.
+
+use std::future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::framing::step::End;
+use crate::handler::handler::Handler;
+use crate::session::channel::{Channel, Turn};
+use crate::session::control::Chunk;
+use crate::session::error::CloseReason;
+use crate::session::read::OwnEnd;
+use crate::session::state::State;
+use crate::session::timer::Timeout;
+use crate::trace;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
+    /// Drives a handler until the connection ends. Returns the handler, and how it ended.
+    ///
+    /// # Cancellation safety
+    ///
+    /// If the future is dropped, the handler is dropped with it, and a callback that was waiting. The
+    /// channel can go on: no other input is lost, nor output.
+    pub fn run<H: Handler>(
+        &mut self,
+        handler: H,
+    ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
+        self.run_until(handler, future::pending())
+    }
+
+    /// As [`run`](Self::run), until a signal: then the connection comes to an orderly end.
+    ///
+    /// If it is idle, it is closed at once. If a callback is waiting or a message has begun, that is
+    /// finished and answered first, but a peer that does not send the rest is waited for no longer than
+    /// [`Timeouts::shutdown`](crate::Timeouts::shutdown). The handler has the last word: see
+    /// [`Handler::shutdown`]. Input that comes behind is not handed over. How long all of this may take is
+    /// the caller's to limit, by dropping the future, as a `Server` does.
+    ///
+    /// The signal is any future: the `cancelled` of a `CancellationToken`, a timer, a channel's `recv`.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// struct Polite;
+    ///
+    /// impl Handler for Polite {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         _: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         control.push("421 shutting down\r\n");
+    ///         control.close_when_done();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let (stop, stopped) = tokio::sync::oneshot::channel();
+    /// let serving = tokio::spawn(async move {
+    ///     let signal = async { drop(stopped.await) };
+    ///     Channel::new(server, b"\r\n").run_until(Polite, signal).await.1
+    /// });
+    /// stop.send(()).expect("it is served");
+    /// let mut answer = String::new();
+    /// client.read_to_string(&mut answer).await?;
+    /// assert_eq!(answer, "421 shutting down\r\n");
+    /// drop(client);
+    /// assert!(matches!(serving.await?, CloseReason::Done));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`run`](Self::run).
+    #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+    pub fn run_until<H: Handler>(
+        &mut self,
+        mut handler: H,
+        signal: impl Future<Output = ()>,
+    ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
+        async move {
+            trace::opened();
+            let mut run =
+                Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, unfinished: false };
+            let failed = self.dispatch(&mut handler, &mut run).await.err();
+            let reason = Box::pin(self.wind_up(failed)).await;
+            trace::closed(&reason, self.traffic());
+            handler.closed(&reason);
+            (handler, reason)
+        }
+    }
+
+    /// Calls the handler with one thing after the other, until nothing more is to be handed over.
+    #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+    fn dispatch<H: Handler, F: Future<Output = ()>>(
+        &mut self,
+        handler: &mut H,
+        run: &mut Run<'_, F>,
+    ) -> impl Future<Output = Result<(), H::Error>> {
+        async move {
+            self.outbound_mut().state.forget_upgrade();
+            if self.inbound.framing.own_end != OwnEnd::Off {
+                // This handler has not been asked yet.
+                self.inbound.framing.set_own_end(true);
+            }
+            run.look().await;
+            loop {
+                let rare = match self.take_end(handler, run)? {
+                    Some(End::Terminator) => {
+                        let (mut control, meanwhile) = self.waiting_parts();
+                        attend(pin!(handler.found_terminator(&mut control)), run, meanwhile)
+                            .await?;
+                        self.end_told();
+                        continue;
+                    }
+                    Some(end) => Rare::End(end),
+                    None if run.unfinished && self.is_drained() => {
+                        run.unfinished = false;
+                        let (mut control, meanwhile) = self.waiting_parts();
+                        attend(pin!(handler.collected(&mut control)), run, meanwhile).await?;
+                        continue;
+                    }
+                    None => match future::poll_fn(|cx| self.poll_run(cx, run)).await {
+                        Some(rare) => rare,
+                        None => continue,
+                    },
+                };
+                if !Box::pin(self.take_rare(handler, rare, run)).await? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Hands over the pieces of frames that are there, and returns the end of the first that ends. `None`
+    /// if there is nothing more to be handed over without a turn of the channel.
+    #[inline]
+    fn take_end<H: Handler, F>(
+        &mut self,
+        handler: &mut H,
+        run: &mut Run<'_, F>,
+    ) -> Result<Option<End>, H::Error> {
+        if self.inbound.has_owed() {
+            return Ok(self.take_owed());
+        }
+        if run.shutdown == Shutdown::Wanted && self.inbound.is_between_messages() {
+            return Ok(None);
+        }
+        loop {
+            if !self.find_own_end(|input| handler.find_end(input))? {
+                return Ok(None);
+            }
+            let whole = self.inbound.is_whole();
+            let Some(cut) = self.cut() else {
+                return Ok(None);
+            };
+            if cut.start < cut.end || (whole && cut.outcome == Some(End::Terminator)) {
+                let (input, mut control) = self.parts();
+                handler
+                    .collect_incoming_data(Chunk::new(input, cut.start, cut.end), &mut control)?;
+            }
+            run.unfinished = cut.outcome.is_none();
+            if cut.outcome.is_some() {
+                // What it has pushed may be too much, or the last.
+                self.inbound.framing.framer.owe(cut.outcome);
+                return Ok(self.take_owed());
+            }
+        }
+    }
+
+    /// A turn of the channel, unless there is something to be told that it does not know of.
+    fn poll_run<F: Future<Output = ()>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        run: &mut Run<'_, F>,
+    ) -> Poll<Option<Rare>> {
+        run.poll_signal(cx);
+        let wanted = run.shutdown == Shutdown::Wanted;
+        if wanted && self.outbound_mut().state.is_open() && self.inbound.is_between_messages() {
+            return Poll::Ready(Some(Rare::Shutdown));
+        }
+        if !self.outbound_mut().state.is_open() && !self.inbound.has_owed() {
+            return Poll::Ready(Some(Rare::Over(self.over())));
+        }
+        Poll::Ready(match ready!(self.poll_turn(cx, wanted)) {
+            Turn::Quiet => Some(Rare::Quiet),
+            Turn::Shutdown => Some(Rare::Shutdown),
+            Turn::Again => None,
+        })
+    }
+
+    fn over(&mut self) -> Over {
+        let told = self.told;
+        let looks = self.inbound.framing.own_end != OwnEnd::Off;
+        match self.outbound_mut().state {
+            State::Over(CloseReason::PeerClosed) => Over::Input { truncated: false },
+            State::Over(CloseReason::Truncated) => Over::Input { truncated: true },
+            State::Over(CloseReason::Timeout(timeout)) if !told => Over::Deadline(timeout),
+            State::Over(CloseReason::Frame(_)) if looks && !told => Over::Overlong,
+            _ => Over::Other,
+        }
+    }
+
+    /// Calls the handler with what is rare. Returns whether it goes on.
+    async fn take_rare<H: Handler, F: Future<Output = ()>>(
+        &mut self,
+        handler: &mut H,
+        rare: Rare,
+        run: &mut Run<'_, F>,
+    ) -> Result<bool, H::Error> {
+        match rare {
+            Rare::End(end) => {
+                self.note_end(end);
+                if end == End::Overlong {
+                    let (mut control, meanwhile) = self.waiting_parts();
+                    attend(pin!(handler.overlong(&mut control)), run, meanwhile).await?;
+                }
+                if end == End::WrongEnd {
+                    let (mut control, meanwhile) = self.waiting_parts();
+                    attend(pin!(handler.wrong_end(&mut control)), run, meanwhile).await?;
+                }
+                self.end_told();
+            }
+            Rare::Shutdown => {
+                run.shutdown = Shutdown::Told;
+                let (mut control, meanwhile) = self.waiting_parts();
+                attend(pin!(handler.shutdown(&mut control)), run, meanwhile).await?;
+            }
+            Rare::Quiet => handler.quiet(&mut self.parts().1)?,
+            Rare::Over(Over::Input { truncated }) => {
+                let (mut control, meanwhile) = self.waiting_parts();
+                attend(pin!(handler.eof(truncated, &mut control)), run, meanwhile).await?;
+                return Ok(false);
+            }
+            Rare::Over(Over::Overlong) => {
+                let (mut control, meanwhile) = self.waiting_parts();
+                attend(pin!(handler.overlong(&mut control)), run, meanwhile).await?;
+                return Ok(false);
+            }
+            Rare::Over(Over::Deadline(timeout)) => {
+                handler.timed_out(timeout, &mut self.parts().1)?;
+                return Ok(false);
+            }
+            Rare::Over(Over::Other) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Brings the connection to its end.
+    async fn wind_up<E>(&mut self, failed: Option<E>) -> CloseReason<E> {
+        let upgrades = matches!(self.outbound_mut().state, State::Over(CloseReason::Upgrade));
+        if upgrades && failed.is_none() {
+            if let Err(cause) = future::poll_fn(|cx| self.poll_flush(cx)).await {
+                self.fail(cause);
+            }
+        } else {
+            self.outbound_mut().finish();
+            future::poll_fn(|cx| self.poll_close(cx)).await;
+        }
+        if self.outbound_mut().state.is_closed() {
+            self.shut_down().await;
+        }
+        self.told = true;
+        failed.map_or_else(|| self.outbound_mut().state.tell(), CloseReason::Handler)
+    }
+}
+
+/// What is told to a handler not with every frame.
+enum Rare {
+    End(End),
+    Quiet,
+    Shutdown,
+    /// Nothing more is handed over.
+    Over(Over),
+}
+
+/// Why nothing more is handed over, if the handler is to be told.
+enum Over {
+    Input {
+        truncated: bool,
+    },
+    Deadline(Timeout),
+    /// A message of which the handler has not found the end.
+    Overlong,
+    Other,
+}
+
+/// What a run knows beside its channel.
+struct Run<'a, F> {
+    /// Comes when the connection is wanted to end.
+    signal: Pin<&'a mut F>,
+    shutdown: Shutdown,
+    /// Of the frame at hand something was collected, and it goes on.
+    unfinished: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shutdown {
+    Unwanted,
+    /// The handler is to be told.
+    Wanted,
+    Told,
+}
+
+impl<F: Future<Output = ()>> Run<'_, F> {
+    /// Looks for the signal, which wakes the task when it comes. Each time that the task is woken this
+    /// comes before anything is handed over.
+    #[inline]
+    fn poll_signal(&mut self, cx: &mut Context<'_>) {
+        if self.shutdown == Shutdown::Unwanted && self.signal.as_mut().poll(cx).is_ready() {
+            self.shutdown = Shutdown::Wanted;
+        }
+    }
+
+    /// The same, where nothing is polled otherwise.
+    fn look(&mut self) -> impl Future<Output = ()> {
+        future::poll_fn(|cx| {
+            self.poll_signal(cx);
+            Poll::Ready(())
+        })
+    }
+}
+
+/// Waits for a callback, and meanwhile polls what goes on. If that ends the connection, the callback is
+/// dropped.
+#[inline]
+fn attend<E, F: Future<Output = ()>>(
+    mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
+    run: &mut Run<'_, F>,
+    mut meanwhile: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> impl Future<Output = Result<(), E>> {
+    let mut has_waited = false;
+    future::poll_fn(move |cx| {
+        if let Poll::Ready(result) = called.as_mut().poll(cx) {
+            if has_waited {
+                run.poll_signal(cx);
+            }
+            return Poll::Ready(result);
+        }
+        has_waited = true;
+        run.poll_signal(cx);
+        meanwhile(cx).map(Ok)
+    })
+}

@@ -1,0 +1,173 @@
+//! All that has a default in a channel.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::BytesMut;
+use tokio_util::codec::FramedParts;
+
+use crate::codec::TerminatorCodec;
+use crate::framing::framer::Framer;
+use crate::framing::limit::Limit;
+use crate::framing::terminator::Terminator;
+use crate::output::Output;
+use crate::session::channel::Channel;
+use crate::session::read::Inbound;
+use crate::session::timer::Timeouts;
+use crate::session::write::Outbound;
+
+/// All that has a default in a [`Channel`]; made by [`Channel::builder`]. One builder makes any number
+/// of channels.
+#[derive(Clone, Debug)]
+pub struct ChannelBuilder {
+    terminator: Terminator,
+    limit: Limit,
+    whole_frames: bool,
+    own_end: bool,
+    timeouts: Arc<Timeouts>,
+    high_water_mark: usize,
+    low_water_mark: usize,
+    read_size: u32,
+    handle_capacity: u32,
+}
+
+impl ChannelBuilder {
+    pub(crate) fn new(terminator: Terminator) -> Self {
+        let output = Output::new();
+        ChannelBuilder {
+            terminator,
+            limit: Limit::Fail(DEFAULT_LIMIT),
+            whole_frames: false,
+            own_end: false,
+            timeouts: default_timeouts(),
+            high_water_mark: output.high_water_mark(),
+            low_water_mark: output.low_water_mark(),
+            read_size: READ_SIZE,
+            handle_capacity: HANDLE_CAPACITY,
+        }
+    }
+
+    /// How long a frame may be, in bytes of payload: [`Limit::Fail`] of 64 KiB by default.
+    #[must_use]
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Whether frames are handed over whole: not by default. See
+    /// [`Framer::set_whole_frames`](crate::Framer::set_whole_frames).
+    #[must_use]
+    pub fn whole_frames(mut self, whole: bool) -> Self {
+        self.whole_frames = whole;
+        self
+    }
+
+    /// Whether the handler finds the ends of its messages itself, with
+    /// [`Handler::find_end`](crate::Handler::find_end): not by default. The terminator is not looked for
+    /// then.
+    #[must_use]
+    pub fn own_end(mut self, own: bool) -> Self {
+        self.own_end = own;
+        self
+    }
+
+    /// The deadlines: [`Timeouts::default`] by default.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = Arc::new(timeouts);
+        self
+    }
+
+    /// How many bytes may be queued for output before no more input is read and no event dispatched:
+    /// 256 KiB by default, at least 1. The bound on memory is this, what one callback pushes, and what
+    /// handles may have pushed.
+    #[must_use]
+    pub fn high_water_mark(mut self, bytes: usize) -> Self {
+        self.high_water_mark = bytes;
+        self
+    }
+
+    /// How many queued bytes must be left before input is read again: 64 KiB by default.
+    #[must_use]
+    pub fn low_water_mark(mut self, bytes: usize) -> Self {
+        self.low_water_mark = bytes;
+        self
+    }
+
+    /// How many bytes are read at once, at most: 64 KiB by default, at least 1. It was asynchat's
+    /// `ac_in_buffer_size`.
+    #[must_use]
+    pub fn read_size(mut self, bytes: usize) -> Self {
+        self.read_size = u32::try_from(bytes.max(1)).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// How many bytes pushed through a [`Handle`](crate::Handle) may wait for the channel's task: 64 KiB
+    /// by default.
+    #[must_use]
+    pub fn handle_capacity(mut self, bytes: usize) -> Self {
+        self.handle_capacity = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Makes a channel of a stream.
+    pub fn build<S>(&self, io: S) -> Channel<S> {
+        let framer = Framer::new(self.terminator.clone()).with_limit(self.limit);
+        let mut inbound = Inbound::new(framer, BytesMut::new());
+        inbound.framing.set_whole_frames(self.whole_frames);
+        self.build_with(io, inbound)
+    }
+
+    /// Makes a channel of what a `Framed` was made of, to go on where it has stopped: with the input that
+    /// it has read, in the middle of a frame even, and the output that it has not written.
+    ///
+    /// Terminator and limit, and whether frames are whole, are the codec's. Halves that are apart come
+    /// together by [`tokio::io::join`].
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event, TerminatorCodec};
+    /// use futures::StreamExt;
+    /// use tokio::io::AsyncWriteExt;
+    /// use tokio_util::codec::Framed;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"hello\nworld\n").await?;
+    /// let mut framed = Framed::new(server, TerminatorCodec::new(b"\n"));
+    /// assert_eq!(framed.next().await.expect("it is there")?, Event::Chunk("hello".into()));
+    ///
+    /// let mut channel = Channel::builder(None).build_from(framed.into_parts());
+    /// assert_eq!(channel.next().await.expect("it is there")?, Event::Terminator);
+    /// assert_eq!(channel.next().await.expect("it is there")?, Event::Chunk("world".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_from<S, I>(&self, parts: FramedParts<S, TerminatorCodec<I>>) -> Channel<S> {
+        let inbound = Inbound::new(parts.codec.into_framer(), parts.read_buf);
+        let mut channel = self.build_with(parts.io, inbound);
+        // It is open.
+        let _ = channel.push(parts.write_buf);
+        channel
+    }
+
+    fn build_with<S>(&self, io: S, mut inbound: Inbound) -> Channel<S> {
+        inbound.framing.set_own_end(self.own_end);
+        let mut output = Output::new();
+        output.set_high_water_mark(self.high_water_mark);
+        output.set_low_water_mark(self.low_water_mark);
+        let outbound = Outbound::new(output, self.timeouts.clone(), self.handle_capacity);
+        Channel::with(io, inbound, outbound, self.read_size)
+    }
+}
+
+fn default_timeouts() -> Arc<Timeouts> {
+    static DEFAULT: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::DEFAULT));
+    DEFAULT.clone()
+}
+
+/// In bytes of payload.
+const DEFAULT_LIMIT: u64 = 64 * 1024;
+/// In bytes: more only fills the cache.
+const READ_SIZE: u32 = 64 * 1024;
+/// In bytes.
+const HANDLE_CAPACITY: u32 = 64 * 1024;

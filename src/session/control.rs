@@ -1,0 +1,301 @@
+//! What a callback, or whoever holds a lent frame, can do with its connection.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::Payload;
+use crate::framing::limit::Limit;
+use crate::framing::terminator::Terminator;
+use crate::output::{Producer, PushError};
+use crate::session::channel::lock;
+use crate::session::error::{CloseReason, Refusal, UpgradeError};
+use crate::session::handle::Handle;
+use crate::session::read::{Framing, Input, keep};
+use crate::session::timer::Timeouts;
+use crate::session::write::{Outbound, Traffic};
+
+/// Some bytes of a frame, lent. It derefs to `[u8]`, is never empty unless it is a whole frame that is
+/// empty, and holds no byte of a terminator.
+#[derive(Clone, Copy)]
+pub struct Chunk<'a> {
+    bytes: &'a [u8],
+    /// All that was read, if pieces of it can be shared. `bytes` is in it.
+    shared: Option<&'a Bytes>,
+}
+
+impl<'a> Chunk<'a> {
+    #[inline]
+    pub(crate) fn new(input: &'a Input, start: usize, end: usize) -> Self {
+        Chunk { bytes: &input.bytes()[start..end], shared: input.shared() }
+    }
+
+    /// The bytes, to be kept: without a copy if there are many. Of fewer than 16 KiB a copy is made, so
+    /// that a small piece does not keep the whole read buffer.
+    pub fn to_bytes(&self) -> Bytes {
+        keep(self.bytes, self.shared)
+    }
+}
+
+impl Deref for Chunk<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Chunk<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Chunk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chunk(b\"{}\")", self.escape_ascii())
+    }
+}
+
+/// How the output is reached.
+pub(crate) enum Outlet<'a> {
+    /// Nobody else needs it as long as this is borrowed: the callback does not wait.
+    Direct(&'a mut Outbound),
+    /// The callback may wait, and output goes on while it does.
+    Locked(&'a Mutex<Outbound>),
+}
+
+/// What a [`Handler`](crate::Handler), or whoever holds a [`Step`](crate::Channel::step), can do with its
+/// connection.
+pub struct Control<'a> {
+    framing: &'a mut Framing,
+    outlet: Outlet<'a>,
+    /// Input that was read and comes after what is being handed over, in bytes.
+    pending: u32,
+}
+
+impl<'a> Control<'a> {
+    #[inline]
+    pub(crate) fn new(framing: &'a mut Framing, outlet: Outlet<'a>, pending: usize) -> Self {
+        Control { framing, outlet, pending: u32::try_from(pending).unwrap_or(u32::MAX) }
+    }
+
+    /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
+    #[inline]
+    pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
+        self.framing.set_terminator(terminator.into());
+    }
+
+    /// The terminator in force. Of a count, what remains; a count that is spent has become `None`.
+    pub fn terminator(&self) -> Terminator {
+        self.framing.framer.terminator()
+    }
+
+    /// Sets the limit, for the current frame too.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.framing.set_limit(limit);
+    }
+
+    /// The limit in force.
+    pub fn limit(&self) -> Limit {
+        self.framing.framer.limit()
+    }
+
+    /// Whether frames are handed over whole, from the next frame on: see
+    /// [`Framer::set_whole_frames`](crate::Framer::set_whole_frames).
+    ///
+    /// While they are, [`Handler::collect_incoming_data`](crate::Handler::collect_incoming_data) is called
+    /// exactly once for each frame, with all of it, also if it is empty.
+    pub fn set_whole_frames(&mut self, whole: bool) {
+        self.framing.set_whole_frames(whole);
+    }
+
+    /// Whether the handler finds the ends of its messages itself, from the next frame on:
+    /// [`Handler::find_end`](crate::Handler::find_end) is asked instead of a terminator being looked for,
+    /// and messages are handed over whole.
+    ///
+    /// When that is over, a terminator has to be set, and frames come in pieces unless
+    /// [`set_whole_frames`](Self::set_whole_frames) says otherwise.
+    pub fn set_own_end(&mut self, own: bool) {
+        self.framing.set_own_end(own);
+    }
+
+    /// Which member of a set ended the last frame: see [`Framer::matched`](crate::Framer::matched).
+    pub fn matched(&self) -> usize {
+        self.framing.framer.matched()
+    }
+
+    /// Marks the message at hand as one of several frames, of which the frame that has just ended, or the
+    /// one that is being handed over, is not the last.
+    ///
+    /// Until [`end_message`](Self::end_message) the end of the input is
+    /// [`Truncated`](crate::CloseReason::Truncated), also between two frames; the frame deadline runs over
+    /// the whole message; and a shutdown waits for its end.
+    pub fn begin_message(&mut self) {
+        self.framing.in_message = true;
+    }
+
+    /// The message that was marked ends with the frame that has just ended, or the one that is being
+    /// handed over.
+    pub fn end_message(&mut self) {
+        self.framing.in_message = false;
+    }
+
+    /// The deadlines in force.
+    pub fn timeouts(&self) -> Timeouts {
+        self.read(|outbound| *outbound.timeouts)
+    }
+
+    /// Sets the deadlines, from now on.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.with(|outbound| outbound.timeouts = Arc::new(timeouts));
+    }
+
+    /// Queues bytes. After the close, or when the connection has failed, they are dropped: nothing that
+    /// is pushed then can be sent, and nothing more is handed over that asks for an answer. Where it
+    /// matters there is [`try_push`](Self::try_push).
+    #[inline]
+    pub fn push<T: Payload>(&mut self, item: T) {
+        let _ = self.try_push(item);
+    }
+
+    /// Queues bytes.
+    ///
+    /// # Errors
+    ///
+    /// After the close, or when the connection has failed: the item is handed back.
+    #[inline]
+    pub fn try_push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
+        self.with(|outbound| outbound.push(item))
+    }
+
+    /// Queues formatted text, without an allocation for it: `write!(control, "{} bytes\r\n", n)`. As with
+    /// [`push`](Self::push), it is dropped after the close.
+    ///
+    /// # Panics
+    ///
+    /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        let _ = self.with(|outbound| outbound.write_fmt(text));
+    }
+
+    /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing. Nothing is
+    /// written, and `write` not called, after the close.
+    ///
+    /// # Errors
+    ///
+    /// Those of `write`.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or removes what was in the buffer; the connection has failed then.
+    pub fn push_with<E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.with(|outbound| outbound.push_with(write)).unwrap_or(Ok(()))
+    }
+
+    /// Queues a producer, behind all that was pushed before it. As with [`push`](Self::push), it is
+    /// dropped after the close.
+    pub fn push_with_producer<P>(&mut self, producer: P)
+    where
+        P: Producer + Send + 'static,
+    {
+        let _ = self.try_push_with_producer(producer);
+    }
+
+    /// Queues a producer, behind all that was pushed before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_push`](Self::try_push).
+    pub fn try_push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>
+    where
+        P: Producer + Send + 'static,
+    {
+        self.with(|outbound| outbound.push_with_producer(producer))
+    }
+
+    /// Bytes waiting to be written, without those that producers still hold.
+    pub fn queued_bytes(&self) -> usize {
+        self.read(|outbound| outbound.output.queued_bytes())
+    }
+
+    /// Input that was read and comes behind what is being handed over, in bytes.
+    pub fn pending_input(&self) -> usize {
+        self.pending as usize
+    }
+
+    /// Bytes read and written so far.
+    pub fn traffic(&self) -> Traffic {
+        self.read(Outbound::traffic)
+    }
+
+    /// Closes once all that was pushed is written. Nothing more is handed over.
+    pub fn close_when_done(&mut self) {
+        self.with(Outbound::close);
+    }
+
+    /// Drops what is queued for output, and, when the callback returns, input that is buffered or
+    /// withheld. A scheduled close stays, as do the terminator and what remains of a count.
+    pub fn discard_buffers(&mut self) {
+        self.with(|outbound| {
+            outbound.output.discard_buffers();
+            outbound.discards_input = true;
+        });
+    }
+
+    /// Closes now: nothing that is queued is written. A callback that waits is dropped.
+    pub fn abort(&mut self) {
+        self.with(|outbound| outbound.fail(CloseReason::Aborted));
+    }
+
+    /// Ends the channel's run with [`CloseReason::Upgrade`] once all that was pushed is written, for TLS
+    /// or another protocol: [`Channel::upgrade`](crate::Channel::upgrade) then gives the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError`] if input is buffered behind this frame, which would be injected into the other
+    /// protocol. Nothing has changed then.
+    pub fn upgrade(&mut self) -> Result<(), UpgradeError> {
+        if self.pending > 0 {
+            return Err(UpgradeError::new((), Refusal::Pending(self.pending as usize)));
+        }
+        self.with(|outbound| outbound.state.over(CloseReason::Upgrade));
+        Ok(())
+    }
+
+    /// A handle for other tasks. The first one costs an allocation, further ones are clones.
+    pub fn handle(&mut self) -> Handle {
+        self.with(Outbound::handle)
+    }
+
+    #[inline]
+    fn with<R>(&mut self, act: impl FnOnce(&mut Outbound) -> R) -> R {
+        match &mut self.outlet {
+            Outlet::Direct(outbound) => act(outbound),
+            Outlet::Locked(outbound) => act(&mut lock(outbound)),
+        }
+    }
+
+    fn read<R>(&self, read: impl FnOnce(&Outbound) -> R) -> R {
+        match &self.outlet {
+            Outlet::Direct(outbound) => read(outbound),
+            Outlet::Locked(outbound) => read(&lock(outbound)),
+        }
+    }
+}
+
+impl fmt::Debug for Control<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("terminator", &self.framing.framer.terminator())
+            .field("limit", &self.framing.framer.limit())
+            .field("pending", &self.pending)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,260 @@
+//! How a connection ends, and why a channel could not go on.
+
+use std::convert::Infallible;
+use std::{error, fmt, io};
+
+use crate::framing::limit::FrameError;
+use crate::output::{PushError, SinkError};
+use crate::session::timer::Timeout;
+
+/// How a connection ended: the first thing that went wrong, or else how it came to its orderly end.
+///
+/// ```
+/// use asynchat::{CloseReason, Timeout};
+///
+/// fn is_worth_a_line_in_the_log<E>(reason: &CloseReason<E>) -> bool {
+///     match reason {
+///         CloseReason::PeerClosed | CloseReason::Done | CloseReason::Upgrade => false,
+///         CloseReason::Timeout(Timeout::Idle) => false,
+///         _ => true,
+///     }
+/// }
+/// assert!(is_worth_a_line_in_the_log(&CloseReason::<()>::Truncated));
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason<E> {
+    /// The peer closed between two messages, and what was queued has been written.
+    PeerClosed,
+    /// The peer closed in the middle of a message, and what was queued has been written.
+    Truncated,
+    /// The handler, the channel's owner or a handle closed, and what was queued has been written.
+    Done,
+    /// The handler, the channel's owner or a handle aborted.
+    Aborted,
+    /// The handler asked for an upgrade, and what was queued has been written:
+    /// [`Channel::upgrade`](crate::Channel::upgrade) gives the stream.
+    Upgrade,
+    /// The stream failed, reading or writing.
+    Io(io::Error),
+    /// A producer failed. What was queued is dropped.
+    Producer(io::Error),
+    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, or a counted frame did not
+    /// have its end.
+    Frame(FrameError),
+    /// A deadline has passed.
+    Timeout(Timeout),
+    /// The handler failed.
+    Handler(E),
+}
+
+/// Why a channel ended: a [`CloseReason`] that is no handler's.
+pub(crate) type Cause = CloseReason<Infallible>;
+
+impl<E: fmt::Display> fmt::Display for CloseReason<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::PeerClosed => f.write_str("closed by the peer"),
+            CloseReason::Truncated => f.write_str("closed by the peer in mid-frame"),
+            CloseReason::Done => f.write_str("closed"),
+            CloseReason::Aborted => f.write_str("aborted"),
+            CloseReason::Upgrade => f.write_str("upgraded"),
+            CloseReason::Io(error) => write!(f, "the stream failed: {error}"),
+            CloseReason::Producer(error) => write!(f, "a producer failed: {error}"),
+            CloseReason::Frame(error) => error.fmt(f),
+            CloseReason::Timeout(timeout) => timeout.fmt(f),
+            CloseReason::Handler(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Cause {
+    /// Nothing has gone wrong, so far.
+    pub(crate) fn is_orderly(&self) -> bool {
+        match self {
+            CloseReason::PeerClosed
+            | CloseReason::Truncated
+            | CloseReason::Done
+            | CloseReason::Upgrade => true,
+            CloseReason::Aborted
+            | CloseReason::Io(_)
+            | CloseReason::Producer(_)
+            | CloseReason::Frame(_)
+            | CloseReason::Timeout(_) => false,
+            CloseReason::Handler(never) => match *never {},
+        }
+    }
+
+    /// The cause, to be told. Whoever asks again is told the same, of an I/O error the kind.
+    pub(crate) fn tell<E>(&mut self) -> CloseReason<E> {
+        let take = |error: &mut io::Error| {
+            let again = error.kind().into();
+            std::mem::replace(error, again)
+        };
+        match self {
+            CloseReason::PeerClosed => CloseReason::PeerClosed,
+            CloseReason::Truncated => CloseReason::Truncated,
+            CloseReason::Done => CloseReason::Done,
+            CloseReason::Aborted => CloseReason::Aborted,
+            CloseReason::Upgrade => CloseReason::Upgrade,
+            CloseReason::Io(error) => CloseReason::Io(take(error)),
+            CloseReason::Producer(error) => CloseReason::Producer(take(error)),
+            CloseReason::Frame(error) => CloseReason::Frame(*error),
+            CloseReason::Timeout(timeout) => CloseReason::Timeout(*timeout),
+            CloseReason::Handler(never) => match *never {},
+        }
+    }
+}
+
+impl From<SinkError> for Cause {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Write(error) => CloseReason::Io(error),
+            SinkError::Producer(error) => CloseReason::Producer(error),
+            // It has failed before, by a panic of the writer or a producer.
+            SinkError::Closed => CloseReason::Aborted,
+        }
+    }
+}
+
+/// Why a channel could not go on. It is told once.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The stream failed, reading or writing.
+    Io(io::Error),
+    /// A producer failed. What was queued is dropped.
+    Producer(io::Error),
+    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, or a counted frame did not
+    /// have its end.
+    Frame(FrameError),
+    /// A deadline has passed.
+    Timeout(Timeout),
+    /// The channel was closed or aborted before all was written, or has failed before.
+    Closed,
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ChannelError::Io(_) => "the stream failed",
+            ChannelError::Producer(_) => "a producer failed",
+            ChannelError::Frame(_) => "a frame is not as it should be",
+            ChannelError::Timeout(_) => "a deadline has passed",
+            ChannelError::Closed => "the channel is closed",
+        })
+    }
+}
+
+impl error::Error for ChannelError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            ChannelError::Io(error) | ChannelError::Producer(error) => Some(error),
+            ChannelError::Frame(error) => Some(error),
+            ChannelError::Timeout(timeout) => Some(timeout),
+            ChannelError::Closed => None,
+        }
+    }
+}
+
+impl From<Cause> for ChannelError {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            CloseReason::Io(error) => ChannelError::Io(error),
+            CloseReason::Producer(error) => ChannelError::Producer(error),
+            CloseReason::Frame(error) => ChannelError::Frame(error),
+            CloseReason::Timeout(timeout) => ChannelError::Timeout(timeout),
+            CloseReason::PeerClosed
+            | CloseReason::Truncated
+            | CloseReason::Done
+            | CloseReason::Aborted
+            | CloseReason::Upgrade => ChannelError::Closed,
+            CloseReason::Handler(never) => match never {},
+        }
+    }
+}
+
+impl<T> From<PushError<T>> for ChannelError {
+    fn from(_: PushError<T>) -> Self {
+        ChannelError::Closed
+    }
+}
+
+impl From<ChannelError> for io::Error {
+    fn from(error: ChannelError) -> Self {
+        let kind = match error {
+            ChannelError::Io(error) => return error,
+            ChannelError::Producer(ref error) => error.kind(),
+            ChannelError::Frame(_) => io::ErrorKind::InvalidData,
+            ChannelError::Timeout(_) => io::ErrorKind::TimedOut,
+            ChannelError::Closed => io::ErrorKind::BrokenPipe,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// A stream was not handed over to another protocol.
+///
+/// `C` is what is given back: the [`Channel`](crate::Channel) of
+/// [`Channel::upgrade`](crate::Channel::upgrade), with all that is in it, or nothing where a
+/// [`Control`](crate::Control) was asked.
+pub struct UpgradeError<C = ()> {
+    channel: C,
+    reason: Refusal,
+}
+
+/// Why a stream is not handed over.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// So many bytes of input would be injected into the other protocol.
+    Pending(usize),
+    /// The output could not be written.
+    Unwritten(ChannelError),
+}
+
+impl<C> UpgradeError<C> {
+    pub(crate) fn new(channel: C, reason: Refusal) -> Self {
+        UpgradeError { channel, reason }
+    }
+
+    /// How many bytes the peer has sent behind the frame that asked for the upgrade, the terminator of
+    /// a frame that is not yet pulled among them: they would be injected into the other protocol. 0 if
+    /// it was refused because the output could not be written.
+    pub fn pending_input(&self) -> usize {
+        match self.reason {
+            Refusal::Pending(bytes) => bytes,
+            Refusal::Unwritten(_) => 0,
+        }
+    }
+
+    /// What is given back, to go on with.
+    pub fn into_inner(self) -> C {
+        self.channel
+    }
+}
+
+impl<C> fmt::Debug for UpgradeError<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpgradeError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<C> fmt::Display for UpgradeError<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Refusal::Pending(bytes) => {
+                write!(f, "{bytes} bytes of input are pending that the other protocol must not see")
+            }
+            Refusal::Unwritten(_) => f.write_str("what was queued could not be written"),
+        }
+    }
+}
+
+impl<C> error::Error for UpgradeError<C> {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.reason {
+            Refusal::Pending(_) => None,
+            Refusal::Unwritten(error) => Some(error),
+        }
+    }
+}

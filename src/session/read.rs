@@ -1,0 +1,368 @@
+//! What has been read, and how it is cut into frames.
+//!
+//! This is the only place that calls the framer, and the only one that decides which memory input is
+//! read into:
+//!
+//! - Nothing is held while there is no input: a buffer comes from the thread's pool for each attempt to
+//!   read, and goes back if nothing came or when all has been looked at.
+//! - What is left of a frame or a terminator when input is awaited moves to memory of its own size. What
+//!   comes behind it is appended there, so that a byte costs what a byte costs.
+//! - A large read is frozen, so that a piece of it can be kept without a copy.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::AsyncRead;
+use tokio_util::io::poll_read_buf;
+
+use crate::framing::framer::{Cut, Framer};
+use crate::framing::limit::{FrameError, Limit};
+use crate::framing::terminator::Terminator;
+use crate::pool;
+use crate::session::timer::Frame;
+
+/// The reading side of a channel.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) input: Input,
+    pub(crate) framing: Framing,
+}
+
+impl Inbound {
+    /// `read` is input that comes before what will be read.
+    pub(crate) fn new(framer: Framer, read: BytesMut) -> Self {
+        let framing = Framing { framer: Box::new(framer), in_message: false, own_end: OwnEnd::Off };
+        let input = if read.is_empty() { Input::Empty } else { Input::Owned(read) };
+        Inbound { input, framing }
+    }
+
+    /// The next piece of a frame, or `None` if more input is wanted.
+    #[inline]
+    pub(crate) fn cut(&mut self, eof: bool) -> Result<Option<Cut>, FrameError> {
+        self.framing.framer.cut(self.input.bytes(), eof)
+    }
+
+    /// Where the application finds the ends of its messages, this is to be called before a cut. It asks
+    /// `find` if there is anything new to be asked about.
+    pub(crate) fn find_own_end<E>(
+        &mut self,
+        eof: bool,
+        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
+    ) -> Result<Found, E> {
+        let OwnEnd::Looked(looked) = self.framing.own_end else {
+            return Ok(Found::Here);
+        };
+        let framer = &mut self.framing.framer;
+        let pending = self.input.bytes().get(framer.consumed()..).unwrap_or_default();
+        if framer.is_mid_frame() || (eof && pending.is_empty()) {
+            return Ok(Found::Here);
+        }
+        let end = match pending.len() {
+            length if length > looked => find(pending)?.filter(|end| *end > 0),
+            _ => None,
+        };
+        let max = match framer.limit() {
+            Limit::Fail(max) | Limit::Skip(max) => max,
+            _ => u64::MAX,
+        };
+        let length = end.unwrap_or(pending.len()) as u64;
+        if length > max {
+            return Ok(Found::Overlong(max));
+        }
+        let count = match end {
+            Some(_) => length,
+            // What there is of it is handed over as what it is, the beginning of a message.
+            None if eof => u64::MAX,
+            None => {
+                self.framing.own_end = OwnEnd::Looked(pending.len());
+                return Ok(Found::Nothing);
+            }
+        };
+        framer.set_terminator(count);
+        framer.set_whole_frames(true);
+        self.framing.own_end = OwnEnd::Found;
+        Ok(Found::Here)
+    }
+
+    /// The frame that will be cut next is handed over whole.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.framing.framer.is_whole()
+    }
+
+    /// How the frame ended whose last piece was handed over: to be told next.
+    #[inline]
+    pub(crate) fn has_owed(&self) -> bool {
+        self.framing.framer.has_owed()
+    }
+
+    /// The rest of an overlong frame is dropped.
+    #[inline]
+    pub(crate) fn is_skipping(&self) -> bool {
+        self.framing.framer.is_skipping()
+    }
+
+    /// Input that was read and not handed over.
+    #[inline]
+    pub(crate) fn pending(&self) -> usize {
+        self.input.len().saturating_sub(self.framing.framer.consumed())
+    }
+
+    /// The frame that the peer is to send the rest of.
+    pub(crate) fn unfinished(&self) -> Option<Frame> {
+        let Framing { framer, in_message, own_end } = &self.framing;
+        let received = framer.length() + self.pending() as u64;
+        let looks = matches!(own_end, OwnEnd::Looked(_)) && received > 0;
+        match framer.terminator() {
+            _ if looks => Some(Frame::Delimited(received)),
+            // It begins with its first byte.
+            Terminator::Count(_) | Terminator::CountThen(_) if received == 0 && !in_message => None,
+            Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
+            _ if framer.is_mid_frame() || *in_message => {
+                // What is skipped earns no time.
+                let received = if self.is_skipping() { 0 } else { received };
+                Some(Frame::Delimited(received))
+            }
+            _ => None,
+        }
+    }
+
+    /// No message has begun.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        !self.has_owed() && self.unfinished().is_none()
+    }
+
+    /// Drops what was read and not handed over.
+    pub(crate) fn discard(&mut self) {
+        self.framing.framer.discard();
+        self.input.clear();
+    }
+
+    /// What was read and not handed over.
+    pub(crate) fn into_bytes(mut self) -> Bytes {
+        self.trim();
+        match self.input {
+            Input::Empty => Bytes::new(),
+            Input::Owned(buffer) => buffer.freeze(),
+            Input::Frozen(bytes) => bytes,
+        }
+    }
+
+    fn trim(&mut self) {
+        let consumed = self.framing.framer.take_consumed();
+        self.input.advance(consumed);
+    }
+
+    /// Reads once, at most `most` bytes, behind what is there.
+    pub(crate) fn poll_read<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut R,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.trim();
+        let io = Pin::new(io);
+        let mut buffer = self.input.take_buffer(most);
+        if buffer.is_empty() || buffer.try_reclaim(most.saturating_sub(buffer.len()).max(1)) {
+            let room = most.min(buffer.capacity() - buffer.len());
+            let mut limited = (&mut buffer).limit(room);
+            let read = poll_read_buf(io, cx, &mut limited);
+            match read {
+                Poll::Ready(Ok(1..)) => self.input = Input::of(buffer),
+                _ => self.input = Input::left(buffer),
+            }
+            return read;
+        }
+        // What is left has no room behind it.
+        let mut fresh = pool::take(most);
+        let mut limited = (&mut fresh).limit(most);
+        let read = poll_read_buf(io, cx, &mut limited);
+        buffer.extend_from_slice(&fresh);
+        pool::give(fresh);
+        self.input = Input::Owned(buffer);
+        read
+    }
+}
+
+/// The memory of what has been read.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Empty,
+    Owned(BytesMut),
+    /// Pieces of it may be kept by others.
+    Frozen(Bytes),
+}
+
+impl Input {
+    fn of(buffer: BytesMut) -> Self {
+        if buffer.len() < SHARE { Input::Owned(buffer) } else { Input::Frozen(buffer.freeze()) }
+    }
+
+    /// What is left when there is nothing to be read.
+    fn left(buffer: BytesMut) -> Self {
+        if buffer.is_empty() {
+            pool::give(buffer);
+            return Input::Empty;
+        }
+        if buffer.capacity() < LEFT.max(buffer.len() * 3) {
+            return Input::Owned(buffer);
+        }
+        let mut left = BytesMut::with_capacity(buffer.len() * 2);
+        left.extend_from_slice(&buffer);
+        pool::give(buffer);
+        Input::Owned(left)
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Input::Empty => &[],
+            Input::Owned(buffer) => buffer,
+            Input::Frozen(bytes) => bytes,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// The input, if there is much of it, to share pieces of.
+    #[inline]
+    pub(crate) fn shared(&self) -> Option<&Bytes> {
+        match self {
+            Input::Frozen(bytes) => Some(bytes),
+            Input::Empty | Input::Owned(_) => None,
+        }
+    }
+
+    /// Bytes to be kept: a share of the input if there are many, else a copy that keeps nothing else.
+    pub(crate) fn keep(&self, start: usize, end: usize) -> Bytes {
+        keep(&self.bytes()[start..end], self.shared())
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Input::Empty => {}
+            Input::Owned(buffer) => buffer.advance(count.min(buffer.len())),
+            Input::Frozen(bytes) => bytes.advance(count.min(bytes.len())),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        match std::mem::replace(self, Input::Empty) {
+            Input::Empty => {}
+            Input::Owned(buffer) => pool::give(buffer),
+            Input::Frozen(bytes) => pool::give_back(bytes),
+        }
+    }
+
+    /// Takes the memory out, to append to.
+    fn take_buffer(&mut self, size: usize) -> BytesMut {
+        match std::mem::replace(self, Input::Empty) {
+            Input::Empty => pool::take(size),
+            Input::Owned(mut buffer) => {
+                if buffer.is_empty() {
+                    buffer.clear();
+                    buffer.reserve(size);
+                }
+                buffer
+            }
+            Input::Frozen(bytes) => match bytes.try_into_mut() {
+                Ok(mut buffer) => {
+                    if buffer.is_empty() {
+                        buffer.clear();
+                        buffer.reserve(size);
+                    }
+                    buffer
+                }
+                Err(bytes) => {
+                    let mut buffer = pool::take(size + bytes.len());
+                    buffer.extend_from_slice(&bytes);
+                    buffer
+                }
+            },
+        }
+    }
+}
+
+/// Bytes to be kept: a share of all input if there are many, else a copy.
+pub(crate) fn keep(bytes: &[u8], shared: Option<&Bytes>) -> Bytes {
+    match shared {
+        Some(all) if bytes.len() >= SHARE => all.slice_ref(bytes),
+        _ => Bytes::copy_from_slice(bytes),
+    }
+}
+
+/// What the application sets about its frames.
+#[derive(Debug)]
+pub(crate) struct Framing {
+    /// Boxed: two smaller pieces of memory cost an idle connection less than a large one.
+    pub(crate) framer: Box<Framer>,
+    /// The frame that has ended is not the last of its message.
+    pub(crate) in_message: bool,
+    pub(crate) own_end: OwnEnd,
+}
+
+/// Whether the application finds the ends of its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnEnd {
+    /// The terminator does.
+    Off,
+    /// It has been asked about so many bytes of the next message, and wants more.
+    Looked(usize),
+    /// It is known where the message ends, which is being waited for.
+    Found,
+}
+
+/// What has come of a look for the end of a message.
+pub(crate) enum Found {
+    /// The framer knows of it.
+    Here,
+    /// More input is wanted.
+    Nothing,
+    /// It would be longer than this limit.
+    Overlong(u64),
+}
+
+impl Framing {
+    pub(crate) fn set_terminator(&mut self, terminator: Terminator) {
+        self.framer.set_terminator(terminator);
+    }
+
+    pub(crate) fn set_limit(&mut self, limit: Limit) {
+        self.framer.set_limit(limit);
+    }
+
+    pub(crate) fn set_whole_frames(&mut self, whole: bool) {
+        self.framer.set_whole_frames(whole);
+    }
+
+    pub(crate) fn set_own_end(&mut self, own: bool) {
+        match (self.own_end, own) {
+            (OwnEnd::Off | OwnEnd::Looked(_), true) => self.own_end = OwnEnd::Looked(0),
+            (OwnEnd::Looked(_) | OwnEnd::Found, false) => {
+                self.framer.set_whole_frames(false);
+                self.own_end = OwnEnd::Off;
+            }
+            (OwnEnd::Off, false) | (OwnEnd::Found, true) => {}
+        }
+    }
+
+    /// A frame has ended: where the application finds ends, the next is looked for.
+    #[inline]
+    pub(crate) fn frame_ended(&mut self) {
+        if self.own_end == OwnEnd::Found {
+            self.own_end = OwnEnd::Looked(0);
+        }
+    }
+}
+
+/// From so many bytes on a chunk is shared rather than copied. Whoever keeps it keeps the read buffer, of
+/// which it must be a good part: a peer that sends little at a time must not make a queue of little
+/// pieces hold many times what it counts.
+const SHARE: usize = 16 * 1024;
+/// What is left when input is awaited may stay in memory of this size.
+const LEFT: usize = 256;

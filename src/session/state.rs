@@ -1,0 +1,202 @@
+//! Where a connection is between its first byte and its end.
+//!
+//! There are two halves. What is read has its state here; what is written has its own in the output
+//! queue, which closes when this does. Each state of an end carries its cause, so that whoever asks why
+//! a connection ended is told the same.
+//!
+//! ```text
+//!   Open ── the peer has closed ──▶ Eof
+//!     │                              │ the input is cut to its end
+//!     │ a frame that cannot be,      ▼
+//!     ├─ a deadline, an upgrade ──▶ Over(cause)
+//!     │ close                        │ close
+//!     ▼                              ▼
+//!   Closing(cause) ── written and shut down ──▶ Lingering(cause) ── the peer has closed too ──▶ Closed
+//!
+//!   any of these: ── abort, I/O error, a peer that does not read ──▶ Closed(cause)
+//! ```
+//!
+//! `Closed` is never left. Nor is any state left for one before it, but `Over(Upgrade)`, which a new
+//! run takes back.
+//!
+//! The cause is the first thing that went wrong. As long as nothing has, it is how the connection comes
+//! to its orderly end, which is not over before all is written: a failure until then replaces it.
+//!
+//! To add a way to end: give [`CloseReason`] a variant, and call `over`, `close` or `fail` where it
+//! happens.
+
+use std::mem;
+
+use crate::session::error::{Cause, CloseReason};
+use crate::session::timer::Timeout;
+
+/// The reading half, and what becomes of the connection.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Frames are cut from what the peer sends.
+    Open,
+    /// The peer has closed its half. Frames are cut from what it had sent.
+    Eof,
+    /// Nothing more is handed over. Output can still be pushed.
+    Over(Cause),
+    /// Nothing more can be pushed; what was is written. What the peer still sends is dropped.
+    Closing(Cause, Rest),
+    /// All is written and shut down. The peer is waited for.
+    Lingering(Cause, Rest),
+    /// Nothing happens any more.
+    Closed(Cause),
+}
+
+/// How many bytes of input may still be read, to be dropped. None if the peer has closed its half, or is
+/// not to be waited for.
+pub(crate) type Rest = u32;
+
+/// What a peer may still send after the channel has closed its half.
+const LINGER_BYTES: Rest = 256 * 1024;
+
+impl State {
+    /// Frames are handed over.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, State::Open | State::Eof)
+    }
+
+    /// The peer has closed its half, and frames are still handed over.
+    #[inline]
+    pub(crate) fn is_eof(&self) -> bool {
+        matches!(self, State::Eof)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self, State::Closed(_))
+    }
+
+    /// Why nothing is handed over any more.
+    pub(crate) fn cause(&self) -> Option<&Cause> {
+        match self {
+            State::Open | State::Eof => None,
+            State::Over(cause)
+            | State::Closing(cause, _)
+            | State::Lingering(cause, _)
+            | State::Closed(cause) => Some(cause),
+        }
+    }
+
+    /// The cause, to be told.
+    pub(crate) fn tell<E>(&mut self) -> CloseReason<E> {
+        match self {
+            // Whoever asks has let go of it.
+            State::Open | State::Eof => CloseReason::Aborted,
+            State::Over(cause)
+            | State::Closing(cause, _)
+            | State::Lingering(cause, _)
+            | State::Closed(cause) => cause.tell(),
+        }
+    }
+
+    /// The peer has closed its half.
+    pub(crate) fn end_input(&mut self) {
+        match self {
+            State::Open => *self = State::Eof,
+            State::Closing(_, rest) | State::Lingering(_, rest) => *rest = 0,
+            State::Eof | State::Over(_) | State::Closed(_) => {}
+        }
+    }
+
+    /// Nothing more is handed over.
+    pub(crate) fn over(&mut self, cause: Cause) {
+        if self.is_open() {
+            *self = State::Over(cause);
+        }
+    }
+
+    /// An upgrade that was asked for in a run that was dropped is not carried out.
+    pub(crate) fn forget_upgrade(&mut self) {
+        if matches!(self, State::Over(CloseReason::Upgrade)) {
+            *self = State::Open;
+        }
+    }
+
+    /// Somebody here closes.
+    pub(crate) fn close(&mut self) {
+        self.leave(|cause| if cause.is_orderly() { CloseReason::Done } else { cause });
+    }
+
+    /// What is over is closed, and nobody here is why.
+    pub(crate) fn finish(&mut self) {
+        self.leave(|cause| cause);
+    }
+
+    fn leave(&mut self, cause: impl FnOnce(Cause) -> Cause) {
+        let before = mem::replace(self, State::Closed(CloseReason::Aborted));
+        *self = match before {
+            State::Open => State::Closing(CloseReason::Done, LINGER_BYTES),
+            State::Eof => State::Closing(CloseReason::Done, 0),
+            State::Over(before) => {
+                let rest = match before {
+                    CloseReason::PeerClosed | CloseReason::Truncated => 0,
+                    _ => LINGER_BYTES,
+                };
+                State::Closing(cause(before), rest)
+            }
+            closing => closing,
+        };
+    }
+
+    /// All is written and the stream shut down.
+    pub(crate) fn written(&mut self, lingers: bool) {
+        self.advance(|cause, rest| {
+            if lingers && rest > 0 { State::Lingering(cause, rest) } else { State::Closed(cause) }
+        });
+    }
+
+    /// So many bytes more were dropped.
+    pub(crate) fn dropped(&mut self, bytes: Rest) {
+        if let State::Closing(_, rest) | State::Lingering(_, rest) = self {
+            *rest = rest.saturating_sub(bytes);
+        }
+    }
+
+    /// The peer is not waited for any longer.
+    pub(crate) fn end(&mut self) {
+        self.advance(|cause, _| State::Closed(cause));
+    }
+
+    fn advance(&mut self, next: impl FnOnce(Cause, Rest) -> State) {
+        match mem::replace(self, State::Closed(CloseReason::Aborted)) {
+            State::Closing(cause, rest) | State::Lingering(cause, rest) => {
+                *self = next(cause, rest)
+            }
+            other => {
+                debug_assert!(false, "{other:?} is not closing");
+                *self = other;
+            }
+        }
+    }
+
+    /// Nothing happens any more, for this cause if nothing went wrong before.
+    pub(crate) fn fail(&mut self, cause: Cause) {
+        let before = mem::replace(self, State::Closed(CloseReason::Aborted));
+        *self = State::Closed(match before {
+            State::Closed(final_cause) => final_cause,
+            State::Open | State::Eof => cause,
+            // What was sent has arrived as far as can be known.
+            State::Lingering(before, _) => before,
+            State::Over(before) | State::Closing(before, _) => {
+                if before.is_orderly() {
+                    cause
+                } else {
+                    before
+                }
+            }
+        });
+    }
+
+    /// The peer let this deadline pass, and is still there to be told.
+    pub(crate) fn passed(&self) -> Option<Timeout> {
+        match self.cause() {
+            Some(CloseReason::Timeout(timeout)) => Some(*timeout),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What is to be written, and what the connection has come to.
+//!
+//! [`Outbound`] is all of a channel that a callback can reach while the task that waits for it goes on
+//! writing: the output queue, the state, the deadlines, what other tasks push. It has no stream of its
+//! own; that is lent to each poll, beside the timer.
+//!
+//! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::AsyncWrite;
+
+use crate::Payload;
+use crate::output::{Output, Producer, PushError, SinkError};
+use crate::session::error::{Cause, CloseReason};
+use crate::session::handle::{Asked, Handle, Inbox};
+use crate::session::state::State;
+use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
+use crate::trace;
+
+/// The writing side of a channel, and its state.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) output: Output,
+    pub(crate) state: State,
+    /// Shared by the channels of one builder.
+    pub(crate) timeouts: Arc<Timeouts>,
+    /// Bytes read so far.
+    pub(crate) read: u64,
+    /// There is one once somebody has asked for a handle.
+    inbox: Option<Inbox>,
+    handle_capacity: u32,
+    /// Input is to be dropped when the callback returns.
+    pub(crate) discards_input: bool,
+}
+
+/// How many bytes a channel has read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes that the peer sent, including those that were dropped after a close.
+    pub read: u64,
+    /// Bytes that the stream has taken.
+    pub written: u64,
+}
+
+/// How far the writing has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    All,
+    /// The writer refuses what is ready for it.
+    Refused,
+    /// Nothing is ready: a producer has nothing yet, or other tasks have their turn.
+    Waiting,
+}
+
+impl Outbound {
+    pub(crate) fn new(output: Output, timeouts: Arc<Timeouts>, handle_capacity: u32) -> Self {
+        Outbound {
+            output,
+            state: State::Open,
+            timeouts,
+            read: 0,
+            inbox: None,
+            handle_capacity,
+            discards_input: false,
+        }
+    }
+
+    /// Whether the next piece of a frame may be handed over: there is room for what it brings forth, and
+    /// nobody has asked for something else.
+    #[inline]
+    pub(crate) fn may_hand_over(&self) -> bool {
+        self.state.is_open()
+            && self.output.has_room()
+            && !self.discards_input
+            && self.inbox.as_ref().is_none_or(|inbox| inbox.asked() == Asked::Nothing)
+    }
+
+    #[inline]
+    pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
+        if self.inbox.is_some() {
+            self.take_items();
+        }
+        self.output.push(item)
+    }
+
+    pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
+        self.take_items();
+        self.output.write_fmt(text)
+    }
+
+    pub(crate) fn push_with<R, E>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<Result<R, E>, PushError<()>> {
+        self.take_items();
+        self.output.push_with(write)
+    }
+
+    pub(crate) fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>
+    where
+        P: Producer + Send + 'static,
+    {
+        self.take_items();
+        self.output.push_with_producer(producer)
+    }
+
+    /// Takes what other tasks were told is accepted: it goes before what is pushed now.
+    fn take_items(&mut self) {
+        if let Some(inbox) = self.inbox.as_ref().filter(|inbox| inbox.has_items()) {
+            for item in inbox.take() {
+                let _ = self.output.push(item);
+            }
+        }
+    }
+
+    /// Takes what other tasks have pushed, if there is room, and does what they have asked for. This task
+    /// is woken when there is more.
+    pub(crate) fn poll_inbox(&mut self, cx: &Context<'_>) {
+        let Some(inbox) = &self.inbox else {
+            return;
+        };
+        inbox.register(cx);
+        match inbox.asked() {
+            Asked::Abort => self.fail(CloseReason::Aborted),
+            Asked::Close if self.output.is_open() => self.close(),
+            _ if self.output.has_room() => self.take_items(),
+            _ => {}
+        }
+    }
+
+    /// Something that was pushed by another task has not been taken yet.
+    pub(crate) fn has_items(&self) -> bool {
+        self.inbox.as_ref().is_some_and(Inbox::has_items)
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic { read: self.read, written: self.output.written() }
+    }
+
+    /// A handle for other tasks.
+    pub(crate) fn handle(&mut self) -> Handle {
+        let capacity = self.handle_capacity as usize;
+        let inbox = self.inbox.get_or_insert_with(|| Inbox::new(capacity));
+        if self.state.is_closed() {
+            inbox.end();
+        } else if !self.output.is_open() {
+            let _ = inbox.close();
+        }
+        inbox.handle()
+    }
+
+    /// Takes no more pushes, after those that other tasks were told are accepted.
+    pub(crate) fn close(&mut self) {
+        self.state.close();
+        self.close_output();
+    }
+
+    /// The same, at the end of a connection that is over.
+    pub(crate) fn finish(&mut self) {
+        self.state.finish();
+        if self.state.passed() == Some(Timeout::Idle) && self.output.is_idle() {
+            // There is nobody to be lingered for.
+            self.state.end_input();
+        }
+        self.close_output();
+    }
+
+    fn close_output(&mut self) {
+        self.close_inbox();
+        self.output.close_when_done();
+    }
+
+    /// Refuses what other tasks push from here on, and takes what they were told is accepted.
+    pub(crate) fn close_inbox(&mut self) {
+        if let Some(inbox) = &self.inbox {
+            for item in inbox.close() {
+                let _ = self.output.push(item);
+            }
+        }
+    }
+
+    pub(crate) fn reopen_inbox(&self) {
+        if let Some(inbox) = &self.inbox {
+            inbox.reopen();
+        }
+    }
+
+    /// Drops everything: nothing happens any more.
+    pub(crate) fn fail(&mut self, cause: Cause) {
+        self.state.fail(cause);
+        self.output.abort();
+        self.end_inbox();
+    }
+
+    /// The connection has come to its end.
+    pub(crate) fn end_inbox(&self) {
+        if let Some(inbox) = &self.inbox {
+            inbox.end();
+        }
+    }
+
+    /// Writes and flushes what is queued; after a close, shuts the stream down.
+    pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut S,
+        timer: &mut Timer,
+    ) -> Result<Written, Cause> {
+        if self.output.is_idle() && self.output.is_open() {
+            return Ok(Written::All);
+        }
+        let before = self.output.written();
+        let result = self.output.poll_flush(cx, Pin::new(io));
+        self.written(before, result, timer)
+    }
+
+    /// Writes until there is room again.
+    pub(crate) fn poll_room<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut S,
+        timer: &mut Timer,
+    ) -> Result<Written, Cause> {
+        let before = self.output.written();
+        let result = self.output.poll_ready(cx, Pin::new(io));
+        self.written(before, result, timer)
+    }
+
+    fn written(
+        &mut self,
+        before: u64,
+        result: Poll<Result<(), SinkError>>,
+        timer: &mut Timer,
+    ) -> Result<Written, Cause> {
+        if self.output.written() > before {
+            timer.wrote();
+        }
+        match result {
+            Poll::Ready(Ok(())) => Ok(Written::All),
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Pending if self.output.is_refused() => Ok(Written::Refused),
+            Poll::Pending => Ok(Written::Waiting),
+        }
+    }
+
+    /// What goes on while a callback waits: pushes of other tasks, writing, the write stall. Ready if the
+    /// callback is not to be waited for any more.
+    pub(crate) fn poll_meanwhile<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut S,
+        timer: &mut Timer,
+    ) -> Poll<()> {
+        self.poll_inbox(cx);
+        loop {
+            if self.state.is_closed() {
+                return Poll::Ready(());
+            }
+            match self.poll_flush(cx, io, timer) {
+                Err(cause) => self.fail(cause),
+                // What waited for room has it now.
+                Ok(Written::All) if self.has_items() && self.output.is_open() => {
+                    self.take_items();
+                }
+                Ok(written) => {
+                    let wait = Wait { refused: written == Written::Refused, ..Wait::default() };
+                    if timer.poll(cx, &self.timeouts, wait).is_pending() {
+                        return Poll::Pending;
+                    }
+                    trace::timed_out(Timeout::WriteStall);
+                    self.fail(CloseReason::Timeout(Timeout::WriteStall));
+                }
+            }
+        }
+    }
+
+    /// A deadline has passed: the connection is over, and the peer may be told if it may well be there.
+    pub(crate) fn time_out(&mut self, timeout: Timeout) {
+        trace::timed_out(timeout);
+        let cause = CloseReason::Timeout(timeout);
+        match timeout {
+            Timeout::Frame | Timeout::Session => self.state.over(cause),
+            Timeout::Idle if self.output.is_idle() => self.state.over(cause),
+            Timeout::Idle | Timeout::WriteStall | Timeout::Quiet => self.fail(cause),
+        }
+    }
+}
+
+/// A deadline that ends something, out of those that may have passed.
+pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
+    match passed {
+        Passed::Deadline(timeout) => Some(timeout),
+        Passed::Shutdown | Passed::End => None,
+    }
+}

@@ -1,0 +1,396 @@
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::future::{self, Future};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::delivery::Random;
+use super::{Delivery, Outcomes, Verifier};
+use crate::handler::Handler;
+use crate::session::{ChannelBuilder, Chunk, CloseReason, Control, Timeout};
+
+/// What a [`Handler`] has made of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// All that was written to the peer.
+    pub output: Vec<u8>,
+    /// Why the connection was closed, in the words of the reason's `Debug`. `None` if it was not.
+    pub closed: Option<String>,
+}
+
+impl Verifier {
+    /// Verifies a [`Handler`] on a [`Channel`](crate::Channel) whose peer sends the input. `make` makes a new
+    /// handler for each delivery. What is written to the peer and why the connection is closed must be the
+    /// same for all. Returns what came of the whole input with its end.
+    ///
+    /// In the random ways the peer also makes pauses and reads slowly, little by little, so that the output
+    /// fills up, and the channel's `run` is dropped now and then while it waits for the peer, and called
+    /// again with the same handler.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use asynchat::verify::Verifier;
+    /// use asynchat::{Channel, Chunk, Control, Handler};
+    ///
+    /// struct Shout;
+    ///
+    /// impl Handler for Shout {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         data: Chunk<'_>,
+    ///         control: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         control.push(data.to_ascii_uppercase());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         control.push("!\n");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let channel = Channel::builder(b"\n");
+    /// let answered = Verifier::new().handler(&channel, b"hello\nworld\n", || Shout).await;
+    /// assert_eq!(answered.output, b"HELLO!\nWORLD!\n");
+    /// assert_eq!(answered.closed.as_deref(), Some("PeerClosed"));
+    /// # }
+    /// ```
+    ///
+    /// It needs a runtime with tokio's clock. On a paused one (`#[tokio::test(start_paused = true)]`, of
+    /// tokio's feature `test-util`) it is fastest, since every input without an end is waited for: see
+    /// [`patience`](Self::patience).
+    ///
+    /// # Panics
+    ///
+    /// If what is written or the reason depends on how the input is cut, or if the handler panics.
+    ///
+    /// # Cancellation safety
+    ///
+    /// It can be dropped at any time.
+    pub async fn handler<H>(
+        &self,
+        channel: &ChannelBuilder,
+        input: &[u8],
+        mut make: impl FnMut() -> H,
+    ) -> Answered
+    where
+        H: Handler,
+        H::Error: Debug,
+    {
+        let mut outcomes = Outcomes::default();
+        for delivery in self.deliveries(input) {
+            let answered = {
+                let _named = delivery.named_in_panics();
+                self.answer(channel, &delivery, make()).await
+            };
+            outcomes.compare(&delivery, answered);
+        }
+        outcomes.of_whole()
+    }
+
+    /// One connection, until it is closed or at rest.
+    async fn answer<H>(
+        &self,
+        channel: &ChannelBuilder,
+        delivery: &Delivery,
+        mut handler: H,
+    ) -> Answered
+    where
+        H: Handler,
+        H::Error: Debug,
+    {
+        let peer = Arc::new(Mutex::new(Peer::new(delivery)));
+        let mut channel = channel.build(Socket(peer.clone()));
+        let mut rest = pin!(sleep(self.patience));
+        let closed = loop {
+            let waits = AtomicBool::new(false);
+            let mut run = pin!(channel.run(Watched { handler: &mut handler, waits: &waits }));
+            let woken = Arc::new(Woken::default());
+            let outcome = future::poll_fn(|cx| {
+                if woken.take(cx) {
+                    let deadline = Instant::now() + self.patience;
+                    rest.as_mut().reset(deadline);
+                    let waker = Waker::from(woken.clone());
+                    if let Poll::Ready((_, reason)) =
+                        run.as_mut().poll(&mut Context::from_waker(&waker))
+                    {
+                        return Poll::Ready(Stop::Closed(format!("{reason:?}")));
+                    }
+                    if !waits.load(Ordering::Relaxed) && lock(&peer).wants_cancellation() {
+                        return Poll::Ready(Stop::Cancelled);
+                    }
+                }
+                poll_rest(rest.as_mut(), cx)
+            });
+            match outcome.await {
+                Stop::Closed(reason) => break Some(reason),
+                Stop::AtRest => break None,
+                Stop::Cancelled => {}
+            }
+        };
+        let output = std::mem::take(&mut lock(&peer).output);
+        Answered { output, closed }
+    }
+}
+
+/// Why a run is not polled any more.
+enum Stop {
+    Closed(String),
+    /// It has done nothing for a while.
+    AtRest,
+    /// It is to be dropped, and begun again.
+    Cancelled,
+}
+
+fn poll_rest(rest: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Stop> {
+    rest.poll(cx).map(|()| Stop::AtRest)
+}
+
+/// Whether a future was woken since it was last polled, and who polls it.
+struct Woken {
+    woken: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Default for Woken {
+    fn default() -> Self {
+        Woken { woken: AtomicBool::new(true), task: Mutex::new(None) }
+    }
+}
+
+impl Woken {
+    fn take(&self, cx: &Context<'_>) -> bool {
+        *lock(&self.task) = Some(cx.waker().clone());
+        self.woken.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        if let Some(task) = lock(&self.task).take() {
+            task.wake();
+        }
+    }
+}
+
+/// A handler that is lent, and of which is known whether it waits: a run is not dropped then, since a
+/// callback would be lost.
+///
+/// A method that [`Handler`] gets has to be passed on here too.
+struct Watched<'a, H> {
+    handler: &'a mut H,
+    waits: &'a AtomicBool,
+}
+
+impl<H: Handler> Handler for Watched<'_, H> {
+    type Error = H::Error;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), H::Error> {
+        self.handler.collect_incoming_data(data, control)
+    }
+
+    fn found_terminator(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.found_terminator(control))
+    }
+
+    fn overlong(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.overlong(control))
+    }
+
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, H::Error> {
+        self.handler.find_end(input)
+    }
+
+    fn collected(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.collected(control))
+    }
+
+    fn wrong_end(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.wrong_end(control))
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), H::Error> {
+        self.handler.quiet(control)
+    }
+
+    fn eof(
+        &mut self,
+        truncated: bool,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.eof(truncated, control))
+    }
+
+    fn timed_out(&mut self, timeout: Timeout, control: &mut Control<'_>) -> Result<(), H::Error> {
+        self.handler.timed_out(timeout, control)
+    }
+
+    fn shutdown(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> impl Future<Output = Result<(), H::Error>> + Send {
+        watch(self.waits, self.handler.shutdown(control))
+    }
+
+    fn closed(&mut self, reason: &CloseReason<H::Error>) {
+        self.handler.closed(reason);
+    }
+}
+
+/// Notes that a callback has begun, and that it has returned.
+async fn watch<F: Future>(waits: &AtomicBool, callback: F) -> F::Output {
+    waits.store(true, Ordering::Relaxed);
+    let output = callback.await;
+    waits.store(false, Ordering::Relaxed);
+    output
+}
+
+/// The other end of the connection.
+#[derive(Debug)]
+struct Peer {
+    reads: VecDeque<Vec<u8>>,
+    ends: bool,
+    output: Vec<u8>,
+    /// What is random about it, in a random delivery.
+    random: Option<Random>,
+    /// Whether there was a pause before the next read.
+    paused: bool,
+    /// Whether the last write, flush or shutdown was pending.
+    refused: bool,
+    /// Whether the run is to be dropped.
+    cancels: bool,
+}
+
+impl Peer {
+    fn new(delivery: &Delivery) -> Self {
+        Peer {
+            reads: delivery.reads().map(<[u8]>::to_vec).collect(),
+            ends: delivery.ends(),
+            output: Vec::new(),
+            random: delivery.random(),
+            paused: false,
+            refused: false,
+            cancels: false,
+        }
+    }
+
+    fn one_in(&mut self, chances: usize) -> bool {
+        self.random.as_mut().is_some_and(|random| random.below(chances) == 0)
+    }
+
+    /// A pause between two reads; in a random delivery only between some.
+    fn pauses(&mut self) -> bool {
+        let pauses = !self.paused && (self.random.is_none() || !self.one_in(3));
+        self.paused = pauses;
+        pauses
+    }
+
+    /// Whether a write is to be pending, never twice in a row.
+    fn refuses(&mut self) -> bool {
+        self.refused = !self.refused && self.one_in(3);
+        self.refused
+    }
+
+    fn wants_cancellation(&mut self) -> bool {
+        std::mem::take(&mut self.cancels)
+    }
+}
+
+#[derive(Debug)]
+struct Socket(Arc<Mutex<Peer>>);
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut peer = lock(&self.0);
+        // A read of nothing would be the end: it is a pause instead.
+        while peer.reads.front().is_some_and(Vec::is_empty) {
+            peer.reads.pop_front();
+        }
+        if peer.reads.is_empty() && !peer.ends {
+            return Poll::Pending;
+        }
+        if peer.pauses() {
+            peer.cancels = peer.one_in(3);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(mut read) = peer.reads.pop_front() {
+            let rest = read.split_off(read.len().min(room.remaining()));
+            room.put_slice(&read);
+            if !rest.is_empty() {
+                peer.reads.push_front(rest);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut peer = lock(&self.0);
+        if peer.refuses() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let taken = match &mut peer.random {
+            Some(random) => 1 + random.below(bytes.len().min(100)),
+            None => bytes.len(),
+        };
+        let taken = taken.min(bytes.len());
+        peer.output.extend_from_slice(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if lock(&self.0).refuses() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

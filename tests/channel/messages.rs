@@ -1,0 +1,468 @@
+//! Frames handed over whole, counted frames with their end, messages of several frames, and messages of
+//! which the application finds the end; to a handler and to whoever pulls.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use asynchat::{
+    Channel, ChannelError, Chunk, CloseReason, Control, End, FrameError, Handler, Limit,
+    Terminator, Timeout, Timeouts,
+};
+
+use crate::support::{
+    Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, secs, settle,
+};
+
+/// Notes what it is called with, one entry for each call.
+#[derive(Default)]
+struct Noting {
+    calls: Vec<String>,
+    /// How many bytes are a message, by its first one.
+    own: bool,
+    asked: Vec<usize>,
+}
+
+impl Handler for Noting {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.calls.push(String::from_utf8(data.to_vec()).unwrap());
+        if self.own && data.starts_with(b"1!") {
+            control.set_own_end(false);
+            control.set_whole_frames(true);
+            control.set_terminator(b"\n");
+        }
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.calls.push("end".into());
+        Ok(())
+    }
+
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+        self.asked.push(input.len());
+        Ok(match input[0] {
+            b'z' => Some(0),
+            digit => Some(usize::from(digit - b'0') + 1),
+        })
+    }
+
+    async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        self.calls.push("overlong".into());
+        control.push("too long");
+        Ok(())
+    }
+
+    async fn wrong_end(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.calls.push("wrong end".into());
+        Ok(())
+    }
+
+    async fn eof(&mut self, truncated: bool, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.calls.push(if truncated { "truncated" } else { "eof" }.into());
+        Ok(())
+    }
+}
+
+type Reason = CloseReason<Infallible>;
+
+/// Runs it over an input that comes in pieces of every size up to its own, and wants the same each time.
+#[track_caller]
+fn noted(
+    input: &str,
+    own: bool,
+    make: impl Fn(Socket) -> Channel<Socket>,
+) -> (Vec<String>, String, Reason) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let mut all: Option<(Vec<String>, String, Reason)> = None;
+    for piece in 1..=input.len().max(1) {
+        let (socket, peer) = pipe();
+        peer.chop(piece);
+        peer.send(input);
+        peer.close();
+        let mut channel = make(socket);
+        let handler = Noting { own, ..Noting::default() };
+        let (handler, reason) = runtime.block_on(channel.run(handler));
+        let this = (handler.calls, peer.output(), reason);
+        if let Some(all) = &all {
+            assert_eq!((&this.0, &this.1), (&all.0, &all.1), "in pieces of {piece}");
+            assert_eq!(this.2.to_string(), all.2.to_string(), "in pieces of {piece}");
+        }
+        all = Some(this);
+    }
+    all.unwrap()
+}
+
+fn whole(socket: Socket) -> Channel<Socket> {
+    Channel::builder(b"\r\n").whole_frames(true).timeouts(patient()).build(socket)
+}
+
+#[test]
+fn a_whole_frame_is_collected_once_also_if_it_is_empty() {
+    let (calls, _, reason) = noted("one\r\n\r\n\rtwo\r\n", false, whole);
+    assert_eq!(calls, ["one", "end", "", "end", "\rtwo", "end", "eof"]);
+    assert!(matches!(reason, CloseReason::PeerClosed));
+}
+
+#[test]
+fn what_there_is_of_a_whole_frame_comes_before_the_end_of_the_input() {
+    let (calls, _, reason) = noted("one\r\ntwo\r", false, whole);
+    assert_eq!(calls, ["one", "end", "two\r", "truncated"]);
+    assert!(matches!(reason, CloseReason::Truncated));
+}
+
+#[test]
+fn a_whole_frame_has_its_limit() {
+    let make = |socket| {
+        let builder = Channel::builder(b"\n").whole_frames(true).limit(Limit::Skip(3));
+        builder.timeouts(patient()).build(socket)
+    };
+    let (calls, output, _) = noted("four\nabc\nlonger\nd\n", false, make);
+    assert_eq!(calls, ["fou", "overlong", "abc", "end", "lon", "overlong", "d", "end", "eof"]);
+    assert_eq!(output, "too longtoo long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mode_is_switched_at_the_end_of_a_frame() {
+    let (socket, peer) = pipe();
+    peer.chop(2);
+    peer.send("abcd\nefgh\nijkl\n");
+    peer.close();
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    let mut calls = Vec::new();
+    let mut frames = 0;
+    while let Some((step, mut control)) = channel.step().await.unwrap() {
+        calls.push((String::from_utf8(step.payload.to_vec()).unwrap(), step.end));
+        if step.end == Some(End::Terminator) {
+            frames += 1;
+            control.set_whole_frames(frames == 1);
+            control.push(".");
+        }
+    }
+    assert_eq!(calls.iter().filter(|(text, _)| text == "efgh").count(), 1, "{calls:?}");
+    assert!(calls.iter().all(|(text, _)| text != "abcd" && text != "ijkl"), "{calls:?}");
+    channel.close().await.unwrap();
+    assert_eq!(peer.output(), "...");
+}
+
+/// `$4\r\ndata\r\n`, as in RESP.
+fn counted(socket: Socket) -> Channel<Socket> {
+    let terminator = Terminator::count_then(4, b"\r\n");
+    Channel::builder(terminator).timeouts(patient()).whole_frames(true).build(socket)
+}
+
+#[test]
+fn a_counted_frame_ends_with_its_end() {
+    let (calls, _, _) = noted("da\r\n\r\n", false, counted);
+    assert_eq!(calls[..2], ["da\r\n", "end"]);
+}
+
+#[test]
+fn a_wrong_end_is_told_and_closes() {
+    let (calls, _, reason) = noted("dataXY", false, counted);
+    assert_eq!(calls, ["data", "wrong end"]);
+    assert!(matches!(reason, CloseReason::Frame(FrameError::WrongEnd)), "{reason:?}");
+}
+
+#[test]
+fn a_counted_frame_without_its_end_is_truncated() {
+    let (calls, _, reason) = noted("data\r", false, counted);
+    assert_eq!(calls, ["data", "truncated"]);
+    assert!(matches!(reason, CloseReason::Truncated));
+}
+
+// Ends that the application finds.
+
+fn own(socket: Socket) -> Channel<Socket> {
+    let builder = Channel::builder(None).own_end(true).limit(Limit::Fail(8));
+    builder.timeouts(patient()).build(socket)
+}
+
+#[test]
+fn messages_whose_ends_the_handler_finds_are_handed_over_whole() {
+    let (calls, _, reason) = noted("3abc02xy", true, own);
+    assert_eq!(calls, ["3abc", "end", "0", "end", "2xy", "end", "eof"]);
+    assert!(matches!(reason, CloseReason::PeerClosed));
+}
+
+#[test]
+fn the_beginning_of_a_message_is_handed_over_at_the_end_of_the_input() {
+    let (calls, _, reason) = noted("3abc4xy", true, own);
+    assert_eq!(calls, ["3abc", "end", "4xy", "truncated"]);
+    assert!(matches!(reason, CloseReason::Truncated));
+    // Also where it was not known how long it would be.
+    let (calls, _, reason) = noted("1az..", true, own);
+    assert_eq!(calls, ["1a", "end", "z..", "truncated"]);
+    assert!(matches!(reason, CloseReason::Truncated));
+}
+
+#[test]
+fn a_message_whose_end_is_beyond_the_limit_is_told_and_closes() {
+    for input in ["3abc9xyxyxyxyx", "3abczxyxyxyxyx"] {
+        let (calls, output, reason) = noted(input, true, own);
+        assert_eq!(calls, ["3abc", "end", "overlong"]);
+        assert_eq!(output, "too long");
+        assert!(matches!(reason, CloseReason::Frame(FrameError::Overlong(8))), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_terminator_takes_over_from_the_handlers_own_ends() {
+    let (calls, _, _) = noted("2xy1!line\n\n", true, own);
+    assert_eq!(calls, ["2xy", "end", "1!", "end", "line", "end", "", "end", "eof"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_asked_only_when_there_is_more() {
+    let (socket, peer) = pipe();
+    peer.send("z");
+    let mut channel = own(socket);
+    let handle = channel.handle();
+    let running = tokio::spawn(async move { channel.run(Noting::default()).await.0.asked });
+    for push in ["a", "b"] {
+        settle().await;
+        handle.push(push).unwrap();
+    }
+    settle().await;
+    peer.send("z");
+    settle().await;
+    handle.close_when_done();
+    assert_eq!(running.await.unwrap(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_end_is_not_found_has_the_frame_deadline() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::builder(None)
+        .own_end(true)
+        .timeouts(Timeouts::NONE.frame(Duration::from_secs(10)))
+        .build(socket);
+    let running = tokio::spawn(async move { channel.run(Noting::default()).await.1 });
+    seconds(100).await;
+    peer.send("z");
+    seconds(9).await;
+    assert!(!running.is_finished());
+    seconds(2).await;
+    assert!(matches!(running.await.unwrap(), CloseReason::Timeout(Timeout::Frame)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_pulled_by_a_function_that_finds_its_end() {
+    let (socket, peer) = pipe();
+    peer.send("2ab3x");
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    let find = |input: &[u8]| input.first().map(|digit| usize::from(digit - b'0') + 1);
+    let (step, mut control) = channel.message(find).await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b"2ab"[..], Some(End::Terminator)));
+    control.push("answer");
+    // It may be dropped.
+    assert!(tokio::time::timeout(Duration::from_secs(1), channel.message(find)).await.is_err());
+    assert_eq!(peer.output(), "answer");
+    peer.send("yz");
+    let (step, _) = channel.message(find).await.unwrap().unwrap();
+    assert_eq!(&step.payload[..], b"3xyz");
+    channel.set_terminator(b"\n");
+    peer.send("line\n");
+    let (step, _) = channel.step().await.unwrap().unwrap();
+    assert_eq!(&step.payload[..], b"line");
+    peer.send("9");
+    peer.close();
+    let (step, _) = channel.message(find).await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b"9"[..], Some(End::Truncated)));
+    assert!(channel.message(find).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_pulled_has_the_limit() {
+    let (socket, peer) = pipe();
+    peer.send("0123456789");
+    let mut channel =
+        Channel::builder(b"\n").limit(Limit::Fail(8)).timeouts(patient()).build(socket);
+    let error = channel.message(|_| None).await.unwrap_err();
+    assert!(matches!(error, ChannelError::Frame(FrameError::Overlong(8))), "{error:?}");
+    assert!(channel.message(|_| None).await.unwrap().is_none());
+}
+
+// Messages of several frames.
+
+/// A head says how many lines follow it.
+fn lines_behind_heads() -> Scripted<impl FnMut(&Seen, &mut Control<'_>) -> Then + Send> {
+    let mut left = 0;
+    let mut line = String::new();
+    Scripted::new(move |seen, control| {
+        match seen {
+            Seen::Data(text) => line.push_str(text),
+            Seen::End => {
+                let line = std::mem::take(&mut line);
+                if left == 0 {
+                    left = line.parse().unwrap_or(0);
+                    if left > 0 {
+                        control.begin_message();
+                    }
+                } else {
+                    left -= 1;
+                    if left == 0 {
+                        control.end_message();
+                        control.push("answer");
+                    }
+                }
+            }
+            _ => {}
+        }
+        Then::Go
+    })
+}
+
+fn lines(timeouts: Timeouts) -> (Channel<Socket>, Peer) {
+    let (socket, peer) = pipe();
+    (Channel::builder(b"\n").timeouts(timeouts).build(socket), peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_input_that_ends_between_the_frames_of_a_message_is_truncated() {
+    for (input, truncated) in [("2\na\n", true), ("2\na\nb\n", false), ("0\n", false)] {
+        let (mut channel, peer) = lines(patient());
+        peer.send(input);
+        peer.close();
+        let (handler, reason) = channel.run(lines_behind_heads()).await;
+        assert_eq!(matches!(reason, CloseReason::Truncated), truncated, "{input:?} {reason:?}");
+        assert_eq!(handler.log.seen().contains(&Seen::Truncated), truncated);
+    }
+    // Pulled, too.
+    let (mut channel, peer) = lines(patient());
+    peer.send("2\n");
+    peer.close();
+    for _ in 0..2 {
+        channel.next().await.unwrap().unwrap();
+    }
+    channel.begin_message();
+    assert!(channel.next().await.is_none());
+    let (_, reason) = channel.run(lines_behind_heads()).await;
+    assert!(matches!(reason, CloseReason::Truncated), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_frame_deadline_is_over_the_whole_of_a_message() {
+    let (mut channel, peer) = lines(Timeouts::NONE.frame(Duration::from_secs(10)));
+    let running = tokio::spawn(async move { channel.run(lines_behind_heads()).await.1 });
+    // A frame each, and a message that has its time: this goes on for ever.
+    for _ in 0..3 {
+        peer.send("0\n1\n");
+        seconds(9).await;
+        peer.send("a\n");
+        seconds(1000).await;
+    }
+    peer.send("9\n");
+    for _ in 0..3 {
+        seconds(3).await;
+        peer.send("a\n");
+    }
+    settle().await;
+    assert!(!running.is_finished());
+    seconds(2).await;
+    assert!(matches!(running.await.unwrap(), CloseReason::Timeout(Timeout::Frame)));
+    assert_eq!(peer.output(), "answeransweranswer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_end_of_a_message() {
+    let (mut channel, peer) = lines(patient());
+    peer.send("2\na\n");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move {
+        let signal = async { drop(stopped.await) };
+        channel.run_until(lines_behind_heads(), signal).await.1
+    });
+    settle().await;
+    stop.send(()).unwrap();
+    settle().await;
+    assert!(!peer.is_shut_down());
+    peer.send("b\n9\n");
+    assert!(matches!(running.await.unwrap(), CloseReason::Done));
+    assert_eq!(peer.output(), "answer");
+}
+
+// A place to wait.
+
+/// Writes what it collects to a disk that takes a second for it.
+#[derive(Default)]
+struct Disk {
+    buffer: Vec<u8>,
+    written: Vec<Vec<u8>>,
+}
+
+impl Handler for Disk {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.buffer.extend_from_slice(&data);
+        Ok(())
+    }
+
+    async fn collected(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        control.push(".");
+        self.written.push(std::mem::take(&mut self.buffer));
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        self.written.push(std::mem::take(&mut self.buffer));
+        control.push("!");
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_can_be_waited_for_after_each_read() {
+    let (socket, peer) = pipe();
+    let mut timeouts = patient();
+    // None of them runs meanwhile.
+    (timeouts.idle, timeouts.frame) = (secs(1), secs(1));
+    let mut channel = Channel::builder(b"\n.\n").read_size(10).timeouts(timeouts).build(socket);
+    peer.send("0123456789abcdefghijklm\n.\n");
+    peer.close();
+    let running = tokio::spawn(async move { channel.run(Disk::default()).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    settle().await;
+    // Nothing more is read than it has taken.
+    assert_eq!(peer.unread(), 16);
+    let (handler, reason) = running.await.unwrap();
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    assert_eq!(handler.written, [&b"0123456789"[..], b"abcdefghij", b"klm"]);
+    assert_eq!(peer.output(), "..!");
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_and_pending_input_are_counted() {
+    let (mut channel, peer) = lines(patient());
+    peer.send("one\ntwo\n");
+    peer.take(3);
+    assert_eq!(channel.next().await.unwrap().map(crate::support::seen).unwrap(), data("one"));
+    assert_eq!(channel.pending_input(), 4);
+    channel.push("hello").unwrap();
+    for _ in 0..3 {
+        channel.next().await.unwrap().unwrap();
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(1), channel.next()).await;
+    let traffic = channel.traffic();
+    assert_eq!((traffic.read, traffic.written, channel.pending_input()), (8, 3, 0));
+    assert!(!channel.is_closed());
+    peer.take(usize::MAX);
+    channel.close().await.unwrap();
+    assert_eq!(channel.traffic().written, 5);
+    assert!(channel.is_closed());
+}

@@ -19,8 +19,8 @@ const ANSWER: &[u8] = b"ok\n";
 /// What is not a connection's: standard streams, the runtime's own.
 const OTHER_FILES: u64 = 64;
 
-const HANDLER: &str = "Channel, Handler";
-const HANDLER_PLAIN: &str = "Channel, Handler, no deadlines";
+const HANDLER: &str = "Handler";
+const HANDLER_PLAIN: &str = "Handler, no deadlines";
 const PULLED: &str = "Channel, next";
 const PULLED_PLAIN: &str = "Channel, next, no deadlines";
 const BARE: &str = "a bare task, with a buffer while it reads";
@@ -53,7 +53,7 @@ impl Handler for Answer {
     }
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        let _ = control.push(ANSWER);
+        control.push(ANSWER);
         Ok(())
     }
 }

@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use asynchat::{Channel, Chunk, CloseReason, Control, Event, Framer, Handler, TerminatorCodec};
+use asynchat::{
+    Channel, Chunk, CloseReason, Control, End, Event, Framer, Handler, Step, TerminatorCodec,
+};
 use asynchat_benches::Bench;
 use asynchat_benches::client::{Exchange, MEASURES, ROUNDS};
 use asynchat_benches::input::{self, Shape};
@@ -35,7 +37,7 @@ const WHOLE: &str = "Handler, whole frames";
 const OWN_END: &str = "Handler, end found by hand";
 const PULLED: &str = "Channel, next";
 const MESSAGES: &str = "Channel, message, end found by hand";
-const FRAMER: &str = "Framer, a loop";
+const FRAMER: &str = "Framer, a loop, whole frames";
 const CODEC: &str = "TerminatorCodec, Framed";
 const DECODER: &str = "Decoder by hand, Framed";
 const LOOP: &str = "a loop by hand";
@@ -256,6 +258,7 @@ async fn pulled(stream: TcpStream) {
 /// Reads and writes itself, and answers all that one read brought at once.
 async fn framer(mut stream: TcpStream) {
     let mut framer = Framer::new(CRLF);
+    framer.set_whole_frames(true);
     let mut session = Session::default();
     let mut input = BytesMut::with_capacity(READ);
     let mut output = Vec::new();
@@ -264,18 +267,11 @@ async fn framer(mut stream: TcpStream) {
         if stream.read_buf(&mut input).await.expect("a connection") == 0 {
             return;
         }
-        while let Some(event) = framer.next(&input).expect("no limit") {
-            match event {
-                Event::Chunk(chunk) => session.chunk(chunk),
-                Event::Terminator => {
-                    session.end(&mut framer);
-                    if let Some(answer) = session.to().answer.take() {
-                        output.extend_from_slice(answer);
-                    }
-                }
-                Event::Overlong | Event::WrongEnd | Event::Truncated => {
-                    unreachable!("no limit, no end")
-                }
+        while let Some(Step { payload, end }) = framer.step(&input).expect("no limit") {
+            assert_eq!(end, Some(End::Terminator), "whole frames");
+            session.frame(payload, &mut framer);
+            if let Some(answer) = session.to().answer.take() {
+                output.extend_from_slice(answer);
             }
         }
         input.advance(framer.take_consumed());

@@ -24,13 +24,9 @@ pub mod verify;
 
 #[cfg(feature = "tokio")]
 pub use codec::{Batch, BatchCodec, CodecError, DiscardInput, Frame, FrameCodec, TerminatorCodec};
-pub use framing::event::Event;
-pub use framing::framer::Framer;
-pub use framing::limit::{FrameError, Limit};
-pub use framing::step::{End, Step};
-pub use framing::terminator::{
-    CountThen, Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Ending, EndingError,
-    Terminator,
+pub use framing::{
+    CountThen, Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, End, Ending,
+    EndingError, Event, FrameError, Framer, Limit, Step, Terminator,
 };
 #[cfg(feature = "tokio")]
 pub use handler::Handler;

@@ -18,11 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
-use crate::framing::event::Event;
-use crate::framing::framer::Cut;
-use crate::framing::limit::{FrameError, Limit};
-use crate::framing::step::{End, Step};
-use crate::framing::terminator::Terminator;
+use crate::framing::{Cut, End, Event, FrameError, Limit, Step, Terminator};
 use crate::output::{Producer, PushError};
 use crate::pool;
 use crate::session::builder::ChannelBuilder;

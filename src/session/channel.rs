@@ -1017,6 +1017,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
     ) -> (Control<'_>, impl FnMut(&mut Context<'_>) -> Poll<()>) {
         let pending = self.inbound.pending();
+        if pending == 0 {
+            // The memory may be given back meanwhile: the framer must not count on it.
+            self.inbound.trim();
+        }
         let Inbound { input, framing, .. } = &mut self.inbound;
         let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
         let control = Control::new(framing, Outlet::Locked(outbound), pending);

@@ -148,7 +148,8 @@ impl Inbound {
         }
     }
 
-    fn trim(&mut self) {
+    /// Takes off the front what is done with.
+    pub(crate) fn trim(&mut self) {
         let consumed = self.framing.framer.take_consumed();
         self.input.advance(consumed);
     }

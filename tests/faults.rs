@@ -14,7 +14,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use asynchat::{
-    Channel, ChannelBuilder, Event, Limit, ProducerSink, Server, SinkError, Timeouts, producer,
+    Channel, ChannelBuilder, ChannelError, CloseReason, Event, Limit, ProducerSink, Server,
+    SinkError, Timeouts, producer,
 };
 use bytes::Bytes;
 use futures::FutureExt;
@@ -314,7 +315,7 @@ fn builder() -> ChannelBuilder {
 
 /// Queues the answer to a line.
 macro_rules! answer {
-    ($on:expr, $line:expr, $pushed:expr) => {{
+    ($on:ident.$push:ident, $push_with_producer:ident, $line:expr, $pushed:expr) => {{
         let line: &str = $line;
         let (text, by_producer) = match line {
             "big" => ("b".repeat(5000), false),
@@ -322,8 +323,8 @@ macro_rules! answer {
             line => (format!("<{line}>"), false),
         };
         let queued = match by_producer {
-            true => $on.push_with_producer(slowly(text.clone())).is_ok(),
-            false => $on.push(text.clone()).is_ok(),
+            true => $on.$push_with_producer(slowly(text.clone())).is_ok(),
+            false => $on.$push(text.clone()).is_ok(),
         };
         if queued {
             $pushed.push_str(&text);
@@ -356,7 +357,7 @@ fn handler(
             Seen::Data(text) => line.push_str(text),
             Seen::End => {
                 let mut pushed = pushed.lock().unwrap();
-                answer!(control, &line, pushed);
+                answer!(control.try_push, try_push_with_producer, &line, pushed);
                 if line == "last" {
                     control.close_when_done();
                 }
@@ -382,7 +383,8 @@ fn handled(io: Faulty) -> Run {
         assert!(!heard.iter().any(|seen| matches!(seen, Seen::Closed(_))), "and once");
         let pushed = pushed.lock().unwrap().clone();
         let ended = match reason {
-            asynchat::CloseReason::Error(error) => Err(error.to_string()),
+            CloseReason::Io(error) => Err(error.to_string()),
+            CloseReason::Timeout(timeout) => Err(timeout.to_string()),
             reason => Ok(reason.to_string()),
         };
         Outcome { heard, pushed, ended }
@@ -404,7 +406,7 @@ fn pulled(io: Faulty) -> Run {
             match &event {
                 Event::Chunk(bytes) => line.push_str(std::str::from_utf8(bytes).unwrap()),
                 Event::Terminator => {
-                    answer!(channel, &line, pushed);
+                    answer!(channel.push, push_with_producer, &line, pushed);
                     if line == "last" {
                         log.note(seen(event));
                         break Ok(());
@@ -416,7 +418,10 @@ fn pulled(io: Faulty) -> Run {
             log.note(seen(event));
         };
         let closed = channel.close().await;
-        let ended = ended.and(closed).map(|()| String::new()).map_err(|error| error.to_string());
+        let ended = ended.and(closed).map(|()| String::new()).map_err(|error| match error {
+            ChannelError::Io(error) => error.to_string(),
+            error => error.to_string(),
+        });
         Outcome { heard: log.seen(), pushed, ended }
     })
 }
@@ -455,7 +460,7 @@ fn sunk(io: Faulty) -> Run {
             Err(_) => Err("it does not read".to_owned()),
         };
         for line in ["one", "two", "big", "slow", "last", "big"] {
-            answer!(sink, line, pushed);
+            answer!(sink.push, push_with_producer, line, pushed);
             let work = async {
                 match line {
                     "two" => sink.flush().await,

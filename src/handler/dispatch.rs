@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::framing::step::End;
+use crate::framing::End;
 use crate::handler::handler::Handler;
 use crate::session::channel::{Channel, Turn};
 use crate::session::control::Chunk;

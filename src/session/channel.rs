@@ -18,11 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
-use crate::framing::event::Event;
-use crate::framing::framer::Cut;
-use crate::framing::limit::{FrameError, Limit};
-use crate::framing::step::{End, Step};
-use crate::framing::terminator::Terminator;
+use crate::framing::{Cut, End, Event, FrameError, Limit, Step, Terminator};
 use crate::output::{Producer, PushError};
 use crate::pool;
 use crate::session::builder::ChannelBuilder;
@@ -1021,6 +1017,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
     ) -> (Control<'_>, impl FnMut(&mut Context<'_>) -> Poll<()>) {
         let pending = self.inbound.pending();
+        if pending == 0 {
+            // The memory may be given back meanwhile: the framer must not count on it.
+            self.inbound.trim();
+        }
         let Inbound { input, framing, .. } = &mut self.inbound;
         let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
         let control = Control::new(framing, Outlet::Locked(outbound), pending);

@@ -84,7 +84,7 @@ pub fn channel(data: &[u8]) {
     if whole && end == End::Open {
         // What there is of a whole frame is not handed over yet.
         for log in [&mut expected, &mut heard.log] {
-            if let Some(Log::Data(_)) = log.last() {
+            if matches!(log.last(), Some(Log::Data(_))) {
                 log.pop();
             }
         }

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Framed, FramedRead};
 
 use super::{BatchCodec, FrameCodec, TerminatorCodec};
-use crate::framing::framer::{Cut, Framer};
+use crate::framing::{Cut, Framer};
 
 /// Takes off the buffer what the framer is done with, and returns the payload in it.
 #[inline(always)]

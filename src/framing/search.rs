@@ -113,6 +113,17 @@ impl Strategy {
     }
 }
 
+/// Where the first delimiter in these bytes begins, if there is one.
+#[cfg(feature = "tokio")]
+pub(crate) fn first_delimiter(delimiter: &Terminator, bytes: &[u8]) -> Option<usize> {
+    let mut search = Search::new();
+    search.aim(delimiter.clone());
+    match search.find(bytes, 0, bytes.len(), u64::MAX) {
+        Found::At { start, .. } => Some(start),
+        Found::Withheld(_) => None,
+    }
+}
+
 impl Search {
     pub(crate) fn new() -> Self {
         Search {

@@ -85,11 +85,11 @@ use crate::trace;
 /// A channel looks at the input it has before it reads, so that a terminator set at any moment takes
 /// effect at the next call, though the peer sends nothing more.
 pub struct Channel<S> {
-    io: S,
+    pub(crate) io: S,
     pub(crate) inbound: Inbound,
     /// What a callback and the task that waits for it both use. Locked only while one waits.
-    outbound: Mutex<Outbound>,
-    timer: Timer,
+    pub(crate) outbound: Mutex<Outbound>,
+    pub(crate) timer: Timer,
     read_size: u32,
     /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
     /// of a frame, [`READ_COST`] for each read.
@@ -304,7 +304,7 @@ impl<S> Channel<S> {
 
     /// The next piece of a frame, if it is there and may be handed over. Most are: this is all that is
     /// done for them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn cut(&mut self) -> Option<Cut> {
         let outbound = get_mut(&mut self.outbound);
         if self.budget == 0 || !outbound.may_hand_over() {
@@ -1014,23 +1014,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         (input, Control::new(framing, Outlet::Direct(outbound), pending))
     }
 
-    /// What a callback that may wait needs, and what goes on meanwhile. Ready if it is not to be waited
-    /// for any more.
-    #[inline]
-    pub(crate) fn waiting_parts(
-        &mut self,
-    ) -> (Control<'_>, impl FnMut(&mut Context<'_>) -> Poll<()>) {
+    /// What a callback that may wait needs, and what goes on meanwhile.
+    pub(crate) fn waiting_parts(&mut self) -> (Control<'_>, Meanwhile<'_, S>) {
         let pending = self.inbound.pending();
-        let Inbound { input, framing, .. } = &mut self.inbound;
+        let Inbound { input, framing } = &mut self.inbound;
         let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
         let control = Control::new(framing, Outlet::Locked(outbound), pending);
-        let meanwhile = move |cx: &mut Context<'_>| {
-            if pending == 0 {
-                input.clear();
-            }
-            lock(outbound).poll_meanwhile(cx, io, timer)
-        };
-        (control, meanwhile)
+        (control, Meanwhile { input, pending, outbound, io, timer })
+    }
+}
+
+/// What goes on while a callback waits.
+pub(crate) struct Meanwhile<'a, S> {
+    pub(crate) input: &'a mut Input,
+    /// How much of it is still to be handed over.
+    pub(crate) pending: usize,
+    pub(crate) outbound: &'a Mutex<Outbound>,
+    pub(crate) io: &'a mut S,
+    pub(crate) timer: &'a mut Timer,
+}
+
+impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
+    /// Ready if the callback is not to be waited for any more.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pending == 0 {
+            // No memory is held for input while a callback waits.
+            self.input.clear();
+        }
+        lock(self.outbound).poll_meanwhile(cx, self.io, self.timer)
     }
 }
 

@@ -42,12 +42,12 @@ impl Handler for Echo {
         data: Chunk<'_>,
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
-        let _ = control.push(&*data);
+        control.push(&*data);
         Ok(())
     }
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        let _ = control.push("\n");
+        control.push("\n");
         Ok(())
     }
 }
@@ -70,7 +70,7 @@ impl Handler for WholeLines {
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         self.0.push(b'\n');
-        let _ = control.push(&self.0);
+        control.push(&self.0);
         self.0.clear();
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Handler for Answer {
     }
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        let _ = control.push(ANSWER);
+        control.push(ANSWER);
         Ok(())
     }
 }

@@ -121,7 +121,7 @@ impl Handler for Redis {
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         self.0.end(control);
         if let Some(answer) = self.0.to().answer.take() {
-            let _ = control.push(answer);
+            control.push(answer);
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ mod text;
 mod tls;
 
 use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::maildir::{Maildir, Store};
-use crate::session::{Ends, Host, REFUSALS};
+use crate::session::{Ends, Host};
 
 const USAGE: &str =
     "usage: smtp_server [ADDR] [MAILDIR] [--discard] [--tls CERTIFICATE.pem KEY.pem]";
@@ -53,6 +54,8 @@ const DEFAULT_DIR: &str = "Maildir";
 
 /// Connections at a time; further ones are told to come back later.
 const CONNECTIONS: usize = 1000;
+/// So many more at a time are told so. Beyond that they wait in the operating system's queue.
+const REFUSALS: usize = 32;
 /// Threads that wait for the disk. What they force to it at the same time goes there together.
 const DISK_THREADS: usize = 32;
 /// How long connections may take to end once the server is to stop.
@@ -127,13 +130,22 @@ async fn run(options: Options) -> io::Result<()> {
         async move {
             // Replies are written together; waiting for more would only delay them.
             let _ = connection.io.set_nodelay(true);
-            if let Ok(ends) = Ends::of(&connection.io) {
+            if let Ok(ends) = ends(&connection.io) {
                 session::serve(host, connection.io, ends, connection.shutdown).await;
             }
         }
     };
     server.serve(listener, stop, service).await?;
     Ok(())
+}
+
+/// Both addresses in brackets, as whoever has no name introduces himself.
+fn ends(io: &TcpStream) -> io::Result<Ends> {
+    let literal = |address: SocketAddr| match address.ip().to_canonical() {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    };
+    Ok(Ends { local: literal(io.local_addr()?), peer: literal(io.peer_addr()?) })
 }
 
 /// Listens for SIGINT and SIGTERM from now on; the future ends at the first of them.

@@ -8,7 +8,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +16,6 @@ use asynchat::{
     Timeouts,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -38,8 +36,6 @@ pub(crate) const MAX_SIZE: u64 = 25 << 20;
 const MAX_DROPPED: u64 = 2 * MAX_SIZE;
 /// Commands that are refused, after which the connection ends.
 pub(crate) const MAX_ERRORS: u32 = 100;
-/// Connections beyond [`Host::new`]'s limit that are told so at the same time.
-pub(crate) const REFUSALS: usize = 32;
 
 /// RFC 5321 4.5.3.2.7 wants five minutes for the next command, and as much for each part of it.
 const WAIT: Duration = Duration::from_secs(5 * 60);
@@ -63,17 +59,6 @@ pub(crate) struct Host {
 pub(crate) struct Ends {
     pub(crate) local: String,
     pub(crate) peer: String,
-}
-
-impl Ends {
-    /// Addresses in brackets, as whoever has no name introduces himself.
-    pub(crate) fn of(io: &TcpStream) -> io::Result<Self> {
-        let literal = |address: SocketAddr| match address.ip().to_canonical() {
-            IpAddr::V4(ip) => format!("[{ip}]"),
-            IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
-        };
-        Ok(Ends { local: literal(io.local_addr()?), peer: literal(io.peer_addr()?) })
-    }
 }
 
 impl Host {

@@ -44,8 +44,8 @@ impl Hub {
         let message = message.freeze();
         let before = hearers.len();
         hearers.retain(|_, handle| match handle.push(message.clone()) {
-            // One that is closed gives up its place itself.
-            Ok(()) | Err(HandleError::Closed(_)) => true,
+            Ok(()) => true,
+            Err(HandleError::Closed(_)) => false,
             Err(_) => {
                 handle.abort();
                 false

@@ -104,6 +104,8 @@ async fn strings_and_keys() {
         GET n => $19¦9223372036854775807
         INCRBY n 01 => -ERR value is not an integer or out of range
         DECR m => :-1
+        DECRBY m -3 => :2
+        DECRBY m -9223372036854775808 => -ERR decrement would overflow
         MSET p 1 q 2 => +OK
         MSET p 1 q => -ERR wrong number of arguments for 'mset' command
         MGET p none q => *3¦$1¦1¦$-1¦$1¦2
@@ -198,12 +200,12 @@ async fn the_connection_and_the_server() {
     )
     .await;
     let (output, _) = answers(b"INFO\r\nCOMMAND COUNT\r\nCOMMAND\r\n").await;
-    assert!(output.contains("redis_version:") && output.contains("\r\n:38\r\n*38\r\n"), "{output}");
+    assert!(output.contains("redis_version:") && output.contains("\r\n:39\r\n*39\r\n"), "{output}");
 }
 
 #[test]
 fn every_command_is_found_by_its_name() {
-    for name in "APPEND CLIENT COMMAND CONFIG DBSIZE DECR DEL ECHO EXISTS EXPIRE FLUSHALL GET GETSET \
+    for name in "APPEND CLIENT COMMAND CONFIG DBSIZE DECR DECRBY DEL ECHO EXISTS EXPIRE FLUSHALL GET GETSET \
                  HELLO HGET HGETALL HSET INCR INCRBY INFO LLEN LPOP LPUSH LRANGE MGET MSET PING PUBLISH \
                  QUIT RESET RPOP RPUSH SELECT SET STRLEN SUBSCRIBE TTL UNSUBSCRIBE"
         .split(' ')

@@ -50,9 +50,9 @@ for depth in 1 64; do
     echo "redis-benchmark -P $depth: ok"
 done
 
-"$python" "$here/redis.py" "$addr"
+"$python" "$here/redis_client.py" "$addr"
 if [[ -n $modules ]]; then
-    NODE_PATH=$modules node "$here/redis.js" "$addr"
+    NODE_PATH=$modules node "$here/redis_client.js" "$addr"
 else
     echo "NOT CHECKED: ioredis"
 fi

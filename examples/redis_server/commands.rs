@@ -126,6 +126,7 @@ const COMMANDS: &[Command] = {
         command("config", -2, config, No, Usual),
         command("dbsize", 1, dbsize, No, Usual),
         command("decr", 2, |call| add(call, -1), First, Grows),
+        command("decrby", 3, decrby, First, Grows),
         command("del", -2, del, All, Usual),
         command("echo", 2, echo, No, Usual),
         command("exists", -2, exists, All, Usual),
@@ -614,6 +615,11 @@ fn append(call: &mut Call<'_, '_>) -> Done {
 fn incrby(call: &mut Call<'_, '_>) -> Done {
     let by = integer(call.words.get(2))?;
     add(call, by)
+}
+
+fn decrby(call: &mut Call<'_, '_>) -> Done {
+    let by = integer(call.words.get(2))?.checked_neg();
+    add(call, by.ok_or(Refusal::new("ERR decrement would overflow"))?)
 }
 
 fn add(call: &mut Call<'_, '_>, by: i64) -> Done {

@@ -1,10 +1,8 @@
-"""redis-py against the Redis example: redis.py HOST:PORT"""
+"""redis-py against the Redis example: redis_client.py HOST:PORT"""
 
 import sys
 import threading
 
-# Not this file.
-sys.path = [entry for entry in sys.path if not entry.endswith("clients")]
 import redis
 
 host, port = sys.argv[1].rsplit(":", 1)

@@ -1,4 +1,4 @@
-// ioredis against the Redis example: node redis.js HOST:PORT, with ioredis in NODE_PATH
+// ioredis against the Redis example: node redis_client.js HOST:PORT, with ioredis in NODE_PATH
 "use strict";
 const assert = require("node:assert");
 const Redis = require("ioredis");

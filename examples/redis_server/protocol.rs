@@ -218,7 +218,7 @@ fn number(line: &[u8]) -> Option<Number> {
 /// An integer as Redis reads it: no sign but a minus, no zeros in front.
 pub(crate) fn integer(word: &[u8]) -> Result<i64, Refusal> {
     let strict = match word {
-        [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => str::from_utf8(word).ok(),
+        [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => std::str::from_utf8(word).ok(),
         _ => None,
     };
     strict.and_then(|digits| digits.parse().ok()).ok_or(NOT_AN_INTEGER)

@@ -193,6 +193,18 @@ enum Number {
 /// A number in decimal digits, in the one way to write it, and CRLF.
 #[inline]
 fn number(line: &[u8]) -> Option<Number> {
+    match line {
+        // Most are short.
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Some(Number::Is(i64::from(a - b'0'), 3)),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Some(Number::Is(i64::from((a - b'0') * 10 + (b - b'0')), 4))
+        }
+        _ => any_number(line),
+    }
+}
+
+#[inline(never)]
+fn any_number(line: &[u8]) -> Option<Number> {
     let (mut value, mut digits) = (0_i64, 0_usize);
     let negative = usize::from(line.first()? == &b'-');
     for (index, byte) in line.iter().enumerate().skip(negative) {
@@ -218,7 +230,7 @@ fn number(line: &[u8]) -> Option<Number> {
 /// An integer as Redis reads it: no sign but a minus, no zeros in front.
 pub(crate) fn integer(word: &[u8]) -> Result<i64, Refusal> {
     let strict = match word {
-        [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => str::from_utf8(word).ok(),
+        [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => std::str::from_utf8(word).ok(),
         _ => None,
     };
     strict.and_then(|digits| digits.parse().ok()).ok_or(NOT_AN_INTEGER)

@@ -162,16 +162,38 @@ const COMMANDS: &[Command] = {
     ]
 };
 
-/// The longest name there is.
-const NAME_LENGTH: usize = 11;
+/// A name in lower case and its length, as a number: those in [`COMMANDS`] are in order, and one is found
+/// without comparing bytes.
+#[inline]
+const fn number(name: &[u8]) -> Option<u128> {
+    let mut bytes = [0; 16];
+    if name.len() >= bytes.len() {
+        return None;
+    }
+    let mut index = 0;
+    while index < name.len() {
+        bytes[index] = name[index].to_ascii_lowercase();
+        index += 1;
+    }
+    bytes[15] = name.len() as u8;
+    Some(u128::from_be_bytes(bytes))
+}
+
+/// The number of each.
+const NUMBERS: [u128; COMMANDS.len()] = {
+    let mut numbers = [0; COMMANDS.len()];
+    let mut index = 0;
+    while index < numbers.len() {
+        numbers[index] = number(COMMANDS[index].name.as_bytes()).expect("a short name");
+        assert!(index == 0 || numbers[index - 1] < numbers[index], "not in order");
+        index += 1;
+    }
+    numbers
+};
 
 impl Command {
     pub(crate) fn find(name: &[u8]) -> Option<&'static Command> {
-        let mut lower = [0; NAME_LENGTH];
-        let lower = lower.get_mut(..name.len())?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        let index = COMMANDS.binary_search_by(|command| command.name.as_bytes().cmp(lower)).ok()?;
+        let index = NUMBERS.binary_search(&number(name)?).ok()?;
         COMMANDS.get(index)
     }
 

@@ -193,6 +193,18 @@ enum Number {
 /// A number in decimal digits, in the one way to write it, and CRLF.
 #[inline]
 fn number(line: &[u8]) -> Option<Number> {
+    match line {
+        // Most are short.
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Some(Number::Is(i64::from(a - b'0'), 3)),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Some(Number::Is(i64::from((a - b'0') * 10 + (b - b'0')), 4))
+        }
+        _ => any_number(line),
+    }
+}
+
+#[inline(never)]
+fn any_number(line: &[u8]) -> Option<Number> {
     let (mut value, mut digits) = (0_i64, 0_usize);
     let negative = usize::from(line.first()? == &b'-');
     for (index, byte) in line.iter().enumerate().skip(negative) {

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
-use crate::protocol::{COMMAND, Parser, Reply, TOO_LONG};
+use crate::protocol::{COMMAND, Parser, Refusal, Reply, TOO_LONG};
 use crate::pubsub::{BACKLOG, Subscriptions};
 
 const CONNECTIONS: usize = 10_000;
@@ -86,8 +86,7 @@ impl Handler for Session {
             // An empty line, or the beginning of a command that will never be complete.
             Some(Ok(_)) | None => return Ok(()),
             Some(Err(refusal)) => {
-                let _ =
-                    control.push_with(|out| Ok::<_, Infallible>(Reply::new(out).error(&refusal)));
+                refuse(&refusal, control);
                 control.close_when_done();
                 return Ok(());
             }
@@ -103,7 +102,7 @@ impl Handler for Session {
         });
         if let Err(refusal) = done {
             // What it had written is not sent.
-            let _ = control.push_with(|out| Ok::<_, Infallible>(Reply::new(out).error(&refusal)));
+            refuse(&refusal, control);
         }
         match then {
             Then::Go => {}
@@ -135,7 +134,18 @@ impl Handler for Session {
     }
 
     async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        let _ = control.push_with(|out| Ok::<_, Infallible>(Reply::new(out).error(&TOO_LONG)));
+        refuse(&TOO_LONG, control);
         Ok(())
+    }
+}
+
+/// Answers with an error.
+fn refuse(refusal: &Refusal, control: &mut Control<'_>) {
+    let refused: Result<(), Infallible> = control.push_with(|out| {
+        Reply::new(out).error(refusal);
+        Ok(())
+    });
+    match refused {
+        Ok(()) => {}
     }
 }

@@ -37,7 +37,7 @@ impl Inbound {
     }
 
     /// The next piece of a frame, or `None` if more input is wanted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn cut(&mut self, eof: bool) -> Result<Option<Cut>, FrameError> {
         self.framing.framer.cut(self.input.bytes(), eof)
     }

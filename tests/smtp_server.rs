@@ -25,7 +25,7 @@ use std::pin::Pin;
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use asynchat::verify::Verifier;
 use base64::Engine as _;
@@ -569,7 +569,9 @@ async fn a_message_goes_to_the_disk_while_it_comes() {
             fs::metadata(mail.dir.join("tmp").join(name)).map_or(0, |data| data.len())
         })
     };
+    let began = Instant::now();
     while written() < most {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} of {most} bytes", written());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(mail.texts(), [""; 0]);

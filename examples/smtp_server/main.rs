@@ -13,7 +13,8 @@
 //! | commands | EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS QUIT |
 //! | extensions | PIPELINING SIZE 8BITMIME SMTPUTF8 CHUNKING STARTTLS ENHANCEDSTATUSCODES |
 //! | left out | AUTH, DSN, BINARYMIME, knowing who lives here, sending mail on, answering undelivered mail |
-//! | refused | a text with a CR or LF that stands alone (550, when all of it has come: see `text.rs`) |
+//! | refused | a DATA text with a CR or LF that stands alone (550, when all of it has come: see `text.rs`) |
+//! | kept | any byte that BDAT brings, a lone CR or LF too: its end is a count, and nothing can hide in it |
 //! | refused | anything that was sent behind STARTTLS in the clear (501, and the connection ends) |
 //! | limits | commands, recipients, messages, errors, connections, waiting: stated where they are enforced |
 //!

@@ -164,6 +164,7 @@ impl Handler for Session {
                 *command = parse(&data);
                 return Ok(());
             }
+            // The limit lets nothing through.
             Reading::Start(body) => body,
             Reading::Text(text, body) => {
                 body.push_text(text, &data);
@@ -218,15 +219,18 @@ impl Handler for Session {
     }
 
     async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        if let Reading::Start(_) = self.reading {
-            if let Reading::Start(body) = mem::replace(&mut self.reading, Reading::LINE) {
-                self.reading = Reading::Text(Text::new(), body);
+        self.reading = match mem::replace(&mut self.reading, Reading::LINE) {
+            // It is not empty. None of it has been taken.
+            Reading::Start(body) => {
                 control.set_terminator(b"\r\n.\r\n");
                 control.set_limit(Limit::Unlimited);
+                Reading::Text(Text::new(), body)
             }
-        } else {
-            self.reply("500 5.5.2 the line is too long", control);
-        }
+            reading => {
+                self.reply("500 5.5.2 the line is too long", control);
+                reading
+            }
+        };
         Ok(())
     }
 

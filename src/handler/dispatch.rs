@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::framing::step::End;
+use crate::framing::{Cut, End};
 use crate::handler::handler::Handler;
-use crate::session::channel::{Channel, Turn};
+use crate::session::channel::{Channel, Meanwhile, Turn};
 use crate::session::control::Chunk;
 use crate::session::error::CloseReason;
 use crate::session::read::OwnEnd;
@@ -129,9 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             loop {
                 let rare = match self.take_end(handler, run)? {
                     Some(End::Terminator) => {
-                        let (mut control, meanwhile) = self.waiting_parts();
-                        attend(pin!(handler.found_terminator(&mut control)), run, meanwhile)
-                            .await?;
+                        {
+                            let (mut control, meanwhile) = self.waiting_parts();
+                            let called = pin!(handler.found_terminator(&mut control));
+                            attend(called, run, meanwhile).await?;
+                        }
                         self.end_told();
                         continue;
                     }
@@ -156,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// Hands over the pieces of frames that are there, and returns the end of the first that ends. `None`
     /// if there is nothing more to be handed over without a turn of the channel.
-    #[inline]
+    #[inline(always)]
     fn take_end<H: Handler, F>(
         &mut self,
         handler: &mut H,
@@ -173,18 +175,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 return Ok(None);
             }
             let whole = self.inbound.is_whole();
-            let Some(cut) = self.cut() else {
+            let Some(Cut { start, end, outcome }) = self.cut() else {
                 return Ok(None);
             };
-            if cut.start < cut.end || (whole && cut.outcome == Some(End::Terminator)) {
+            if start < end || (whole && outcome == Some(End::Terminator)) {
                 let (input, mut control) = self.parts();
-                handler
-                    .collect_incoming_data(Chunk::new(input, cut.start, cut.end), &mut control)?;
+                handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
             }
-            run.unfinished = cut.outcome.is_none();
-            if cut.outcome.is_some() {
-                // What it has pushed may be too much, or the last.
-                self.inbound.framing.framer.owe(cut.outcome);
+            run.unfinished = outcome.is_none();
+            if outcome.is_some() {
+                if self.outbound_mut().may_hand_over() {
+                    return Ok(outcome);
+                }
+                // What it has pushed is too much, or the last.
+                self.inbound.framing.framer.owe(outcome);
                 return Ok(self.take_owed());
             }
         }
@@ -343,24 +347,43 @@ impl<F: Future<Output = ()>> Run<'_, F> {
     }
 }
 
-/// Waits for a callback, and meanwhile polls what goes on. If that ends the connection, the callback is
-/// dropped.
-#[inline]
-fn attend<E, F: Future<Output = ()>>(
+/// Polls a callback once.
+#[inline(always)]
+fn poll_now<F: Future>(
+    mut called: Pin<&mut F>,
+) -> impl Future<Output = Poll<F::Output>> + use<'_, F> {
+    future::poll_fn(move |cx| Poll::Ready(called.as_mut().poll(cx)))
+}
+
+/// Polls a callback, and if it waits, waits for it. Most do not, and need nothing of what goes on meanwhile.
+#[inline(always)]
+async fn attend<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
     run: &mut Run<'_, F>,
-    mut meanwhile: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    meanwhile: Meanwhile<'_, S>,
+) -> Result<(), E> {
+    match poll_now(called.as_mut()).await {
+        Poll::Ready(result) => result,
+        Poll::Pending => wait(called, run, meanwhile).await,
+    }
+}
+
+/// Waits for a callback that has been polled, and meanwhile polls what goes on. If that ends the
+/// connection, the callback is dropped.
+fn wait<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
+    mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
+    run: &mut Run<'_, F>,
+    mut meanwhile: Meanwhile<'_, S>,
 ) -> impl Future<Output = Result<(), E>> {
-    let mut has_waited = false;
+    let mut polled = true;
     future::poll_fn(move |cx| {
-        if let Poll::Ready(result) = called.as_mut().poll(cx) {
-            if has_waited {
-                run.poll_signal(cx);
-            }
-            return Poll::Ready(result);
-        }
-        has_waited = true;
+        // The signal that comes with what was waited for comes first.
         run.poll_signal(cx);
-        meanwhile(cx).map(Ok)
+        if !std::mem::take(&mut polled) {
+            if let Poll::Ready(result) = called.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+        }
+        meanwhile.poll(cx).map(Ok)
     })
 }

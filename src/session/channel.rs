@@ -18,11 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
-use crate::framing::event::Event;
-use crate::framing::framer::Cut;
-use crate::framing::limit::{FrameError, Limit};
-use crate::framing::step::{End, Step};
-use crate::framing::terminator::Terminator;
+use crate::framing::{Cut, End, Event, FrameError, Limit, Step, Terminator};
 use crate::output::{Producer, PushError};
 use crate::pool;
 use crate::session::builder::ChannelBuilder;
@@ -304,7 +300,7 @@ impl<S> Channel<S> {
 
     /// The next piece of a frame, if it is there and may be handed over. Most are: this is all that is
     /// done for them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn cut(&mut self) -> Option<Cut> {
         let outbound = get_mut(&mut self.outbound);
         if self.budget == 0 || !outbound.may_hand_over() {
@@ -1014,23 +1010,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         (input, Control::new(framing, Outlet::Direct(outbound), pending))
     }
 
-    /// What a callback that may wait needs, and what goes on meanwhile. Ready if it is not to be waited
-    /// for any more.
-    #[inline]
-    pub(crate) fn waiting_parts(
-        &mut self,
-    ) -> (Control<'_>, impl FnMut(&mut Context<'_>) -> Poll<()>) {
+    /// What a callback that may wait needs, and what goes on meanwhile.
+    #[inline(always)]
+    pub(crate) fn waiting_parts(&mut self) -> (Control<'_>, Meanwhile<'_, S>) {
         let pending = self.inbound.pending();
+        if pending == 0 {
+            // The memory may be given back meanwhile: the framer must not count on it.
+            self.inbound.trim();
+        }
         let Inbound { input, framing, .. } = &mut self.inbound;
         let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
         let control = Control::new(framing, Outlet::Locked(outbound), pending);
-        let meanwhile = move |cx: &mut Context<'_>| {
-            if pending == 0 {
-                input.clear();
-            }
-            lock(outbound).poll_meanwhile(cx, io, timer)
-        };
-        (control, meanwhile)
+        (control, Meanwhile { input, pending, outbound, io, timer })
+    }
+}
+
+/// What goes on while a callback waits.
+pub(crate) struct Meanwhile<'a, S> {
+    input: &'a mut Input,
+    /// How much of it is still to be handed over.
+    pending: usize,
+    outbound: &'a Mutex<Outbound>,
+    io: &'a mut S,
+    timer: &'a mut Timer,
+}
+
+impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
+    /// Ready if the callback is not to be waited for any more.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pending == 0 {
+            // No memory is held for input while a callback waits.
+            self.input.clear();
+        }
+        lock(self.outbound).poll_meanwhile(cx, self.io, self.timer)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
-use crate::protocol::{COMMAND, Parser, Reply, TOO_LONG};
+use crate::protocol::{COMMAND, Parser, Refusal, Reply, TOO_LONG};
 use crate::pubsub::{BACKLOG, Subscriptions};
 
 const CONNECTIONS: usize = 10_000;
@@ -103,7 +103,7 @@ impl Handler for Session {
         });
         if let Err(refusal) = done {
             // What it had written is not sent.
-            let _ = control.push_with(|out| Ok::<_, Infallible>(Reply::new(out).error(&refusal)));
+            refuse(control, &refusal);
         }
         match then {
             Then::Go => {}
@@ -135,7 +135,14 @@ impl Handler for Session {
     }
 
     async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        let _ = control.push_with(|out| Ok::<_, Infallible>(Reply::new(out).error(&TOO_LONG)));
+        refuse(control, &TOO_LONG);
         Ok(())
     }
+}
+
+fn refuse(control: &mut Control<'_>, refusal: &Refusal) {
+    let _ = control.push_with(|out| {
+        Reply::new(out).error(refusal);
+        Ok::<_, Infallible>(())
+    });
 }

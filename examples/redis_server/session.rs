@@ -86,8 +86,7 @@ impl Handler for Session {
             // An empty line, or the beginning of a command that will never be complete.
             Some(Ok(_)) | None => return Ok(()),
             Some(Err(refusal)) => {
-                let _ =
-                    control.push_with(|out| Ok::<_, Infallible>(Reply::new(out).error(&refusal)));
+                refuse(&refusal, control);
                 control.close_when_done();
                 return Ok(());
             }
@@ -103,7 +102,7 @@ impl Handler for Session {
         });
         if let Err(refusal) = done {
             // What it had written is not sent.
-            refuse(control, &refusal);
+            refuse(&refusal, control);
         }
         match then {
             Then::Go => {}
@@ -135,14 +134,18 @@ impl Handler for Session {
     }
 
     async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        refuse(control, &TOO_LONG);
+        refuse(&TOO_LONG, control);
         Ok(())
     }
 }
 
-fn refuse(control: &mut Control<'_>, refusal: &Refusal) {
-    let _ = control.push_with(|out| {
+/// Answers with an error.
+fn refuse(refusal: &Refusal, control: &mut Control<'_>) {
+    let refused: Result<(), Infallible> = control.push_with(|out| {
         Reply::new(out).error(refusal);
-        Ok::<_, Infallible>(())
+        Ok(())
     });
+    match refused {
+        Ok(()) => {}
+    }
 }

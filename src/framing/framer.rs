@@ -720,7 +720,7 @@ impl Framer {
         }
     }
 
-    /// The frame has room for so many bytes more, and `end` is further.
+    /// The frame is longer than its limit, which leaves room for this many bytes more.
     fn end_overlong(&mut self, room: u64) -> Cut {
         let limit = self.start + room as usize;
         self.end_early(FrameError::Overlong(self.max));

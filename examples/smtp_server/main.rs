@@ -1,0 +1,168 @@
+//! An SMTP server that receives mail: lines for commands, `CRLF.CRLF` for a text, counts for chunks.
+//!
+//! ```text
+//! cargo run --release --example smtp_server [ADDR] [MAILDIR] [--discard] [--tls CERTIFICATE KEY]
+//! ```
+//!
+//! Every recipient is taken, and every message put into the one Maildir, byte for byte as it came, behind
+//! lines that say from where, by whom and for whom. What is answered 250 is on the disk. With `--discard`
+//! messages are read and dropped.
+//!
+//! | what | |
+//! |---|---|
+//! | commands | EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS QUIT |
+//! | extensions | PIPELINING SIZE 8BITMIME SMTPUTF8 CHUNKING STARTTLS ENHANCEDSTATUSCODES |
+//! | left out | AUTH, DSN, BINARYMIME, knowing who lives here, sending mail on, answering undelivered mail |
+//! | refused | a DATA text with a CR or LF that stands alone (550, when all of it has come: see `text.rs`) |
+//! | kept | any byte that BDAT brings, a lone CR or LF too: its end is a count, and nothing can hide in it |
+//! | refused | anything that was sent behind STARTTLS in the clear (501, and the connection ends) |
+//! | limits | commands, recipients, messages, errors, connections, waiting: stated where they are enforced |
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `main.rs` | listening, how many connections, stopping |
+//! | `session.rs` | one connection: what is answered, limits, deadlines |
+//! | `command.rs` | a line → a command (no I/O) |
+//! | `text.rs` | what DATA sends → a message (no I/O) |
+//! | `maildir.rs` | a message → a file |
+//! | `tls.rs` | the certificate |
+
+mod command;
+mod maildir;
+mod session;
+mod text;
+mod tls;
+
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use asynchat::{Connection, Server};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+
+use crate::maildir::{Maildir, Store};
+use crate::session::{Ends, Host};
+
+const USAGE: &str =
+    "usage: smtp_server [ADDR] [MAILDIR] [--discard] [--tls CERTIFICATE.pem KEY.pem]";
+const DEFAULT_ADDR: &str = "127.0.0.1:2525";
+const DEFAULT_DIR: &str = "Maildir";
+
+/// Connections at a time; further ones are told to come back later.
+const CONNECTIONS: usize = 1000;
+/// So many more at a time are told so. Beyond that they wait in the operating system's queue.
+const REFUSALS: usize = 32;
+/// Threads that wait for the disk. What they force to it at the same time goes there together.
+const DISK_THREADS: usize = 32;
+/// How long connections may take to end once the server is to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+struct Options {
+    addr: String,
+    dir: PathBuf,
+    discard: bool,
+    certificate: Option<(PathBuf, PathBuf)>,
+}
+
+fn main() -> ExitCode {
+    let Some(options) = options(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}\nthe defaults are {DEFAULT_ADDR} and {DEFAULT_DIR}");
+        return ExitCode::from(2);
+    };
+    let runtime =
+        Builder::new_multi_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
+    match runtime.and_then(|runtime| runtime.block_on(run(options))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("smtp_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
+    let (mut discard, mut certificate, mut plain) = (false, None, Vec::new());
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--discard" => discard = true,
+            "--tls" => certificate = Some((args.next()?.into(), args.next()?.into())),
+            flag if flag.starts_with('-') => return None,
+            _ => plain.push(arg),
+        }
+    }
+    let mut plain = plain.into_iter();
+    let addr = plain.next().unwrap_or_else(|| DEFAULT_ADDR.to_owned());
+    let dir = plain.next().unwrap_or_else(|| DEFAULT_DIR.to_owned()).into();
+    plain.next().is_none().then_some(Options { addr, dir, discard, certificate })
+}
+
+async fn run(options: Options) -> io::Result<()> {
+    let Options { addr, dir, discard, certificate } = options;
+    let named = |what: &Path, error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", what.display()))
+    };
+    let store = if discard {
+        Store::Nowhere
+    } else {
+        Store::Maildir(Arc::new(Maildir::open(&dir).map_err(|error| named(&dir, error))?))
+    };
+    let files = certificate.as_ref().map(|(certificate, key)| (&**certificate, &**key));
+    let host = Arc::new(Host::new(store, tls::config(files)?, CONNECTIONS));
+    let listener =
+        TcpListener::bind(&addr).await.map_err(|error| named(Path::new(&addr), error))?;
+    let signal = stop_signal()?;
+    // Whoever started the server may have closed the other end of this.
+    let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
+
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        signal.await;
+        stopping.cancel();
+    });
+    let server = Server::new().max_connections(CONNECTIONS + REFUSALS).shutdown_timeout(GRACE);
+    let service = move |connection: Connection<TcpStream, _>| {
+        let host = host.clone();
+        async move {
+            // Replies are written together; waiting for more would only delay them.
+            let _ = connection.io.set_nodelay(true);
+            if let Ok(ends) = ends(&connection.io) {
+                session::serve(host, connection.io, ends, connection.shutdown).await;
+            }
+        }
+    };
+    server.serve(listener, stop, service).await?;
+    Ok(())
+}
+
+/// Both addresses in brackets, as whoever has no name introduces himself.
+fn ends(io: &TcpStream) -> io::Result<Ends> {
+    let literal = |address: SocketAddr| match address.ip().to_canonical() {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    };
+    Ok(Ends { local: literal(io.local_addr()?), peer: literal(io.peer_addr()?) })
+}
+
+/// Listens for SIGINT and SIGTERM from now on; the future ends at the first of them.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let (mut interrupt, mut terminate) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

@@ -1,0 +1,511 @@
+//! One connection: what is answered, limits, deadlines.
+//!
+//! A command is a line, handed over whole. Behind DATA the channel is aimed at `.CRLF` with a limit of no
+//! byte, which looks at the first bytes and takes none unless the message is empty; then at `CRLF.CRLF`.
+//! Behind BDAT it is aimed at a count. The message goes to the disk as it comes: the channel reads on
+//! when [`Handler::collected`] has returned.
+
+use std::convert::Infallible;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use asynchat::{
+    Channel, ChannelBuilder, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeout,
+    Timeouts,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::{Command, Reply, parse};
+use crate::maildir::{Draft, Store};
+use crate::text::Text;
+
+/// Bytes of a command. RFC 5321 wants 510, and some more for the parameters of extensions.
+pub(crate) const MAX_LINE: u64 = 2046;
+/// Recipients of a message: what RFC 5321 wants at least.
+pub(crate) const MAX_RECIPIENTS: usize = 100;
+/// Bytes of a message.
+pub(crate) const MAX_SIZE: u64 = 25 << 20;
+/// Bytes of a message that is refused, up to which it is read to its end. After more the connection ends.
+const MAX_DROPPED: u64 = 2 * MAX_SIZE;
+/// Commands that are refused, after which the connection ends.
+pub(crate) const MAX_ERRORS: u32 = 100;
+
+/// RFC 5321 4.5.3.2.7 wants five minutes for the next command, and as much for each part of it.
+const WAIT: Duration = Duration::from_secs(5 * 60);
+/// The bytes of a message that earn one more second of waiting, so that a slow but honest one arrives.
+const MIN_RATE: u32 = 256;
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long a message that has begun may take to its end once the server is to stop.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// What all connections have in common.
+#[derive(Debug)]
+pub(crate) struct Host {
+    store: Store,
+    tls: Arc<ServerConfig>,
+    /// A permit for each connection that may be served.
+    slots: Semaphore,
+}
+
+/// Both ends of a connection, as they are named in replies and messages.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    pub(crate) local: String,
+    pub(crate) peer: String,
+}
+
+impl Host {
+    pub(crate) fn new(store: Store, tls: Arc<ServerConfig>, connections: usize) -> Self {
+        Host { store, tls, slots: Semaphore::new(connections) }
+    }
+}
+
+/// What all channels have in common. They begin with a command.
+pub(crate) fn channels() -> ChannelBuilder {
+    let timeouts = Timeouts::default()
+        .idle(WAIT)
+        .frame(WAIT)
+        .min_rate(MIN_RATE)
+        .write_stall(WAIT)
+        .shutdown(SHUTDOWN);
+    Channel::builder(b"\r\n").limit(Limit::Skip(MAX_LINE)).whole_frames(true).timeouts(timeouts)
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve<S>(host: Arc<Host>, io: S, ends: Ends, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut channel = channels().build(io);
+    let Ok(_slot) = host.slots.try_acquire() else {
+        let _ = channel.push("421 4.3.2 too many connections, come back later\r\n");
+        let _ = channel.close().await;
+        return;
+    };
+    let _ = write!(channel, "220 {} ESMTP\r\n", ends.local);
+    let session = Session::new(host.clone(), ends.clone(), false);
+    let (_, reason) = channel.run_until(session, stop.cancelled()).await;
+    if !matches!(reason, CloseReason::Upgrade) {
+        return;
+    }
+    // STARTTLS. Nothing of what was said before counts any more.
+    let Ok(io) = channel.upgrade().await else { return };
+    let handshake = timeout(HANDSHAKE, TlsAcceptor::from(host.tls.clone()).accept(io));
+    let Some(Ok(Ok(io))) = stop.run_until_cancelled(handshake).await else { return };
+    let session = Session::new(host.clone(), ends, true);
+    channels().build(io).run_until(session, stop.cancelled()).await;
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    host: Arc<Host>,
+    ends: Ends,
+    secure: bool,
+    /// Who the peer says it is.
+    greeting: Option<Greeting>,
+    /// Since MAIL.
+    mail: Option<Mail>,
+    reading: Reading,
+    errors: u32,
+}
+
+#[derive(Debug)]
+struct Greeting {
+    name: String,
+    extended: bool,
+}
+
+/// A message and its envelope.
+#[derive(Debug)]
+struct Mail {
+    from: String,
+    utf8: bool,
+    recipients: Vec<String>,
+    /// Between two BDATs, what the first of them brought.
+    body: Option<Body>,
+}
+
+/// What the channel is aimed at.
+#[derive(Debug)]
+enum Reading {
+    /// A line, and what it was.
+    Line(Result<Command, Reply>),
+    /// Behind DATA: is the message empty?
+    Start(Body),
+    /// The text behind that.
+    Text(Text, Body),
+    /// Behind BDAT.
+    Chunk { last: bool, body: Body },
+}
+
+impl Reading {
+    /// A line that has not come yet.
+    const LINE: Reading = Reading::Line(Ok(Command::Noop));
+}
+
+impl Handler for Session {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        let body = match &mut self.reading {
+            Reading::Line(command) => {
+                *command = parse(&data);
+                return Ok(());
+            }
+            // The limit lets nothing through.
+            Reading::Start(body) => body,
+            Reading::Text(text, body) => {
+                body.push_text(text, &data);
+                body
+            }
+            Reading::Chunk { body, .. } => {
+                body.push(&data);
+                body
+            }
+        };
+        if let (Err(reply), true) = (&body.draft, body.size > MAX_DROPPED) {
+            write!(control, "{reply}\r\n");
+            control.close_when_done();
+        }
+        Ok(())
+    }
+
+    async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        match &mut self.reading {
+            Reading::Line(_) | Reading::Start(_) => {}
+            Reading::Text(_, body) | Reading::Chunk { body, .. } => body.settle().await,
+        }
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        match mem::replace(&mut self.reading, Reading::LINE) {
+            Reading::Line(Ok(command)) => self.obey(command, control),
+            Reading::Line(Err(reply)) => self.reply(reply, control),
+            Reading::Start(body) => {
+                expect_line(control);
+                self.deliver(body, control).await;
+            }
+            Reading::Text(text, mut body) => {
+                expect_line(control);
+                body.end_text(text);
+                self.deliver(body, control).await;
+            }
+            Reading::Chunk { last, body } => {
+                expect_line(control);
+                if last || body.draft.is_err() {
+                    self.deliver(body, control).await;
+                } else {
+                    write!(control, "250 2.0.0 {} bytes so far\r\n", body.size);
+                    if let Some(mail) = &mut self.mail {
+                        mail.body = Some(body);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        self.reading = match mem::replace(&mut self.reading, Reading::LINE) {
+            // It is not empty. None of it has been taken.
+            Reading::Start(body) => {
+                control.set_terminator(b"\r\n.\r\n");
+                control.set_limit(Limit::Unlimited);
+                Reading::Text(Text::new(), body)
+            }
+            reading => {
+                self.reply("500 5.5.2 the line is too long", control);
+                reading
+            }
+        };
+        Ok(())
+    }
+
+    fn timed_out(&mut self, _: Timeout, control: &mut Control<'_>) -> Result<(), Infallible> {
+        write!(control, "421 4.4.2 {} has waited long enough\r\n", self.ends.local);
+        Ok(())
+    }
+
+    async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        write!(control, "421 4.3.2 {} is shutting down\r\n", self.ends.local);
+        control.close_when_done();
+        Ok(())
+    }
+}
+
+impl Session {
+    pub(crate) fn new(host: Arc<Host>, ends: Ends, secure: bool) -> Self {
+        let reading = Reading::LINE;
+        Session { host, ends, secure, greeting: None, mail: None, reading, errors: 0 }
+    }
+
+    fn reply(&mut self, reply: Reply, control: &mut Control<'_>) {
+        write!(control, "{reply}\r\n");
+        self.errors += u32::from(reply.starts_with('5'));
+        if self.errors >= MAX_ERRORS {
+            control.push("421 4.7.0 too many errors\r\n");
+            control.close_when_done();
+        }
+    }
+
+    fn obey(&mut self, command: Command, control: &mut Control<'_>) {
+        let reply = match command {
+            Command::Helo(name) => {
+                write!(control, "250 {}\r\n", self.ends.local);
+                self.mail = None;
+                self.greeting = Some(Greeting { name, extended: false });
+                return;
+            }
+            Command::Ehlo(name) => {
+                write!(control, "250-{}\r\n250-PIPELINING\r\n", self.ends.local);
+                write!(control, "250-SIZE {MAX_SIZE}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n");
+                if !self.secure {
+                    control.push("250-STARTTLS\r\n");
+                }
+                control.push("250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n");
+                self.mail = None;
+                self.greeting = Some(Greeting { name, extended: true });
+                return;
+            }
+            Command::Mail { from, size, utf8 } => self.mail(from, size, utf8),
+            Command::Rcpt(to) => self.rcpt(to),
+            Command::Data => self.data(control),
+            Command::Bdat { size: Some(size), last } if size <= MAX_DROPPED => {
+                return self.bdat(size, last, control);
+            }
+            // What follows is not read, and so cannot be told from commands.
+            Command::Bdat { size, .. } => {
+                let reason = if size.is_some() { TOO_LARGE } else { "501 5.5.4 BDAT how many?" };
+                write!(control, "{reason}\r\n");
+                control.close_when_done();
+                return;
+            }
+            Command::Rset => {
+                self.mail = None;
+                "250 2.0.0 reset"
+            }
+            Command::Noop => "250 2.0.0 done",
+            Command::Vrfy => "252 2.5.2 send it, and it is taken",
+            Command::Help => "214 2.0.0 see RFC 5321",
+            Command::StartTls => return self.start_tls(control),
+            Command::Quit => {
+                control.push("221 2.0.0 goodbye\r\n");
+                control.close_when_done();
+                return;
+            }
+        };
+        self.reply(reply, control);
+    }
+
+    fn mail(&mut self, from: String, size: u64, utf8: bool) -> Reply {
+        if self.greeting.is_none() {
+            return "503 5.5.1 say EHLO first";
+        }
+        if self.mail.is_some() {
+            return "503 5.5.1 there is a message already";
+        }
+        if !utf8 && !from.is_ascii() {
+            return NOT_ASCII;
+        }
+        if size > MAX_SIZE {
+            return TOO_LARGE;
+        }
+        self.mail = Some(Mail { from, utf8, recipients: Vec::new(), body: None });
+        "250 2.1.0 sender ok"
+    }
+
+    fn rcpt(&mut self, to: String) -> Reply {
+        match &mut self.mail {
+            None => NO_MAIL,
+            Some(mail) if mail.body.is_some() => WITHIN_BDAT,
+            Some(mail) if !mail.utf8 && !to.is_ascii() => NOT_ASCII,
+            Some(mail) if mail.recipients.len() == MAX_RECIPIENTS => {
+                "452 4.5.3 too many recipients"
+            }
+            Some(mail) => {
+                mail.recipients.push(to);
+                "250 2.1.5 recipient ok"
+            }
+        }
+    }
+
+    fn data(&mut self, control: &mut Control<'_>) -> Reply {
+        match self.body() {
+            Ok(_) if self.mail.as_ref().is_some_and(|mail| mail.body.is_some()) => WITHIN_BDAT,
+            Err(reply) => reply,
+            Ok(body) => {
+                expect_body(b".\r\n", control);
+                control.set_limit(Limit::Skip(0));
+                self.reading = Reading::Start(body);
+                "354 end with <CRLF>.<CRLF>"
+            }
+        }
+    }
+
+    /// The bytes of a refused chunk come all the same, and are dropped.
+    fn bdat(&mut self, size: u64, last: bool, control: &mut Control<'_>) {
+        let begun = self.mail.as_mut().and_then(|mail| mail.body.take());
+        let mut body = begun.map_or_else(|| self.body(), Ok).unwrap_or_else(Body::refused);
+        if body.size.saturating_add(size) > MAX_SIZE {
+            body.refuse(TOO_LARGE);
+        }
+        expect_body(size, control);
+        self.reading = Reading::Chunk { last, body };
+    }
+
+    /// A message that begins, with the lines that RFC 5321 4.4 wants before it.
+    fn body(&self) -> Result<Body, Reply> {
+        let (Some(mail), Some(greeting)) = (&self.mail, &self.greeting) else {
+            return Err(NO_MAIL);
+        };
+        if mail.recipients.is_empty() {
+            return Err("554 5.5.1 for whom? There is no recipient");
+        }
+        let protocol = match (greeting.extended, mail.utf8) {
+            (false, _) => "SMTP",
+            (true, false) => "ESMTP",
+            (true, true) => "UTF8SMTP",
+        };
+        let secured = if self.secure { "S" } else { "" };
+        let draft = self.host.store.begin(|id| {
+            let mut head = format!("Return-Path: <{}>\r\n", mail.from);
+            for recipient in &mail.recipients {
+                head += &format!("Delivered-To: {recipient}\r\n");
+            }
+            let date = httpdate::fmt_http_date(SystemTime::now()).replace("GMT", "+0000");
+            let (Greeting { name, .. }, Ends { local, peer }) = (greeting, &self.ends);
+            head += &format!("Received: from {name} ({peer}) by {local}\r\n");
+            head += &format!("\twith {protocol}{secured} id {id}; {date}\r\n");
+            head
+        });
+        Ok(Body { draft: Ok(draft), size: 0 })
+    }
+
+    /// The message is complete, and so is the transaction.
+    async fn deliver(&mut self, body: Body, control: &mut Control<'_>) {
+        self.mail = None;
+        let delivered = match body.draft {
+            Ok(draft) => draft.deliver().await.map_err(|error| disk_reply(&error)),
+            Err(reply) => Err(reply),
+        };
+        match delivered {
+            Ok(Some(name)) => write!(control, "250 2.0.0 stored as {name}\r\n"),
+            Ok(None) => control.push("250 2.0.0 discarded\r\n"),
+            Err(reply) => self.reply(reply, control),
+        }
+    }
+
+    fn start_tls(&mut self, control: &mut Control<'_>) {
+        if self.secure {
+            return self.reply("503 5.5.1 TLS is in use already", control);
+        }
+        // What was sent in the clear must not be taken for what came over TLS.
+        if control.upgrade().is_err() {
+            control.push("501 5.5.4 nothing may follow STARTTLS before its answer\r\n");
+            control.close_when_done();
+            return;
+        }
+        control.push("220 2.0.0 go ahead\r\n");
+    }
+}
+
+/// The bytes of a message, on their way to the store.
+#[derive(Debug)]
+struct Body {
+    /// Once it is refused, the reply that waits for the message's end.
+    draft: Result<Draft, Reply>,
+    /// What has come, whether it is kept or not.
+    size: u64,
+}
+
+impl Body {
+    fn refused(reply: Reply) -> Self {
+        Body { draft: Err(reply), size: 0 }
+    }
+
+    /// The first reason counts.
+    fn refuse(&mut self, reply: Reply) {
+        if self.draft.is_ok() {
+            self.draft = Err(reply);
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.size = self.size.saturating_add(bytes as u64);
+        if self.size > MAX_SIZE {
+            self.refuse(TOO_LARGE);
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        if let Ok(draft) = &mut self.draft {
+            draft.push(bytes);
+        }
+    }
+
+    fn push_text(&mut self, text: &mut Text, bytes: &[u8]) {
+        self.count(bytes.len());
+        let fed = match &mut self.draft {
+            Ok(draft) => text.feed(bytes, |piece| draft.push(piece)),
+            Err(_) => Ok(()),
+        };
+        if fed.is_err() {
+            self.refuse(BARE_NEWLINE);
+        }
+    }
+
+    fn end_text(&mut self, mut text: Text) {
+        // The line before the final dot has its CRLF, which the terminator has taken.
+        self.push_text(&mut text, b"\r\n");
+    }
+
+    async fn settle(&mut self) {
+        if let Ok(draft) = &mut self.draft {
+            if let Err(error) = draft.settle().await {
+                self.refuse(disk_reply(&error));
+            }
+        }
+    }
+}
+
+fn expect_line(control: &mut Control<'_>) {
+    control.set_terminator(b"\r\n");
+    control.set_limit(Limit::Skip(MAX_LINE));
+    control.set_whole_frames(true);
+    control.end_message();
+}
+
+/// The body belongs to the command before it: no shutdown comes between them.
+fn expect_body(end: impl Into<Terminator>, control: &mut Control<'_>) {
+    control.set_terminator(end);
+    control.set_whole_frames(false);
+    control.begin_message();
+}
+
+fn disk_reply(error: &io::Error) -> Reply {
+    eprintln!("smtp_server: {error}");
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "452 4.3.1 the disk is full",
+        _ => "451 4.3.0 it could not be stored",
+    }
+}
+
+const NO_MAIL: Reply = "503 5.5.1 say MAIL first";
+const NOT_ASCII: Reply = "553 5.6.7 such an address needs SMTPUTF8";
+const TOO_LARGE: Reply = "552 5.3.4 the message is too large";
+const WITHIN_BDAT: Reply = "503 5.5.1 the message has begun with BDAT, and goes on so";
+const BARE_NEWLINE: Reply = "550 5.5.2 lines end with CRLF, and neither is anywhere else";

@@ -2,6 +2,31 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+// The map. The folders follow the way of the data: in by `framing`, then `codec` or `session` and `handler`,
+// out by `output`. Each can be used without those behind it.
+//
+//   framing/   Bytes in, positions of frames out; no I/O, no clock, no runtime. `framer.rs` knows how far a
+//              frame has come, `search.rs` where the next delimiter is.
+//   codec/     The framer as tokio-util's `Decoder`, and the encoders.
+//   output/    The queue of bytes and producers, and the sink over a `FramedWrite`.
+//   session/   One connection: `channel.rs` is what its owner calls, `read.rs` and `write.rs` its two halves,
+//              `state.rs` how it comes to its end, `timer.rs` its deadlines, `handle.rs` who pushes into it
+//              from elsewhere, `control.rs` what a callback may do.
+//   handler/   asynchat's callbacks, and `dispatch.rs`, the one loop that calls them.
+//   serve.rs   The accept loop.   pool.rs  Buffers that are read into.   trace.rs  Events for `tracing`.
+//   verify/    What checks that a decoder or handler does not depend on how its input is cut.
+//
+// What to touch:
+//
+//   a new kind of terminator       framing/terminator.rs, then `Strategy` in framing/search.rs, and first of
+//                                  all the model in tests/support/model.rs
+//   a faster way to find one       framing/search/, behind `Search::find`; nothing else knows of it
+//   a new way for a frame to end   `End` in framing/step.rs; the compiler shows the rest
+//   a new way to close             `CloseReason` in session/error.rs and the diagram in session/state.rs
+//   a new deadline                 `Timeouts` in session/timer.rs
+//   a new callback                 `Handler` in handler/handler.rs, called from handler/dispatch.rs
+//   a new source of output         output/producer.rs
+
 #[cfg(feature = "tokio")]
 mod codec;
 mod framing;
@@ -24,13 +49,9 @@ pub mod verify;
 
 #[cfg(feature = "tokio")]
 pub use codec::{Batch, BatchCodec, CodecError, DiscardInput, Frame, FrameCodec, TerminatorCodec};
-pub use framing::event::Event;
-pub use framing::framer::Framer;
-pub use framing::limit::{FrameError, Limit};
-pub use framing::step::{End, Step};
-pub use framing::terminator::{
-    CountThen, Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Ending, EndingError,
-    Terminator,
+pub use framing::{
+    CountThen, Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, End, Ending,
+    EndingError, Event, FrameError, Framer, Limit, Step, Terminator,
 };
 #[cfg(feature = "tokio")]
 pub use handler::Handler;

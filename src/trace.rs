@@ -8,7 +8,7 @@
 #[cfg(feature = "serve")]
 use std::{fmt, future::Future, io};
 
-use crate::framing::limit::{FrameError, Limit};
+use crate::framing::{FrameError, Limit};
 use crate::session::{CloseReason, Timeout, Traffic};
 
 macro_rules! event {

@@ -1145,3 +1145,42 @@ fn a_codec_whose_buffer_is_empty_again_is_not_in_mid_frame() {
     assert_eq!(codec.decode_eof(&mut buffer).unwrap(), None);
     assert!(!codec.is_mid_frame());
 }
+
+#[test]
+fn to_set_none_where_none_is_in_force_does_not_make_a_wrong_end_good() {
+    let again = script(CountThen(2, b"\n".to_vec())).then(Never);
+    verify(&again, b"abXY", End::Eof, &[data("ab"), Log::WrongEnd, Log::FailedWrongEnd]);
+}
+
+#[test]
+fn what_a_counted_frame_leaves_of_a_beginning_is_looked_at_again() {
+    for delimiter in ["aabb", "aabbbbbbbbbbbbbbbbbbbbbbbbbbb"] {
+        each(&script(bytes(delimiter)), |decoder| {
+            decoder.feed(b"aab");
+            expect(decoder, MORE);
+            decoder.control().set_terminator(Terminator::count_then(1, b"a"));
+            expect(decoder, Event::Chunk("a"));
+            expect(decoder, Event::Terminator);
+            expect(decoder, Event::Chunk("b"));
+        });
+    }
+}
+
+#[test]
+fn a_lower_limit_is_heeded_at_once_where_nothing_has_come_since() {
+    for whole in [false, true] {
+        each(&script(bytes("\n")), |decoder| {
+            decoder.control().set_whole_frames(whole);
+            decoder.feed(b"abcd");
+            if !whole {
+                expect(decoder, Event::Chunk("abcd"));
+            }
+            expect(decoder, MORE);
+            decoder.control().set_limit(Limit::Skip(2));
+            if whole {
+                expect(decoder, Event::Chunk("ab"));
+            }
+            expect(decoder, Event::Overlong);
+        });
+    }
+}

@@ -71,7 +71,7 @@ fn frames(bench: &mut Bench) {
                 // Short chunks are copied, so that who keeps one does not keep the read buffer.
                 count(u64::MAX, || ours::pulled(Frames::default(), &plain, reader()))
             })
-            .ours_measured("Channel, Handler", || {
+            .ours_measured("Handler", || {
                 count(2 * reads, || ours::handler(Frames::default(), &plain, reader()))
             })
             .peer_measured("LinesCodec", || count(u64::MAX, || lines_codec(reader(), READ)));

@@ -318,6 +318,41 @@ pub fn pulled<P: Protocol + Sum>(
     protocol.sum()
 }
 
+/// A [`Channel`], step by step: what is found is lent, or each frame if they come `whole`.
+pub fn stepping_channel<P: Protocol + Sum>(
+    mut protocol: P,
+    builder: &ChannelBuilder,
+    whole: bool,
+    reader: Reader<'_>,
+) -> u64 {
+    let mut channel = builder.clone().whole_frames(whole).build(Connection(reader));
+    complete(async {
+        while let Some((step, mut control)) = channel.step().await.expect("well-formed") {
+            let Step { payload, end } = step;
+            let is_end = match end {
+                Some(End::Terminator) => true,
+                Some(End::Truncated) => {
+                    protocol.truncated();
+                    continue;
+                }
+                Some(End::Overlong | End::WrongEnd) => unreachable!("short frames"),
+                None => false,
+            };
+            if whole && is_end {
+                protocol.frame(&payload, &mut control);
+                continue;
+            }
+            if !payload.is_empty() {
+                protocol.chunk(&payload);
+            }
+            if is_end {
+                protocol.end(&mut control);
+            }
+        }
+    });
+    protocol.sum()
+}
+
 /// A protocol as a [`Handler`].
 #[derive(Debug, Default)]
 pub struct Handled<P>(pub P);
@@ -342,18 +377,64 @@ impl<P: Protocol + Send> Handler for Handled<P> {
     }
 }
 
+/// A protocol of whole frames as a [`Handler`].
+#[derive(Debug, Default)]
+pub struct HandledWhole<P>(pub P);
+
+impl<P: Protocol + Send> Handler for HandledWhole<P> {
+    type Error = Infallible;
+
+    #[inline]
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.0.frame(&data, control);
+        Ok(())
+    }
+
+    #[inline]
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
 /// A [`Channel`] that runs a [`Handler`].
 pub fn handler<P: Protocol + Sum + Send>(
     protocol: P,
     builder: &ChannelBuilder,
     reader: Reader<'_>,
 ) -> u64 {
+    let Handled(protocol) = run(Handled(protocol), builder, reader, |it| it.0.truncated());
+    protocol.sum()
+}
+
+/// The same, frame by frame.
+pub fn whole_handler<P: Protocol + Sum + Send>(
+    protocol: P,
+    builder: &ChannelBuilder,
+    reader: Reader<'_>,
+) -> u64 {
+    let builder = builder.clone().whole_frames(true);
+    let HandledWhole(protocol) =
+        run(HandledWhole(protocol), &builder, reader, |it| it.0.truncated());
+    protocol.sum()
+}
+
+/// Runs a handler to the end of the input, and returns it.
+pub fn run<H: Handler<Error = Infallible>>(
+    handler: H,
+    builder: &ChannelBuilder,
+    reader: Reader<'_>,
+    truncated: impl FnOnce(&H),
+) -> H {
     let mut channel = builder.build(Connection(reader));
-    let (handler, reason) = complete(channel.run(Handled(protocol)));
+    let (handler, reason) = complete(channel.run(handler));
     match reason {
         CloseReason::PeerClosed => {}
-        CloseReason::Truncated => handler.0.truncated(),
+        CloseReason::Truncated => truncated(&handler),
         other => panic!("{other}"),
     }
-    handler.0.sum()
+    handler
 }

@@ -1,18 +1,19 @@
 //! Pipelined RESP commands: `*3`, and three times a length, that many bytes, and a line's end; what a
 //! user makes of them with this crate, and those who read them otherwise.
 
+use std::convert::Infallible;
 use std::io;
 use std::ops::Range;
 
-use asynchat::{Limit, Terminator};
+use asynchat::{ChannelBuilder, Chunk, Control, Handler, Limit, Terminator};
 use bytes::{Bytes, BytesMut};
 use redis_protocol::codec::Resp2;
 use redis_protocol::resp2::types::BytesFrame;
 use tokio_util::codec::{Decoder, FramedRead};
 
 use crate::input::{self, Shape};
-use crate::io::{READ, Reader, Window, drain};
-use crate::ours::{Aim, Protocol, Sum};
+use crate::io::{READ, Reader, Window, complete, drain};
+use crate::ours::{self, Aim, Connection, Protocol, Sum};
 use crate::{Row, Tally};
 
 /// What ends a line.
@@ -315,6 +316,73 @@ pub fn command(src: &[u8], mut argument: impl FnMut(Range<usize>)) -> io::Result
         at = end + 2;
     }
     Ok(Some(at))
+}
+
+/// Commands whose end is found by the search of the loop by hand, which remembers where the arguments
+/// are: a handler with an end of its own.
+#[derive(Debug, Default)]
+pub struct OwnEnd {
+    places: Vec<Range<usize>>,
+    tally: Tally,
+}
+
+impl OwnEnd {
+    #[inline]
+    fn find(&mut self, input: &[u8]) -> Option<usize> {
+        self.places.clear();
+        command(input, |place| self.places.push(place)).expect("well-formed")
+    }
+
+    #[inline]
+    fn take(&mut self, command: &[u8]) {
+        for place in &self.places {
+            self.tally.frame(&command[place.clone()]);
+        }
+    }
+}
+
+impl Handler for OwnEnd {
+    type Error = Infallible;
+
+    #[inline]
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+        Ok(self.find(input))
+    }
+
+    #[inline]
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.take(&data);
+        Ok(())
+    }
+
+    #[inline]
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// A `Channel` that runs a handler with an end of its own.
+pub fn own_end_handler(builder: &ChannelBuilder, reader: Reader<'_>) -> u64 {
+    let builder = builder.clone().own_end(true);
+    ours::run(OwnEnd::default(), &builder, reader, |_| panic!("whole commands")).tally.sum()
+}
+
+/// A `Channel` that is asked for messages with an end of its own.
+pub fn own_end_messages(builder: &ChannelBuilder, reader: Reader<'_>) -> u64 {
+    let mut channel = builder.build(Connection(reader));
+    let mut commands = OwnEnd::default();
+    complete(async {
+        while let Some((step, _)) =
+            channel.message(|input| commands.find(input)).await.expect("well-formed")
+        {
+            commands.take(&step.payload);
+        }
+    });
+    commands.tally.sum()
 }
 
 /// A `Bytes` for the key and one for the value, of the one command that it knows.

@@ -10,7 +10,7 @@ use asynchat::{
 use crate::io::{Io, Peer, Step, Unfinished, drive, drive_until, step};
 use crate::plan::{self, below, flag, many};
 use crate::support::model::cut;
-use crate::support::{End, Log, Show, Spec, Turn, push};
+use crate::support::{End, Log, Show, Turn, push};
 
 /// What is pushed at the end of a frame.
 #[derive(Clone, Debug)]
@@ -41,15 +41,9 @@ impl Answer {
 pub fn channel(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     let (mut script, input) = plan::script(u);
-    // A channel can't resume yet, and a handler is not told of a wrong end.
+    // A channel has no resume: it sets a terminator, or closes.
     for turn in &mut script.turns {
         turn.resume = false;
-    }
-    let terminators = script.turns.iter_mut().filter_map(|turn| turn.terminator.as_mut());
-    for terminator in terminators.chain([&mut script.terminator]) {
-        if let Spec::CountThen(count, _) = terminator {
-            *terminator = Spec::Count(*count);
-        }
     }
     let end = if flag(u) { End::Eof } else { End::Open };
     let mut reads: Vec<Vec<u8>> = plan::reads(u, &input).iter().map(|read| read.to_vec()).collect();
@@ -61,12 +55,14 @@ pub fn channel(data: &[u8]) {
         steps.retain(|step| *step != Step::Fail);
     }
     let answers = many(u, 12, answer);
+    let whole = flag(u);
     let builder = Channel::builder(script.terminator.terminator())
         .limit(script.limit)
         .timeouts(Timeouts::NONE)
         .high_water_mark([1, 50, 600, 262_144][below(u, 4)])
         .low_water_mark([0, 20, 300, 65_536][below(u, 4)])
-        .read_size([1, 3, 64, 65_536][below(u, 4)]);
+        .read_size([1, 3, 64, 65_536][below(u, 4)])
+        .whole_frames(whole);
     let pulled = flag(u);
     let cancels = flag(u);
     plan::show(&(&script, Show(&input), end, &reads, &steps, &answers, &builder, pulled, cancels));
@@ -78,13 +74,19 @@ pub fn channel(data: &[u8]) {
         ..Peer::default()
     });
     let app = App { turns: script.turns.clone().into_iter(), answers, frame: 0 };
-    let heard = if pulled {
+    let mut heard = if pulled {
         pull(&builder, io.clone(), app, cancels)
     } else {
-        handle(&builder, io.clone(), app)
+        handle(&builder, io.clone(), app, whole)
     };
 
-    let (expected, _) = cut(&script, &input, end);
+    let (mut expected, _) = cut(&script, &input, end);
+    if whole && end == End::Open {
+        // What there is of a whole frame is not handed over yet.
+        for log in [&mut expected, &mut heard.log] {
+            log.pop_if(|last| matches!(last, Log::Data(_)));
+        }
+    }
     let peer = io.peer();
     if peer.failed {
         assert!(starts_with(&expected, &heard.log), "{script:?}: {:?}\nof {expected:?}", heard.log);
@@ -146,7 +148,7 @@ impl App {
 
 /// Does to a `Control` or a `Channel` what is to be done at the end of a frame.
 macro_rules! act {
-    ($on:expr, $turn:expr, $answer:expr, $frame:expr, $pushed:expr) => {{
+    ($on:ident.$push:ident, $push_with_producer:ident, $turn:expr, $answer:expr, $frame:expr, $pushed:expr) => {{
         if let Some(terminator) = $turn.terminator {
             $on.set_terminator(terminator.terminator());
         }
@@ -158,9 +160,9 @@ macro_rules! act {
             let pushed = match answer.producer {
                 true => {
                     let items: Vec<Vec<u8>> = text.chunks(300).map(<[u8]>::to_vec).collect();
-                    $on.push_with_producer(producer::iter(items)).is_ok()
+                    $on.$push_with_producer(producer::iter(items)).is_ok()
                 }
-                false => $on.push(text.clone()).is_ok(),
+                false => $on.$push(text.clone()).is_ok(),
             };
             if pushed {
                 $pushed.extend(text);
@@ -201,7 +203,7 @@ fn pull(builder: &ChannelBuilder, io: Io, mut app: App, cancels: bool) -> Heard 
         if ended {
             let frame = app.frame;
             let (turn, answer) = app.next();
-            act!(channel, turn, answer, frame, heard.pushed);
+            act!(channel.push, push_with_producer, turn, answer, frame, heard.pushed);
         }
     }
     if io.peer().ends || matches!(heard.log.last(), Some(Log::Failed(_) | Log::FailedWrongEnd)) {
@@ -220,6 +222,7 @@ fn pull(builder: &ChannelBuilder, io: Io, mut app: App, cancels: bool) -> Heard 
 }
 
 struct Noting {
+    whole: bool,
     app: App,
     heard: Arc<Mutex<Heard>>,
 }
@@ -233,7 +236,7 @@ impl Noting {
             tokio::task::yield_now().await;
         }
         let mut pushed = Vec::new();
-        act!(control, turn, answer, frame, pushed);
+        act!(control.try_push, try_push_with_producer, turn, answer, frame, pushed);
         self.heard.lock().unwrap().pushed.extend(pushed);
     }
 }
@@ -246,8 +249,11 @@ impl Handler for Noting {
         data: Chunk<'_>,
         _: &mut Control<'_>,
     ) -> Result<(), Self::Error> {
-        assert!(!data.is_empty());
-        push(&mut self.heard.lock().unwrap().log, Log::Data(data.to_vec()));
+        // A whole frame may be.
+        assert!(self.whole || !data.is_empty());
+        if !data.is_empty() {
+            push(&mut self.heard.lock().unwrap().log, Log::Data(data.to_vec()));
+        }
         Ok(())
     }
 
@@ -262,6 +268,11 @@ impl Handler for Noting {
         Ok(())
     }
 
+    async fn wrong_end(&mut self, control: &mut Control<'_>) -> Result<(), Self::Error> {
+        self.ended(Log::WrongEnd, control).await;
+        Ok(())
+    }
+
     async fn eof(&mut self, truncated: bool, _: &mut Control<'_>) -> Result<(), Self::Error> {
         if truncated {
             push(&mut self.heard.lock().unwrap().log, Log::Truncated);
@@ -270,16 +281,16 @@ impl Handler for Noting {
     }
 }
 
-fn handle(builder: &ChannelBuilder, io: Io, app: App) -> Heard {
+fn handle(builder: &ChannelBuilder, io: Io, app: App, whole: bool) -> Heard {
     let heard = Arc::new(Mutex::new(Heard::default()));
     let mut channel = builder.build(io.clone());
-    let ended = drive(pin!(channel.run(Noting { app, heard: heard.clone() })));
+    let ended = drive(pin!(channel.run(Noting { whole, app, heard: heard.clone() })));
     let mut heard = std::mem::take(&mut *heard.lock().unwrap());
     match ended {
         None => assert!(io.is_at_rest(), "it waits for nothing"),
         Some((_, CloseReason::PeerClosed)) => assert!(heard.log.last() != Some(&Log::Truncated)),
         Some((_, CloseReason::Truncated)) => assert!(heard.log.last() == Some(&Log::Truncated)),
-        Some((_, CloseReason::Error(ChannelError::Frame(error)))) => {
+        Some((_, CloseReason::Frame(error))) => {
             heard.log.push(failed(error));
         }
         Some((_, reason)) => assert!(io.has_failed(), "{reason:?}"),

@@ -5,8 +5,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{CodecError, Frame, FrameCodec, buffer};
-use crate::framing::framer::Cut;
-use crate::framing::step::End;
+use crate::framing::{Cut, End};
 
 /// A decoder of whole frames, as many at a time as one read brings: the cheapest way to own them.
 ///

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Framed, FramedRead};
 
 use super::{BatchCodec, FrameCodec, TerminatorCodec};
-use crate::framing::framer::{Cut, Framer};
+use crate::framing::{Cut, Framer};
 
 /// Takes off the buffer what the framer is done with, and returns the payload in it.
 #[inline(always)]
@@ -38,7 +38,11 @@ pub(super) fn take(framer: &mut Framer, src: &mut BytesMut, cut: Cut) -> Bytes {
 /// transport does not read into a remainder of a few bytes. `BytesMut` takes its buffer back here, whole,
 /// if nobody kept a part of it.
 pub(super) fn want(framer: &mut Framer, src: &mut BytesMut, eof: bool) {
-    src.advance(framer.take_consumed().min(src.len()));
+    let consumed = framer.consumed();
+    if consumed > 0 {
+        framer.consume(consumed);
+        src.advance(consumed.min(src.len()));
+    }
     if !eof && src.capacity() - src.len() < MIN_READ {
         src.reserve(MIN_READ);
         framer.moved_to(src);

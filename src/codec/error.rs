@@ -1,7 +1,7 @@
 use std::str::Utf8Error;
 use std::{error, fmt, io};
 
-use crate::framing::limit::FrameError;
+use crate::framing::FrameError;
 
 /// Why a stream of frames ended, or an item could not be encoded.
 #[derive(Debug)]

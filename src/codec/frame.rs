@@ -5,11 +5,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{BatchCodec, CodecError, buffer};
-use crate::framing::framer::{Cut, Framer};
-use crate::framing::limit::Limit;
-use crate::framing::search::{Found, Search};
-use crate::framing::step::End;
-use crate::framing::terminator::{Delimiter, DelimiterSet, Terminator};
+use crate::framing::{
+    Cut, Delimiter, DelimiterSet, End, Framer, Limit, Terminator, first_delimiter,
+};
 
 /// A codec of whole frames: lines, for one, but with any delimiter, with a limit that does not end the
 /// stream, and without a copy.
@@ -249,17 +247,11 @@ impl<T: AsRef<[u8]>> Encoder<T> for FrameCodec {
         // The receiver must find the end of the frame where it was put, and not before: whether it looks
         // for what is written here or for what is read here.
         let written = &dst[before..];
-        let ends = |terminator: &Terminator| {
-            let mut search = Search::new();
-            search.aim(terminator.clone());
-            search.find(written, 0, written.len(), u64::MAX)
-        };
-        let is_end = |found| matches!(found, Found::At { start, .. } if start == payload.len());
-        let terminator = self.framer.terminator();
-        let written_one = Terminator::Bytes(self.ending.clone());
-        let read_ends = ends(&terminator);
-        if (is_end(read_ends) || matches!(read_ends, Found::Withheld(_)))
-            && (terminator == written_one || is_end(ends(&written_one)))
+        let read = self.framer.terminator();
+        let write = Terminator::Bytes(self.ending.clone());
+        let ends = |delimiter| first_delimiter(delimiter, written);
+        if ends(&write) == Some(payload.len())
+            && (read == write || ends(&read).is_none_or(|end| end == payload.len()))
         {
             return Ok(());
         }

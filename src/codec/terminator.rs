@@ -4,11 +4,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{CodecError, buffer};
-use crate::framing::event::Event;
-use crate::framing::framer::Framer;
-use crate::framing::limit::Limit;
-use crate::framing::step::Step;
-use crate::framing::terminator::Terminator;
+use crate::framing::{Event, Framer, Limit, Step, Terminator};
 
 /// A codec that yields chunks and terminators as they come, and whose terminator can be switched while
 /// the stream runs.

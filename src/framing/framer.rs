@@ -518,32 +518,38 @@ impl Framer {
         // Most steps of most streams: the delimiter is known already, and the frame within its limit.
         // This is here, and inlined, because a call and the questions that other steps ask would take
         // longer than all of it.
-        if let (Progress::Counted(counted), false) = (self.progress, self.after_cr) {
-            if let Some(cut) = self.cut_whole_count(counted, input) {
-                return Ok(Some(cut));
-            }
-        } else if self.progress == Progress::Delimited && self.search.is_known(input) {
-            if self.search.is_exhausted() && !eof {
-                // Nothing has come since.
-                return Ok(None);
-            }
-            if let Some((end, next)) = self.search.find_known(input, self.start) {
-                if self.length + (end - self.start) as u64 <= self.max {
-                    self.search.found();
-                    return Ok(Some(self.end_frame(end, next, End::Terminator)));
+        match &self.progress {
+            Progress::Delimited if self.search.is_known(input) => {
+                if self.search.is_exhausted() && !eof {
+                    // Nothing has come since.
+                    return Ok(None);
+                }
+                if let Some((end, next)) = self.search.find_known(input, self.start) {
+                    if self.length + (end - self.start) as u64 <= self.max {
+                        self.search.found();
+                        return Ok(Some(self.end_frame(end, next, End::Terminator)));
+                    }
                 }
             }
+            Progress::Counted(counted) if !self.after_cr => {
+                if let Some(cut) = self.cut_whole_count(*counted, input) {
+                    return Ok(Some(cut));
+                }
+            }
+            _ => {}
         }
         self.cut_any(input, eof)
     }
 
     #[inline(never)]
     fn cut_any(&mut self, input: &[u8], eof: bool) -> Result<Option<Cut>, FrameError> {
-        if self.start > input.len() {
+        if self.start.max(self.seen) > input.len() {
             // The caller has dropped input that it was not told to.
-            self.discard();
+            self.seen = input.len();
+            if self.start > input.len() {
+                self.discard();
+            }
         }
-        self.seen = self.seen.min(input.len());
         if self.after_cr && self.start < input.len() {
             self.after_cr = false;
             self.start += usize::from(input[self.start] == b'\n');
@@ -595,7 +601,7 @@ impl Framer {
             self.seen = input.len();
             let unchanged = truncated && available == 0;
             if self.whole && !eof {
-                self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
+                self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
                 return None;
             }
             let ends = eof && !unchanged;
@@ -619,7 +625,7 @@ impl Framer {
             return (!unchanged).then(|| self.end_frame(end, input.len(), End::Truncated));
         }
         if self.whole {
-            self.progress = Progress::Counted(Counted { left, then, truncated: unchanged });
+            self.progress = Progress::Counted(Counted { truncated: unchanged, ..counted });
             return None;
         }
         self.progress = Progress::Counted(Counted { left: 0, then, truncated: unchanged });
@@ -696,6 +702,7 @@ impl Framer {
 
     /// Drops the rest of a frame that has ended early, as far as it has come. Says whether that is all
     /// of it.
+    #[inline(never)]
     fn skip(&mut self, input: &[u8]) -> bool {
         match self.search.find(input, self.start, input.len(), u64::MAX) {
             Found::At { end, .. } => {
@@ -832,6 +839,10 @@ impl Framer {
                 then.count() == counted.left && counted.then == Some(then.end().into())
             }
             (Terminator::None, Progress::Unframed) => true,
+            // A counted frame had a wrong end, and no delimiter is set.
+            (Terminator::None, Progress::Failed(_)) => {
+                matches!(self.search.target(), Terminator::None)
+            }
             (
                 Terminator::Bytes(_) | Terminator::AnyOf(_) | Terminator::Newline,
                 Progress::Delimited | Progress::Skipping | Progress::Failed(_),

@@ -113,6 +113,17 @@ impl Strategy {
     }
 }
 
+/// Where the first delimiter in these bytes begins, if there is one.
+#[cfg(feature = "tokio")]
+pub(crate) fn first_delimiter(delimiter: &Terminator, bytes: &[u8]) -> Option<usize> {
+    let mut search = Search::new();
+    search.aim(delimiter.clone());
+    match search.find(bytes, 0, bytes.len(), u64::MAX) {
+        Found::At { start, .. } => Some(start),
+        Found::Withheld(_) => None,
+    }
+}
+
 impl Search {
     pub(crate) fn new() -> Self {
         Search {
@@ -240,6 +251,7 @@ impl Search {
     /// The input up to this position belongs to frames that do not end at the delimiter.
     #[inline(always)]
     pub(crate) fn pass(&mut self, position: usize) {
+        self.look_again();
         self.hits.pass(position);
     }
 
@@ -254,25 +266,42 @@ impl Search {
     /// Nothing at or behind `end` is looked at (but for the rest of a block), as if the input ended
     /// there; and if more than `enough` bytes from `from` on are no part of a delimiter, the answer may be
     /// that there is none in the part that was looked at. The answer stays the same until it is used.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn find(&mut self, input: &[u8], from: usize, end: usize, enough: u64) -> Found {
         let same = input.as_ptr().addr() == self.address && input.len() >= self.len;
         self.address = input.as_ptr().addr();
         self.len = input.len();
+        if !same {
+            self.hits.forget(from);
+        }
         let found = match self.strategy {
-            Strategy::Hits(pattern, hit) => {
-                if !same {
-                    self.hits.forget(from);
-                }
-                self.find_hit(pattern, hit, input, from, end)
+            Strategy::Hits(pattern, Hit::Delimiter) => {
+                self.find_delimiter(pattern, input, from, end)
             }
+            Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
             _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
         };
         self.exhausted = end == input.len() && matches!(found, Found::Withheld(_));
         found
     }
 
+    /// A delimiter of one byte or two, where there is nothing to ask but whether there is a hit.
     #[inline(always)]
+    fn find_delimiter(&mut self, pattern: Pattern, input: &[u8], from: usize, end: usize) -> Found {
+        match self.hits.find(pattern, input, from, end, |rest| match pattern {
+            Pattern::Both { first, span: 0, .. } => memchr(first, rest),
+            Pattern::Both { first, last, .. } => memmem::find(rest, &[first, last]),
+            Pattern::Either(one, other) => memchr2(one, other, rest),
+        }) {
+            Some(start) => Found::At { start, end: start + pattern.span() + 1, member: 0 },
+            None => {
+                let begun = end > from && pattern.begins_with(input[end - 1]);
+                Found::Withheld(usize::from(begun))
+            }
+        }
+    }
+
+    #[inline(never)]
     fn find_hit(
         &mut self,
         pattern: Pattern,
@@ -282,19 +311,17 @@ impl Search {
         end: usize,
     ) -> Found {
         let target = &self.target;
-        while let Some(place) =
-            self.hits.find(pattern, input, from, end, |rest| find_far(target, pattern, rest))
-        {
+        while let Some(place) = self.hits.find(pattern, input, from, end, |rest| match pattern {
+            Pattern::Both { first, span: 0, .. } => memchr(first, rest),
+            Pattern::Both { .. } => memmem::find(rest, needle_of(target)),
+            Pattern::Either(one, other) => memchr2(one, other, rest),
+        }) {
             match accept(target, pattern, hit, input, from, place) {
                 Some(found) => return found,
                 None => self.hits.take(),
             }
         }
-        Found::Withheld(match hit {
-            Hit::Newline => 0,
-            Hit::Delimiter => usize::from(end > from && pattern.begins_with(input[end - 1])),
-            Hit::Candidate | Hit::Suffix => begun(target, &input[from..end]),
-        })
+        Found::Withheld(begun(target, &input[from..end]))
     }
 
     #[inline(never)]
@@ -344,16 +371,13 @@ fn begun(target: &Terminator, input: &[u8]) -> usize {
     }
 }
 
-/// Where hits are far between, a search for a single one is faster: it uses the widest registers that
-/// the machine has.
-fn find_far(target: &Terminator, pattern: Pattern, rest: &[u8]) -> Option<usize> {
-    match (pattern, target) {
-        (Pattern::Either(one, other), _) => memchr2(one, other, rest),
-        (Pattern::Both { first, span: 0, .. }, _) => memchr(first, rest),
-        (_, Terminator::Bytes(delimiter)) => memmem::find(rest, delimiter.as_bytes()),
-        (_, Terminator::AnyOf(DelimiterSet(set))) => {
-            memmem::find(rest, set.suffix().map_or(&[], |suffix| suffix.needle().as_bytes()))
+/// What a hit is the first and the last byte of.
+fn needle_of(target: &Terminator) -> &[u8] {
+    match target {
+        Terminator::Bytes(delimiter) => delimiter.as_bytes(),
+        Terminator::AnyOf(DelimiterSet(set)) => {
+            set.suffix().map_or(&[], |suffix| suffix.needle().as_bytes())
         }
-        _ => None,
+        _ => &[],
     }
 }

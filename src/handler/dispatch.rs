@@ -10,11 +10,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::framing::framer::Cut;
-use crate::framing::step::End;
+use crate::framing::{Cut, End};
 use crate::handler::handler::Handler;
 use crate::session::channel::{Channel, Meanwhile, Turn};
-use crate::session::control::{Chunk, Control, Outlet};
+use crate::session::control::Chunk;
 use crate::session::error::CloseReason;
 use crate::session::read::OwnEnd;
 use crate::session::state::State;
@@ -131,25 +130,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 let rare = match self.take_end(handler, run)? {
                     Some(End::Terminator) => {
                         {
-                            let pending = self.inbound.pending();
-                            let framing = &mut self.inbound.framing;
-                            let mut control =
-                                Control::new(framing, Outlet::Locked(&self.outbound), pending);
-                            let mut called = pin!(handler.found_terminator(&mut control));
-                            // Most are ready at once, and need nothing of what goes on meanwhile.
-                            match poll_now(called.as_mut()).await {
-                                Poll::Ready(result) => result?,
-                                Poll::Pending => {
-                                    let meanwhile = Meanwhile {
-                                        input: &mut self.inbound.input,
-                                        pending,
-                                        outbound: &self.outbound,
-                                        io: &mut self.io,
-                                        timer: &mut self.timer,
-                                    };
-                                    wait(called, run, meanwhile).await?;
-                                }
-                            }
+                            let (mut control, meanwhile) = self.waiting_parts();
+                            let called = pin!(handler.found_terminator(&mut control));
+                            attend(called, run, meanwhile).await?;
                         }
                         self.end_told();
                         continue;
@@ -372,7 +355,8 @@ fn poll_now<F: Future>(
     future::poll_fn(move |cx| Poll::Ready(called.as_mut().poll(cx)))
 }
 
-/// Polls a callback, and if it waits, waits for it.
+/// Polls a callback, and if it waits, waits for it. Most do not, and need nothing of what goes on meanwhile.
+#[inline(always)]
 async fn attend<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
     run: &mut Run<'_, F>,

@@ -6,9 +6,7 @@ use bytes::BytesMut;
 use tokio_util::codec::FramedParts;
 
 use crate::codec::TerminatorCodec;
-use crate::framing::framer::Framer;
-use crate::framing::limit::Limit;
-use crate::framing::terminator::Terminator;
+use crate::framing::{Framer, Limit, Terminator};
 use crate::output::Output;
 use crate::session::channel::Channel;
 use crate::session::read::Inbound;

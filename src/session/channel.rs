@@ -18,11 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::Payload;
-use crate::framing::event::Event;
-use crate::framing::framer::Cut;
-use crate::framing::limit::{FrameError, Limit};
-use crate::framing::step::{End, Step};
-use crate::framing::terminator::Terminator;
+use crate::framing::{Cut, End, Event, FrameError, Limit, Step, Terminator};
 use crate::output::{Producer, PushError};
 use crate::pool;
 use crate::session::builder::ChannelBuilder;
@@ -85,11 +81,11 @@ use crate::trace;
 /// A channel looks at the input it has before it reads, so that a terminator set at any moment takes
 /// effect at the next call, though the peer sends nothing more.
 pub struct Channel<S> {
-    pub(crate) io: S,
+    io: S,
     pub(crate) inbound: Inbound,
     /// What a callback and the task that waits for it both use. Locked only while one waits.
-    pub(crate) outbound: Mutex<Outbound>,
-    pub(crate) timer: Timer,
+    outbound: Mutex<Outbound>,
+    timer: Timer,
     read_size: u32,
     /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
     /// of a frame, [`READ_COST`] for each read.
@@ -1015,9 +1011,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// What a callback that may wait needs, and what goes on meanwhile.
+    #[inline(always)]
     pub(crate) fn waiting_parts(&mut self) -> (Control<'_>, Meanwhile<'_, S>) {
         let pending = self.inbound.pending();
-        let Inbound { input, framing } = &mut self.inbound;
+        if pending == 0 {
+            // The memory may be given back meanwhile: the framer must not count on it.
+            self.inbound.trim();
+        }
+        let Inbound { input, framing, .. } = &mut self.inbound;
         let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
         let control = Control::new(framing, Outlet::Locked(outbound), pending);
         (control, Meanwhile { input, pending, outbound, io, timer })
@@ -1026,12 +1027,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
 /// What goes on while a callback waits.
 pub(crate) struct Meanwhile<'a, S> {
-    pub(crate) input: &'a mut Input,
+    input: &'a mut Input,
     /// How much of it is still to be handed over.
-    pub(crate) pending: usize,
-    pub(crate) outbound: &'a Mutex<Outbound>,
-    pub(crate) io: &'a mut S,
-    pub(crate) timer: &'a mut Timer,
+    pending: usize,
+    outbound: &'a Mutex<Outbound>,
+    io: &'a mut S,
+    timer: &'a mut Timer,
 }
 
 impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {

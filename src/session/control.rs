@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 
 use crate::Payload;
-use crate::framing::limit::Limit;
-use crate::framing::terminator::Terminator;
+use crate::framing::{Limit, Terminator};
 use crate::output::{Producer, PushError};
 use crate::session::channel::lock;
 use crate::session::error::{CloseReason, Refusal, UpgradeError};

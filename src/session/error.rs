@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::{error, fmt, io};
 
-use crate::framing::limit::FrameError;
+use crate::framing::FrameError;
 use crate::output::{PushError, SinkError};
 use crate::session::timer::Timeout;
 

@@ -17,9 +17,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use crate::framing::framer::{Cut, Framer};
-use crate::framing::limit::{FrameError, Limit};
-use crate::framing::terminator::Terminator;
+use crate::framing::{Cut, FrameError, Framer, Limit, Terminator};
 use crate::pool;
 use crate::session::timer::Frame;
 
@@ -150,7 +148,8 @@ impl Inbound {
         }
     }
 
-    fn trim(&mut self) {
+    /// Takes off the front what is done with.
+    pub(crate) fn trim(&mut self) {
         let consumed = self.framing.framer.take_consumed();
         self.input.advance(consumed);
     }

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
 
 use super::{Delivery, Verifier};
-use crate::framing::event::Event;
+use crate::framing::Event;
 
 /// What a decoder or a parser has made of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -519,3 +519,24 @@ async fn a_handler_of_borrowed_things_can_be_run() {
     channel.run(Borrowing(&mut all)).await;
     assert_eq!(all, b"one");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_newline_cut_in_two_is_one_though_the_handler_waits_between() {
+    for yields in [0, 1] {
+        let (socket, peer) = pipe();
+        let handler = Scripted::new(move |seen, _| match (seen, yields) {
+            (Seen::End, 1) => wait(tokio::task::yield_now()),
+            _ => Then::Go,
+        });
+        let log = handler.log.clone();
+        let mut channel =
+            Channel::builder(asynchat::Terminator::Newline).timeouts(patient()).build(socket);
+        let running = tokio::spawn(async move { channel.run(handler).await.1.to_string() });
+        for read in ["c\r", "\n", "d\r", "\n"] {
+            peer.send(read);
+            settle().await;
+        }
+        assert_eq!(log.seen(), [data("c"), Seen::End, data("d"), Seen::End], "{yields} yields");
+        running.abort();
+    }
+}

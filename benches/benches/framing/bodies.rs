@@ -92,7 +92,7 @@ pub fn counted(bench: &mut Bench) {
         .goal("BytesCodec, a bare copy", 1.03)
         .goal("LengthDelimitedCodec", 0.45)
         .ours("Channel, next", || ours::pulled(Bodies::default(), &plain, reader()))
-        .ours("Channel, Handler", || ours::handler(Bodies::default(), &plain, reader()))
+        .ours("Handler", || ours::handler(Bodies::default(), &plain, reader()))
         .peer("LengthDelimitedCodec", || length_delimited_codec(reader()))
         .peer("BytesCodec, a bare copy", || bytes_codec(reader()))
         .expecting(input.len() as u64)

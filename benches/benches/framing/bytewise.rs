@@ -103,7 +103,7 @@ pub fn periodic(bench: &mut Bench) {
                 ours::framer::<Events, _>(Frames::default(), end.clone(), &input, 1, &mut window)
             })
             .goal("an automaton", 1.3)
-            .ours("Channel, Handler", || {
+            .ours("Handler", || {
                 ours::handler(Frames::default(), &plain, Reader::dribbling(&input, 1))
             })
             .peer("an automaton", || automaton(&needle, &input, 1, &mut other))
@@ -137,7 +137,7 @@ pub fn lines(bench: &mut Bench) {
                     _ => unreachable!("whole frames"),
                 })
             })
-            .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
+            .ours("Handler", || ours::handler(Frames::default(), &plain, reader()))
             .goal("LinesCodec", 1.2)
             .peer("LinesCodec", || lines_codec(reader(), READ))
             .peer("LinesCodec, decode alone", || {

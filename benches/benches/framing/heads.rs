@@ -42,7 +42,10 @@ pub fn heads(bench: &mut Bench) {
             .goal("read_until to the blank line", owned)
             .ours("FrameCodec, batches", || ours::batch_codec(FrameCodec::new(END), reader()))
             .ours("Channel, next", || ours::pulled(Frames::default(), &plain, reader()))
-            .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
+            .ours("Channel, step", || {
+                ours::stepping_channel(Frames::default(), &plain, false, reader())
+            })
+            .ours("Handler", || ours::handler(Frames::default(), &plain, reader()))
             .peer("memmem::find_iter, lent", || find_iter(input, fourth))
             .peer("read_until to the blank line", || read_until(reader()))
             .run();

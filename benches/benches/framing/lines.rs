@@ -64,7 +64,16 @@ pub fn lines(bench: &mut Bench) {
                 .goal("LinesCodec", goal(0.13))
                 .ours("Channel, next", || ours::pulled(Frames::default(), &plain, reader()))
                 .goal("LinesCodec", goal(0.30))
-                .ours("Channel, Handler", || ours::handler(Frames::default(), &plain, reader()))
+                .ours("Channel, step", || {
+                    ours::stepping_channel(Frames::default(), &plain, false, reader())
+                })
+                .ours("Channel, step, whole frames", || {
+                    ours::stepping_channel(Frames::default(), &plain, true, reader())
+                })
+                .ours("Handler, whole frames", || {
+                    ours::whole_handler(Frames::default(), &plain, reader())
+                })
+                .ours("Handler", || ours::handler(Frames::default(), &plain, reader()))
                 .goal("LinesCodec", goal(0.18))
                 .peer("LinesCodec", || lines_codec(reader(), READ))
                 .peer("LinesCodec, 8 KiB of buffer as by default", || {

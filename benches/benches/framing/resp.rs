@@ -5,7 +5,8 @@ use asynchat_benches::input::Shape;
 use asynchat_benches::io::{READ, Reader, Window};
 use asynchat_benches::ours::{self, Events, Steps, Whole, delimiter};
 use asynchat_benches::resp::{
-    CRLF, Counted, CountedIn, Sets, Verified, by_hand, key_and_value, redis_protocol, vec_of_bytes,
+    CRLF, Counted, CountedIn, Sets, Verified, by_hand, key_and_value, own_end_handler,
+    own_end_messages, redis_protocol, vec_of_bytes,
 };
 
 /// The first peer: a hand-written `Decoder`, in `FramedRead`.
@@ -59,12 +60,24 @@ pub fn sets(bench: &mut Bench) {
             .ours("Channel, next, counted frames", || {
                 ours::pulled(Counted::default(), &plain, reader())
             })
-            .ours("Channel, Handler, CRLF counted in", || {
+            .ours("Channel, step, counted frames", || {
+                ours::stepping_channel(Counted::default(), &plain, false, reader())
+            })
+            .ours("Channel, step, whole counted frames", || {
+                ours::stepping_channel(Counted::default(), &plain, true, reader())
+            })
+            .ours("Channel, message, end found by hand", || own_end_messages(&plain, reader()))
+            .goal(DECODER, 0.90)
+            .ours("Handler, CRLF counted in", || {
                 ours::handler(CountedIn::default(), &plain, reader())
             })
-            .ours("Channel, Handler, counted frames", || {
-                ours::handler(Counted::default(), &plain, reader())
+            .ours("Handler, counted frames", || ours::handler(Counted::default(), &plain, reader()))
+            .goal(DECODER, 0.90)
+            .ours("Handler, whole counted frames", || {
+                ours::whole_handler(Counted::default(), &plain, reader())
             })
+            .goal(DECODER, 0.90)
+            .ours("Handler, end found by hand", || own_end_handler(&plain, reader()))
             .goal(DECODER, 0.90)
             .peer(DECODER, || key_and_value(reader()))
             .peer("Decoder by hand, a Vec of arguments", || vec_of_bytes(reader()))

@@ -16,16 +16,18 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 const CONNECTIONS: usize = 50;
 
-const HANDLER: &str = "Channel, Handler";
-const WHOLE_LINES: &str = "Channel, Handler, lines pushed whole";
-const NO_DEADLINES: &str = "Channel, Handler, no deadlines";
+const HANDLER: &str = "Handler";
+const WHOLE_LINES: &str = "Handler, whole lines";
+const STEPS: &str = "Channel, step, whole lines";
+const NO_DEADLINES: &str = "Handler, no deadlines";
 const BARE: &str = "a bare loop of reads and writes";
 const BUFFERED: &str = "BufReader::read_until and BufWriter";
 const LINES_CODEC: &str = "LinesCodec, forward";
 
-pub const WAYS: [Way; 6] = [
+pub const WAYS: [Way; 7] = [
     Way::new(HANDLER, |stream| drop(tokio::spawn(handler(stream)))),
     Way::new(WHOLE_LINES, |stream| drop(tokio::spawn(whole_lines(stream)))),
+    Way::new(STEPS, |stream| drop(tokio::spawn(steps(stream)))),
     Way::new(NO_DEADLINES, |stream| drop(tokio::spawn(without_deadlines(stream)))),
     Way::new(BARE, |stream| drop(tokio::spawn(bare(stream)))),
     Way::new(BUFFERED, |stream| drop(tokio::spawn(buffered(stream)))),
@@ -52,9 +54,8 @@ impl Handler for Echo {
     }
 }
 
-/// Gathers the line, to push it at once.
-#[derive(Default)]
-struct WholeLines(Vec<u8>);
+/// Echoes each line as it has it whole.
+struct WholeLines;
 
 impl Handler for WholeLines {
     type Error = Infallible;
@@ -62,17 +63,27 @@ impl Handler for WholeLines {
     fn collect_incoming_data(
         &mut self,
         data: Chunk<'_>,
-        _: &mut Control<'_>,
+        control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
-        self.0.extend_from_slice(&data);
+        let Ok(()) = control.push_with(|out| {
+            out.extend_from_slice(&data);
+            out.extend_from_slice(b"\n");
+            Ok::<_, Infallible>(())
+        });
         Ok(())
     }
 
-    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        self.0.push(b'\n');
-        control.push(&self.0);
-        self.0.clear();
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
         Ok(())
+    }
+}
+
+/// The same without a handler, line after line.
+async fn steps(stream: TcpStream) {
+    let mut channel = Channel::builder(b"\n").whole_frames(true).build(stream);
+    while let Some((line, mut control)) = channel.step().await.expect("whole lines") {
+        control.push(&*line.payload);
+        control.push("\n");
     }
 }
 
@@ -88,7 +99,8 @@ async fn without_deadlines(stream: TcpStream) {
 }
 
 async fn whole_lines(stream: TcpStream) {
-    let (_, reason) = Channel::new(stream, b"\n").run(WholeLines::default()).await;
+    let mut channel = Channel::builder(b"\n").whole_frames(true).build(stream);
+    let (_, reason) = channel.run(WholeLines).await;
     assert!(matches!(reason, CloseReason::PeerClosed), "whole lines");
 }
 
@@ -145,6 +157,7 @@ pub fn echo(bench: &mut Bench) {
             _ => row.goal_of(1, BARE, 1.087).goal_of(1, BUFFERED, 0.952),
         };
         row.ours_measured(WHOLE_LINES, || run(WHOLE_LINES))
+            .ours_measured(STEPS, || run(STEPS))
             .ours_measured(NO_DEADLINES, || run(NO_DEADLINES))
             .peer_measured(BARE, || run(BARE))
             .peer_measured(BUFFERED, || run(BUFFERED))

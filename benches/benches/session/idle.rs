@@ -19,8 +19,8 @@ const ANSWER: &[u8] = b"ok\n";
 /// What is not a connection's: standard streams, the runtime's own.
 const OTHER_FILES: u64 = 64;
 
-const HANDLER: &str = "Channel, Handler";
-const HANDLER_PLAIN: &str = "Channel, Handler, no deadlines";
+const HANDLER: &str = "Handler";
+const HANDLER_PLAIN: &str = "Handler, no deadlines";
 const PULLED: &str = "Channel, next";
 const PULLED_PLAIN: &str = "Channel, next, no deadlines";
 const BARE: &str = "a bare task, with a buffer while it reads";
@@ -169,7 +169,7 @@ pub fn idle(bench: &mut Bench) {
     // The goals are 1.20 and 1.10 KiB, where the bare task takes 1.03.
     row.work(connections, "connection", 0)
         .measures(&[("after a line of 31 bytes", "KiB"), ("after another of 4 KiB", "KiB")])
-        .rounds(3)
+        .rounds(1)
         .ours_measured(HANDLER, || run(HANDLER))
         .goal(BARE, 1.165)
         .ours_measured(HANDLER_PLAIN, || run(HANDLER_PLAIN))
@@ -197,7 +197,7 @@ pub fn http(bench: &mut Bench) {
     let mut example = http_example().expect("cargo builds it");
     row.work(connections, "connection", 0)
         .measures(&[("after a head of 60 bytes", "KiB"), ("after another of 4 KiB", "KiB")])
-        .rounds(3)
+        .rounds(1)
         .ours_measured("the example", || {
             let server = Server::start_program(&mut example);
             measure(server, connections, &requests, b"hello, world\n")

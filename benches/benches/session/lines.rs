@@ -85,12 +85,12 @@ pub fn lines(bench: &mut Bench) {
     row.work(times * lines.count, "line", total)
         .expect(times as u64 * lines.checksum)
         .budget(Duration::from_secs(4))
-        .ours_measured("Channel, Handler", || {
+        .ours_measured("Handler", || {
             receive(&runtime, input, times, |stream| handler(&defaults, stream))
         })
         .goal("LinesCodec", 0.24)
         .goal("a loop of bare 64 KiB reads", 1.9)
-        .ours_measured("Channel, Handler, no deadlines", || {
+        .ours_measured("Handler, no deadlines", || {
             receive(&runtime, input, times, |stream| handler(&plain, stream))
         })
         .peer_measured("LinesCodec", || {

@@ -8,11 +8,14 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{TcpListener, TcpStream as Socket};
+use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use asynchat::{Channel, Chunk, CloseReason, Control, Event, Framer, Handler, TerminatorCodec};
+use asynchat::{
+    Channel, Chunk, CloseReason, Control, End, Event, Framer, Handler, Step, TerminatorCodec,
+};
 use asynchat_benches::Bench;
 use asynchat_benches::client::{Exchange, MEASURES, ROUNDS};
 use asynchat_benches::input::{self, Shape};
@@ -29,16 +32,22 @@ use tokio_util::codec::{Decoder, Encoder, Framed};
 const CONNECTIONS: usize = 50;
 const PIPELINED: usize = 64;
 
-const HANDLER: &str = "Channel, Handler";
+const HANDLER: &str = "Handler";
+const WHOLE: &str = "Handler, whole frames";
+const OWN_END: &str = "Handler, end found by hand";
 const PULLED: &str = "Channel, next";
-const FRAMER: &str = "Framer, a loop";
+const MESSAGES: &str = "Channel, message, end found by hand";
+const FRAMER: &str = "Framer, a loop, whole frames";
 const CODEC: &str = "TerminatorCodec, Framed";
 const DECODER: &str = "Decoder by hand, Framed";
 const LOOP: &str = "a loop by hand";
 const REDIS: &str = "redis-server";
 
-pub const WAYS: [Way; 6] = [
+pub const WAYS: [Way; 9] = [
     Way::new(HANDLER, |stream| drop(tokio::spawn(handler(stream)))),
+    Way::new(WHOLE, |stream| drop(tokio::spawn(whole_handler(stream)))),
+    Way::new(OWN_END, |stream| drop(tokio::spawn(own_end(stream)))),
+    Way::new(MESSAGES, |stream| drop(tokio::spawn(messages(stream)))),
     Way::new(PULLED, |stream| drop(tokio::spawn(pulled(stream)))),
     Way::new(FRAMER, |stream| drop(tokio::spawn(framer(stream)))),
     Way::new(CODEC, |stream| drop(tokio::spawn(terminator_codec(stream)))),
@@ -132,6 +141,101 @@ async fn handler(stream: TcpStream) {
     assert!(matches!(reason, CloseReason::PeerClosed), "whole commands");
 }
 
+/// The same with whole frames.
+#[derive(Default)]
+struct WholeRedis(Session);
+
+impl Handler for WholeRedis {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.0.frame(&data, control);
+        if let Some(answer) = self.0.to().answer.take() {
+            control.push(answer);
+        }
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+async fn whole_handler(stream: TcpStream) {
+    let mut channel = Channel::builder(CRLF).whole_frames(true).build(stream);
+    let (_, reason) = channel.run(WholeRedis::default()).await;
+    assert!(matches!(reason, CloseReason::PeerClosed), "whole commands");
+}
+
+/// Finds the end of each command itself, and remembers where its arguments are.
+#[derive(Default)]
+struct OwnEnd {
+    places: [Range<usize>; 4],
+    count: usize,
+}
+
+impl OwnEnd {
+    fn find(&mut self, input: &[u8]) -> Option<usize> {
+        self.count = 0;
+        let end = command(input, |place| {
+            if let Some(argument) = self.places.get_mut(self.count) {
+                *argument = place;
+                self.count += 1;
+            }
+        });
+        end.expect("well-formed")
+    }
+
+    fn answer(&self, command: &[u8]) -> &'static [u8] {
+        let mut arguments = [&[][..]; 4];
+        for (argument, place) in arguments.iter_mut().zip(&self.places[..self.count]) {
+            *argument = &command[place.clone()];
+        }
+        execute(&arguments[..self.count])
+    }
+}
+
+impl Handler for OwnEnd {
+    type Error = Infallible;
+
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+        Ok(self.find(input))
+    }
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        control.push(self.answer(&data));
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+async fn own_end(stream: TcpStream) {
+    let mut channel = Channel::builder(None).own_end(true).build(stream);
+    let (_, reason) = channel.run(OwnEnd::default()).await;
+    assert!(matches!(reason, CloseReason::PeerClosed), "whole commands");
+}
+
+async fn messages(stream: TcpStream) {
+    let mut channel = Channel::new(stream, None);
+    let mut commands = OwnEnd::default();
+    while let Some((step, mut control)) =
+        channel.message(|input| commands.find(input)).await.expect("a connection")
+    {
+        control.push(commands.answer(&step.payload));
+    }
+}
+
 async fn pulled(stream: TcpStream) {
     let mut channel = Channel::new(stream, CRLF);
     let mut session = Session::default();
@@ -154,6 +258,7 @@ async fn pulled(stream: TcpStream) {
 /// Reads and writes itself, and answers all that one read brought at once.
 async fn framer(mut stream: TcpStream) {
     let mut framer = Framer::new(CRLF);
+    framer.set_whole_frames(true);
     let mut session = Session::default();
     let mut input = BytesMut::with_capacity(READ);
     let mut output = Vec::new();
@@ -162,18 +267,11 @@ async fn framer(mut stream: TcpStream) {
         if stream.read_buf(&mut input).await.expect("a connection") == 0 {
             return;
         }
-        while let Some(event) = framer.next(&input).expect("no limit") {
-            match event {
-                Event::Chunk(chunk) => session.chunk(chunk),
-                Event::Terminator => {
-                    session.end(&mut framer);
-                    if let Some(answer) = session.to().answer.take() {
-                        output.extend_from_slice(answer);
-                    }
-                }
-                Event::Overlong | Event::WrongEnd | Event::Truncated => {
-                    unreachable!("no limit, no end")
-                }
+        while let Some(Step { payload, end }) = framer.step(&input).expect("no limit") {
+            assert_eq!(end, Some(End::Terminator), "whole frames");
+            session.frame(payload, &mut framer);
+            if let Some(answer) = session.to().answer.take() {
+                output.extend_from_slice(answer);
             }
         }
         input.advance(framer.take_consumed());
@@ -315,7 +413,12 @@ pub fn redis(bench: &mut Bench) {
             .rounds(ROUNDS)
             .ours_measured(HANDLER, || run(HANDLER))
             .goal(REDIS, goal)
+            .ours_measured(WHOLE, || run(WHOLE))
+            .goal(REDIS, goal)
+            .ours_measured(OWN_END, || run(OWN_END))
+            .goal(REDIS, goal)
             .ours_measured(PULLED, || run(PULLED))
+            .ours_measured(MESSAGES, || run(MESSAGES))
             .ours_measured(FRAMER, || run(FRAMER))
             .ours_measured(CODEC, || run(CODEC))
             .peer_measured(DECODER, || run(DECODER))

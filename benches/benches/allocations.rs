@@ -71,6 +71,11 @@ fn frames(bench: &mut Bench) {
                 // Short chunks are copied, so that who keeps one does not keep the read buffer.
                 count(u64::MAX, || ours::pulled(Frames::default(), &plain, reader()))
             })
+            .ours_measured("Channel, step", || {
+                count(2 * reads, || {
+                    ours::stepping_channel(Frames::default(), &plain, false, reader())
+                })
+            })
             .ours_measured("Handler", || {
                 count(2 * reads, || ours::handler(Frames::default(), &plain, reader()))
             })

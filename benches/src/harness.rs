@@ -191,7 +191,8 @@ impl<'a> Row<'a> {
         self
     }
 
-    /// At most so many rounds: for what takes long, or comes out alike each time.
+    /// At most so many rounds: for what takes long. Of one round nobody is warmed up: that is for what
+    /// comes out alike each time.
     pub fn rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds;
         self
@@ -291,30 +292,36 @@ impl<'a> Row<'a> {
             return;
         }
         // A first round warms up, and settles what is expected of the others.
-        for i in 0..self.competitors.len() {
-            self.measure(i);
-        }
+        let competitors = self.competitors.len();
+        let first: Vec<_> = (0..competitors).map(|i| self.measure(i)).collect();
         if self.bench.mode == Mode::Count {
-            for i in 0..self.competitors.len() {
+            for i in 0..competitors {
                 counted(&mut || drop(self.measure(i)));
             }
             return;
         }
 
-        let mut values = vec![vec![Vec::new(); self.competitors.len()]; self.measures.len()];
-        let mut order: Vec<usize> = (0..self.competitors.len()).collect();
-        let start = Instant::now();
-        let (least, most) = if self.bench.quick() { (1, 1) } else { (LEAST_ROUNDS, self.rounds) };
-        let mut round = 0;
-        while round < most && (round < least || start.elapsed() < self.budget) {
-            self.bench.random.shuffle(&mut order);
-            for &i in &order {
-                let measured = self.measure(i);
-                for (values, value) in values.iter_mut().zip(measured) {
-                    values[i].push(value);
-                }
+        let mut values = vec![vec![Vec::new(); competitors]; self.measures.len()];
+        let mut record = |i: usize, measured: Vec<f64>| {
+            for (values, value) in values.iter_mut().zip(measured) {
+                values[i].push(value);
             }
-            round += 1;
+        };
+        if self.rounds == 1 {
+            first.into_iter().enumerate().for_each(|(i, measured)| record(i, measured));
+        } else {
+            let mut order: Vec<usize> = (0..competitors).collect();
+            let start = Instant::now();
+            let (least, most) =
+                if self.bench.quick() { (1, 1) } else { (LEAST_ROUNDS, self.rounds) };
+            let mut round = 0;
+            while round < most && (round < least || start.elapsed() < self.budget) {
+                self.bench.random.shuffle(&mut order);
+                for &i in &order {
+                    record(i, self.measure(i));
+                }
+                round += 1;
+            }
         }
         for (measure, values) in values.iter().enumerate() {
             self.report(measure, values);

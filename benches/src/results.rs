@@ -88,11 +88,13 @@ pub fn write(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         let rows: Vec<&[Figure]> = (all.chunk_by(|a, b| a.row == b.row))
             .filter(|row| wanted.iter().any(|wanted| row[0].row.starts_with(wanted)))
             .collect();
-        fs::write(folder.join(format!("{name}.svg")), chart::draw(title, &rows))?;
+        if !rows.is_empty() {
+            fs::write(folder.join(format!("{name}.svg")), chart::draw(title, &rows))?;
+        }
     }
     let page_path = folder.join("README.md");
     fs::write(&page_path, page)?;
-    println!("written: {}", page_path.display());
+    println!("written: {}", page_path.canonicalize()?.display());
     Ok(())
 }
 

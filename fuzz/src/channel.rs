@@ -84,7 +84,9 @@ pub fn channel(data: &[u8]) {
     if whole && end == End::Open {
         // What there is of a whole frame is not handed over yet.
         for log in [&mut expected, &mut heard.log] {
-            log.pop_if(|last| matches!(last, Log::Data(_)));
+            if matches!(log.last(), Some(Log::Data(_))) {
+                log.pop();
+            }
         }
     }
     let peer = io.peer();

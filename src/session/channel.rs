@@ -821,8 +821,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// once. Ready when there is something new to look at, if only the state. With `shutdown`, the
     /// message that has begun is not waited for as long as others.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, shutdown: bool) -> Poll<Turn> {
-        let budget;
-        match mem::replace(&mut self.budget, BUDGET) {
+        let budget = match mem::replace(&mut self.budget, BUDGET) {
             0 => {
                 self.budget = REFRESHED;
                 cx.waker().wake_by_ref();
@@ -830,8 +829,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             // Others have had their turn, and there may be more to hand over.
             REFRESHED => return Poll::Ready(Turn::Again),
-            left => budget = left,
-        }
+            left => left,
+        };
         let outbound = get_mut(&mut self.outbound);
         outbound.poll_inbox(cx);
         if mem::take(&mut outbound.discards_input) {

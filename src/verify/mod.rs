@@ -18,6 +18,8 @@
 //! `Handler` on its `Channel`, and, by [`Verifier::check`], for everything else.
 //!
 //! ```
+//! # #[cfg(feature = "tokio")]
+//! # {
 //! use asynchat::verify::Verifier;
 //! use asynchat::{Frame, FrameCodec};
 //!
@@ -28,6 +30,7 @@
 //!     Frame::Truncated("thr".into()),
 //! ]);
 //! assert_eq!(decoded.error, None);
+//! # }
 //! ```
 
 #[cfg(feature = "tokio")]

@@ -1,0 +1,104 @@
+//! A Redis server, for those of its commands that clients use most.
+//!
+//! ```text
+//! cargo run --release --example redis_server [ADDR]
+//! ```
+//!
+//! It speaks RESP2, and takes lines of words (`nc`), with
+//!
+//! - PING ECHO HELLO SELECT CLIENT RESET QUIT, COMMAND CONFIG INFO DBSIZE FLUSHALL;
+//! - GET SET (EX PX NX XX) GETSET MGET MSET APPEND STRLEN INCR INCRBY DECR DECRBY, DEL EXISTS EXPIRE TTL;
+//! - LPUSH RPUSH LPOP RPOP LRANGE LLEN, HSET HGET HGETALL;
+//! - SUBSCRIBE UNSUBSCRIBE PUBLISH.
+//!
+//! It leaves out everything else: RESP3, more than one database, patterns of keys, transactions, scripts,
+//! persistence, replication, passwords. It is for a network that can be trusted, as Redis is. All data is in
+//! memory, 512 MiB of it, and gone when the server ends.
+//!
+//! Whatever a client can make grow has a limit: a command has 64 MiB, as does an answer that is put together
+//! from several values; 1 MiB may wait for a subscriber, who is dropped when more would. A client has a
+//! minute and what a slow line needs to complete a command, a minute to take some of an answer, and an hour
+//! to say something.
+//!
+//! Commands are carried out one at a time, as Redis does: by one thread, so that nobody waits for a lock.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `main.rs` | listening and stopping |
+//! | `session.rs` | one client: limits, deadlines, and who is asked what |
+//! | `protocol.rs` | where a command ends, what its words are, how answers are written |
+//! | `commands.rs` | what each command does |
+//! | `store.rs` | keys and values |
+//! | `pubsub.rs` | who hears which channel |
+
+mod commands;
+mod protocol;
+mod pubsub;
+mod session;
+mod store;
+
+use std::io;
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const USAGE: &str = "usage: redis_server [ADDR]";
+const DEFAULT_ADDR: &str = "127.0.0.1:6379";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let addr = match args.as_slice() {
+        [] => DEFAULT_ADDR,
+        [flag] if flag.starts_with('-') => {
+            println!("{USAGE}\nthe default is {DEFAULT_ADDR}");
+            return ExitCode::SUCCESS;
+        }
+        [addr] => addr,
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(addr).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("redis_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(addr: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    let signal = stop_signal()?;
+    println!("listening on {}", listener.local_addr()?);
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(session::serve(listener, stop.clone()));
+    tokio::spawn(async move {
+        signal.await;
+        stop.cancel();
+    });
+    let served = serving.await??;
+    println!("served {} connections, {} at most at a time", served.accepted, served.peak);
+    Ok(())
+}
+
+/// Listens for SIGINT and SIGTERM from now on; the future ends at the first of them.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let (mut interrupt, mut terminate) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

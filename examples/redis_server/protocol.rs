@@ -1,0 +1,435 @@
+//! RESP2: where a command ends, what its words are, and how an answer is written (no I/O of its own).
+//!
+//! A command is an array of bulk strings, `*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n`, or, for people with `nc`, a
+//! line of words: `ECHO "hi there"`.
+
+use std::borrow::Cow;
+use std::mem;
+
+use bytes::{BufMut, BytesMut};
+
+/// The longest command, in bytes. It is held in memory until its last byte has come.
+pub(crate) const COMMAND: usize = 64 << 20;
+/// The longest bulk string that may be announced, as in Redis. One that does not fit into [`COMMAND`] is
+/// refused in other words.
+const BULK: i64 = 512 << 20;
+/// The most words of a command.
+const WORDS: i64 = 1 << 20;
+/// The longest line of words, in bytes.
+const INLINE: usize = 64 << 10;
+/// The longest answer that is put together from several values, in bytes.
+const ANSWER: usize = 64 << 20;
+/// So many words keep their memory for the next command.
+const KEPT: usize = 64;
+
+/// Why something is not done, in words for the client: what follows the `-` of an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(pub(crate) Cow<'static, str>);
+
+impl Refusal {
+    pub(crate) const fn new(text: &'static str) -> Self {
+        Refusal(Cow::Borrowed(text))
+    }
+}
+
+pub(crate) const TOO_LONG: Refusal =
+    Refusal::new("ERR Protocol error: command is longer than 64 MiB");
+pub(crate) const NOT_AN_INTEGER: Refusal =
+    Refusal::new("ERR value is not an integer or out of range");
+const BAD_ARRAY: Refusal = Refusal::new("ERR Protocol error: invalid multibulk length");
+const BAD_BULK: Refusal = Refusal::new("ERR Protocol error: invalid bulk length");
+const BAD_END: Refusal = Refusal::new("ERR Protocol error: expected CRLF behind a bulk string");
+const BAD_LINE: Refusal = Refusal::new("ERR Protocol error: too big inline request");
+const BAD_QUOTES: Refusal = Refusal::new("ERR Protocol error: unbalanced quotes in request");
+const LONG_ANSWER: Refusal = Refusal::new("ERR the answer is longer than 64 MiB");
+
+/// Finds the end of a command, and remembers how far it has come, so that a byte is looked at once however
+/// the command was cut on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Parser {
+    at: At,
+    /// What comes before this, in bytes of the command, is done with.
+    done: usize,
+    /// Where the words are: in the command, or in `unquoted` if it is a line.
+    words: Vec<Word>,
+    unquoted: Vec<u8>,
+    is_line: bool,
+}
+
+/// Where a word begins and ends.
+type Word = (u32, u32);
+
+#[derive(Debug, Default)]
+enum At {
+    #[default]
+    Start,
+    Line,
+    /// So many words are to come, the next of them with its length.
+    Length(usize),
+    /// The same, and the length of the next is known.
+    Word(usize, usize),
+    Complete,
+    Broken(Refusal),
+}
+
+impl Parser {
+    /// The length of the command that begins with these bytes, or at which they are no command. `None` if
+    /// more is wanted. It may be more than is there, and more than [`COMMAND`].
+    pub(crate) fn find_end(&mut self, input: &[u8]) -> Option<usize> {
+        loop {
+            match self.at {
+                At::Start => self.start(input)?,
+                At::Line => self.line(input)?,
+                At::Length(left) => self.length(input, left)?,
+                At::Word(left, length) => {
+                    let end = self.done + length;
+                    if end + 2 > COMMAND {
+                        return Some(end + 2);
+                    }
+                    let behind = input.get(end..end + 2)?;
+                    if behind != b"\r\n" {
+                        self.at = At::Broken(BAD_END);
+                        return Some(end + 2);
+                    }
+                    // Both are at most COMMAND.
+                    self.words.push((self.done as u32, end as u32));
+                    self.done = end + 2;
+                    self.at = if left == 1 { At::Complete } else { At::Length(left - 1) };
+                }
+                At::Complete | At::Broken(_) => return Some(self.done),
+            }
+        }
+    }
+
+    /// The words of the command whose end was found, or why it is none. `None` if this is only its
+    /// beginning, and the end of the input. The next command is then begun.
+    pub(crate) fn take<'a>(&'a mut self, command: &'a [u8]) -> Option<Result<Words<'a>, Refusal>> {
+        self.done = 0;
+        match mem::take(&mut self.at) {
+            At::Complete => {
+                let text = if self.is_line { &self.unquoted } else { command };
+                Some(Ok(Words { text, words: &self.words }))
+            }
+            At::Broken(refusal) => Some(Err(refusal)),
+            _ => None,
+        }
+    }
+
+    fn start(&mut self, input: &[u8]) -> Option<()> {
+        self.words.clear();
+        self.is_line = input.first()? != &b'*';
+        if self.words.capacity() > KEPT {
+            self.words = Vec::new();
+        }
+        if self.is_line {
+            self.at = At::Line;
+            return Some(());
+        }
+        match number(&input[1..])? {
+            Number::Is(count, length) if count <= WORDS => {
+                self.done = 1 + length;
+                self.at = match usize::try_from(count) {
+                    Ok(count @ 1..) => At::Length(count),
+                    _ => At::Complete,
+                };
+            }
+            Number::Is(_, length) | Number::Broken(length) => {
+                self.broken(1 + length, BAD_ARRAY);
+            }
+        }
+        Some(())
+    }
+
+    fn length(&mut self, input: &[u8], left: usize) -> Option<()> {
+        let (kind, rest) = input.get(self.done..)?.split_first()?;
+        if *kind != b'$' {
+            let kind = if kind.is_ascii_graphic() { char::from(*kind) } else { ' ' };
+            let text = format!("ERR Protocol error: expected '$', got '{kind}'");
+            self.broken(1, Refusal(text.into()));
+            return Some(());
+        }
+        match number(rest)? {
+            Number::Is(count @ 0..=BULK, length) => {
+                self.done += 1 + length;
+                self.at = At::Word(left, count as usize);
+            }
+            Number::Is(_, length) | Number::Broken(length) => self.broken(1 + length, BAD_BULK),
+        }
+        Some(())
+    }
+
+    fn broken(&mut self, length: usize, refusal: Refusal) {
+        self.done += length;
+        self.at = At::Broken(refusal);
+    }
+
+    fn line(&mut self, input: &[u8]) -> Option<()> {
+        let most = input.len().min(INLINE + 1);
+        let Some(found) = memchr::memchr(b'\n', &input[self.done..most]) else {
+            self.done = most;
+            if most > INLINE {
+                self.at = At::Broken(BAD_LINE);
+                return Some(());
+            }
+            return None;
+        };
+        self.done += found + 1;
+        self.unquoted.clear();
+        self.at = match split(&input[..self.done - 1], &mut self.unquoted, &mut self.words) {
+            Some(()) => At::Complete,
+            None => At::Broken(BAD_QUOTES),
+        };
+        Some(())
+    }
+}
+
+enum Number {
+    /// The number, and the length of its line with its end.
+    Is(i64, usize),
+    /// With the byte that ends at this length it is none.
+    Broken(usize),
+}
+
+/// A number in decimal digits, in the one way to write it, and CRLF.
+#[inline]
+fn number(line: &[u8]) -> Option<Number> {
+    match line {
+        // Most are short.
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Some(Number::Is(i64::from(a - b'0'), 3)),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Some(Number::Is(i64::from((a - b'0') * 10 + (b - b'0')), 4))
+        }
+        _ => any_number(line),
+    }
+}
+
+#[inline(never)]
+fn any_number(line: &[u8]) -> Option<Number> {
+    let (mut value, mut digits) = (0_i64, 0_usize);
+    let negative = usize::from(line.first()? == &b'-');
+    for (index, byte) in line.iter().enumerate().skip(negative) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 && (value > 0 || digits == 0) && value < i64::MAX / 10 {
+            value = value * 10 + i64::from(digit);
+            digits += 1;
+            continue;
+        }
+        let minus_zero = negative == 1 && value == 0;
+        if *byte != b'\r' || digits == 0 || minus_zero {
+            return Some(Number::Broken(index + 1));
+        }
+        let value = if negative == 1 { -value } else { value };
+        return Some(match line.get(index + 1)? {
+            b'\n' => Number::Is(value, index + 2),
+            _ => Number::Broken(index + 2),
+        });
+    }
+    None
+}
+
+/// An integer as Redis reads it: no sign but a minus, no zeros in front.
+pub(crate) fn integer(word: &[u8]) -> Result<i64, Refusal> {
+    let strict = match word {
+        [b'0'] | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => std::str::from_utf8(word).ok(),
+        _ => None,
+    };
+    strict.and_then(|digits| digits.parse().ok()).ok_or(NOT_AN_INTEGER)
+}
+
+/// Takes a line apart into words. One may be in quotes: in double ones with escapes as in C, in single
+/// ones with `\'` only. `None` if a quote is not closed, or something follows on it.
+fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Word>) -> Option<()> {
+    let mut line = line.iter().copied().peekable();
+    loop {
+        while line.next_if(u8::is_ascii_whitespace).is_some() {}
+        if line.peek().is_none() {
+            return Some(());
+        }
+        let start = text.len() as u32;
+        while let Some(byte) = line.next_if(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | 0)) {
+            if byte != b'"' && byte != b'\'' {
+                text.push(byte);
+                continue;
+            }
+            loop {
+                match line.next()? {
+                    end if end == byte => break,
+                    b'\\' if byte == b'"' => escape(&mut line, text)?,
+                    b'\\' if line.next_if_eq(&b'\'').is_some() => text.push(b'\''),
+                    other => text.push(other),
+                }
+            }
+            if line.peek().is_some_and(|next| !next.is_ascii_whitespace()) {
+                return None;
+            }
+        }
+        // A NUL ends a word and is not part of one.
+        line.next_if_eq(&0);
+        words.push((start, text.len() as u32));
+    }
+}
+
+fn escape(
+    line: &mut std::iter::Peekable<impl Iterator<Item = u8> + Clone>,
+    text: &mut Vec<u8>,
+) -> Option<()> {
+    let byte = line.next()?;
+    let hex = |byte: u8| char::from(byte).to_digit(16);
+    if byte == b'x' {
+        let mut ahead = line.clone();
+        let digits = (ahead.next().and_then(hex), ahead.next().and_then(hex));
+        if let (Some(high), Some(low)) = digits {
+            *line = ahead;
+            text.push((high * 16 + low) as u8);
+            return Some(());
+        }
+    }
+    text.push(match byte {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'b' => 8,
+        b'a' => 7,
+        other => other,
+    });
+    Some(())
+}
+
+/// The words of a command, lent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words<'a> {
+    text: &'a [u8],
+    words: &'a [Word],
+}
+
+impl<'a> Words<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// A word, empty if there is none at that place.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> &'a [u8] {
+        self.words.get(index).map_or(&[], |word| self.of(*word))
+    }
+
+    /// The words from a place on.
+    pub(crate) fn from(&self, index: usize) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        let words = *self;
+        self.words.get(index..).unwrap_or_default().iter().map(move |word| words.of(*word))
+    }
+
+    /// The words from a place on, two by two.
+    pub(crate) fn pairs(
+        &self,
+        index: usize,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        self.from(index).step_by(2).zip(self.from(index + 1).step_by(2))
+    }
+
+    fn of(&self, (start, end): Word) -> &'a [u8] {
+        &self.text[start as usize..end as usize]
+    }
+}
+
+/// Writes an answer.
+#[derive(Debug)]
+pub(crate) struct Reply<'a> {
+    out: &'a mut BytesMut,
+    start: usize,
+}
+
+impl<'a> Reply<'a> {
+    pub(crate) fn new(out: &'a mut BytesMut) -> Self {
+        Reply { start: out.len(), out }
+    }
+
+    /// Refuses to go on when the answer is too long.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        if self.out.len() - self.start > ANSWER { Err(LONG_ANSWER) } else { Ok(()) }
+    }
+
+    pub(crate) fn simple(&mut self, text: &str) {
+        self.out.reserve(text.len() + 3);
+        self.out.put_u8(b'+');
+        self.out.put_slice(text.as_bytes());
+        self.out.put_slice(b"\r\n");
+    }
+
+    pub(crate) fn ok(&mut self) {
+        self.out.extend_from_slice(b"+OK\r\n");
+    }
+
+    pub(crate) fn error(&mut self, refusal: &Refusal) {
+        self.out.put_u8(b'-');
+        // A client must not be able to end the line with words of its own.
+        self.out.extend(
+            refusal.0.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }),
+        );
+        self.out.put_slice(b"\r\n");
+    }
+
+    pub(crate) fn integer(&mut self, value: i64) {
+        if value < 0 {
+            self.out.put_slice(b":-");
+            self.digits(value.unsigned_abs());
+        } else {
+            self.head(b':', value as u64);
+        }
+    }
+
+    pub(crate) fn count(&mut self, value: usize) {
+        self.head(b':', value as u64);
+    }
+
+    pub(crate) fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + 26);
+        self.bulk_head(bytes.len());
+        self.out.put_slice(bytes);
+        self.out.put_slice(b"\r\n");
+    }
+
+    /// What goes before the bytes of a bulk string, and before the CRLF behind them.
+    pub(crate) fn bulk_head(&mut self, length: usize) {
+        self.head(b'$', length as u64);
+    }
+
+    pub(crate) fn nil(&mut self) {
+        self.out.extend_from_slice(b"$-1\r\n");
+    }
+
+    pub(crate) fn nil_array(&mut self) {
+        self.out.extend_from_slice(b"*-1\r\n");
+    }
+
+    /// So many values follow.
+    pub(crate) fn array(&mut self, count: usize) {
+        self.head(b'*', count as u64);
+    }
+
+    #[inline]
+    fn head(&mut self, kind: u8, value: u64) {
+        if value < 10 {
+            self.out.extend_from_slice(&[kind, b'0' + value as u8, b'\r', b'\n']);
+        } else {
+            self.out.put_u8(kind);
+            self.digits(value);
+        }
+    }
+
+    fn digits(&mut self, mut value: u64) {
+        // A u64 has 20 digits at most.
+        let mut digits = [0; 22];
+        let mut start = 20;
+        digits[20..].copy_from_slice(b"\r\n");
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                break;
+            }
+        }
+        self.out.extend_from_slice(&digits[start..]);
+    }
+}

@@ -1,0 +1,151 @@
+//! One client: where its commands end, their answers, limits, deadlines.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use asynchat::{
+    Channel, ChannelBuilder, Chunk, Control, Handler, Limit, Served, Server, Terminator, Timeouts,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
+use crate::protocol::{COMMAND, Parser, Refusal, Reply, TOO_LONG};
+use crate::pubsub::{BACKLOG, Subscriptions};
+
+const CONNECTIONS: usize = 10_000;
+/// How long the answers to commands that have begun may take when the server stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// A client may be silent for so long, unless it is a subscriber.
+const IDLE: Duration = Duration::from_secs(60 * 60);
+
+/// Serves clients until it is told to stop.
+pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) -> io::Result<Served> {
+    let shared = Shared::default();
+    let last = Arc::new(AtomicU64::new(0));
+    let builder = channels();
+    let server = Server::new().max_connections(CONNECTIONS).shutdown_timeout(GRACE);
+    let served = server
+        .serve(listener, stop, move |connection| {
+            let id = last.fetch_add(1, Ordering::Relaxed) + 1;
+            let (session, builder) = (Session::new(id, shared.clone()), builder.clone());
+            async move {
+                let _ = connection.io.set_nodelay(true);
+                let mut channel = builder.build(connection.io);
+                channel.run_until(session, connection.shutdown.cancelled()).await;
+            }
+        })
+        .await;
+    Ok(served?)
+}
+
+/// What all channels have in common.
+pub(crate) fn channels() -> ChannelBuilder {
+    Channel::builder(Terminator::None)
+        .own_end(true)
+        .limit(Limit::Fail(COMMAND as u64))
+        .timeouts(timeouts(Some(IDLE)))
+        .handle_capacity(BACKLOG)
+}
+
+fn timeouts(idle: Option<Duration>) -> Timeouts {
+    Timeouts::default().idle(idle)
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    parser: Parser,
+    client: Client,
+}
+
+impl Session {
+    pub(crate) fn new(id: u64, shared: Shared) -> Self {
+        Session { parser: Parser::default(), client: Client::new(id, shared) }
+    }
+}
+
+impl Handler for Session {
+    type Error = Infallible;
+
+    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+        Ok(self.parser.find_end(input))
+    }
+
+    /// A whole command. All that is there is answered before anything is written.
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        let Session { parser, client } = self;
+        let words = match parser.take(&data) {
+            Some(Ok(words)) if words.len() > 0 => words,
+            // An empty line, or the beginning of a command that will never be complete.
+            Some(Ok(_)) | None => return Ok(()),
+            Some(Err(refusal)) => {
+                refuse(&refusal, control);
+                control.close_when_done();
+                return Ok(());
+            }
+        };
+        let was_subscribed = client.is_subscribed();
+        let mut then = Then::Go;
+        let done = control.push_with(|out| {
+            then = match Command::find(words.get(0)) {
+                Some(command) => command.run(client, words, Reply::new(out)),
+                None => unknown(&words),
+            }?;
+            Ok(())
+        });
+        if let Err(refusal) = done {
+            // What it had written is not sent.
+            refuse(&refusal, control);
+        }
+        match then {
+            Then::Go => {}
+            Then::Close => control.close_when_done(),
+            Then::Send(bytes) => {
+                control.push(bytes);
+                control.push("\r\n");
+            }
+            Then::Subscribe => {
+                let Client { id, shared, subscriptions, .. } = client;
+                let subscriptions = subscriptions.get_or_insert_with(|| {
+                    Subscriptions::new(shared.hub.clone(), *id, control.handle())
+                });
+                let _ = control.push_with(|out| {
+                    confirm_subscriptions(subscriptions, &words, Reply::new(out));
+                    Ok::<_, Infallible>(())
+                });
+            }
+        }
+        if was_subscribed != client.is_subscribed() {
+            let idle = if was_subscribed { Some(IDLE) } else { None };
+            control.set_timeouts(timeouts(idle));
+        }
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        refuse(&TOO_LONG, control);
+        Ok(())
+    }
+}
+
+/// Answers with an error.
+fn refuse(refusal: &Refusal, control: &mut Control<'_>) {
+    let refused: Result<(), Infallible> = control.push_with(|out| {
+        Reply::new(out).error(refusal);
+        Ok(())
+    });
+    match refused {
+        Ok(()) => {}
+    }
+}

@@ -1,0 +1,273 @@
+//! The data: keys, their values, and until when they live (no I/O of its own).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use crate::protocol::Refusal;
+
+/// What all data may take, in bytes, counted as [`Store::used`] counts. A command that adds to more is
+/// refused.
+pub(crate) const MEMORY: usize = 512 << 20;
+/// What a key costs beside its bytes and those of its value, about.
+const KEY: usize = 128;
+/// What an element of a list or hash costs beside its bytes, about.
+const ELEMENT: usize = 64;
+
+const WRONG_TYPE: Refusal =
+    Refusal::new("WRONGTYPE Operation against a key holding the wrong kind of value");
+
+/// All keys.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    entries: HashMap<Bytes, Entry>,
+    /// The keys that have a deadline, and no other.
+    deadlines: BTreeSet<(Instant, Bytes)>,
+    used: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Value,
+    deadline: Option<Instant>,
+}
+
+/// A list and a hash in here are never empty.
+#[derive(Debug)]
+enum Value {
+    Text(Bytes),
+    List(VecDeque<Bytes>),
+    Hash(HashMap<Bytes, Bytes>),
+}
+
+/// An end of a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Side {
+    Left,
+    Right,
+}
+
+impl Store {
+    /// Removes the keys whose time has come. It is called before each look at the data.
+    pub(crate) fn expire(&mut self) {
+        if self.deadlines.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
+            if let Some((_, key)) = self.deadlines.pop_first() {
+                self.remove(&key);
+            }
+        }
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many of them have a deadline.
+    pub(crate) fn mortal(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// What the data takes, in bytes, about.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Store::default();
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Returns whether it was there.
+    pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
+        let Some((key, entry)) = self.entries.remove_entry(key) else { return false };
+        self.used -= KEY + key.len() + entry.value.size();
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, key));
+        }
+        true
+    }
+
+    /// Until when a key lives: `None` if there is no such key.
+    pub(crate) fn deadline(&self, key: &[u8]) -> Option<Option<Instant>> {
+        self.entries.get(key).map(|entry| entry.deadline)
+    }
+
+    /// Returns whether the key is there.
+    pub(crate) fn set_deadline(&mut self, key: &[u8], deadline: Option<Instant>) -> bool {
+        let Some((kept, entry)) = self.entries.get_key_value(key) else { return false };
+        if entry.deadline == deadline {
+            return true;
+        }
+        let kept = kept.clone();
+        if let Some(old) = entry.deadline {
+            self.deadlines.remove(&(old, kept.clone()));
+        }
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.deadline = deadline;
+        }
+        self.deadlines.extend(deadline.map(|deadline| (deadline, kept)));
+        true
+    }
+
+    // --- Strings ---
+
+    pub(crate) fn text(&self, key: &[u8]) -> Result<Option<&Bytes>, Refusal> {
+        match self.entries.get(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(_) => Err(WRONG_TYPE),
+        }
+    }
+
+    /// Sets a key, whatever it was, for ever.
+    pub(crate) fn set(&mut self, key: &[u8], text: &[u8]) {
+        let value = Value::Text(Bytes::copy_from_slice(text));
+        let Some(entry) = self.entries.get_mut(key) else {
+            return self.insert(key, value);
+        };
+        self.used = self.used + text.len() - entry.value.size();
+        entry.value = value;
+        if entry.deadline.is_some() {
+            self.set_deadline(key, None);
+        }
+    }
+
+    /// Makes a new text of the old one, which is empty if there was none. It lives as long as the old.
+    pub(crate) fn update<R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut BytesMut) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
+        let Some(entry) = self.entries.get_mut(key) else {
+            let mut text = BytesMut::new();
+            let done = change(&mut text)?;
+            self.insert(key, Value::Text(text.freeze()));
+            return Ok(done);
+        };
+        let Value::Text(text) = &mut entry.value else { return Err(WRONG_TYPE) };
+        let old = text.len();
+        // Nothing is copied unless the text is being sent to somebody.
+        let mut changed = BytesMut::from(std::mem::take(text));
+        let done = change(&mut changed);
+        *text = changed.freeze();
+        self.used = self.used + text.len() - old;
+        done
+    }
+
+    fn insert(&mut self, key: &[u8], value: Value) {
+        self.used += KEY + key.len() + value.size();
+        self.entries.insert(Bytes::copy_from_slice(key), Entry { value, deadline: None });
+    }
+
+    // --- Lists ---
+
+    pub(crate) fn list(&self, key: &[u8]) -> Result<Option<&VecDeque<Bytes>>, Refusal> {
+        match self.entries.get(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::List(list)) => Ok(Some(list)),
+            Some(_) => Err(WRONG_TYPE),
+        }
+    }
+
+    /// Returns how long the list is then.
+    pub(crate) fn push<'a>(
+        &mut self,
+        key: &[u8],
+        side: Side,
+        elements: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<usize, Refusal> {
+        if !self.contains(key) {
+            self.insert(key, Value::List(VecDeque::new()));
+        }
+        let Some(Value::List(list)) = self.entries.get_mut(key).map(|entry| &mut entry.value)
+        else {
+            return Err(WRONG_TYPE);
+        };
+        for element in elements.map(Bytes::copy_from_slice) {
+            self.used += ELEMENT + element.len();
+            match side {
+                Side::Left => list.push_front(element),
+                Side::Right => list.push_back(element),
+            }
+        }
+        Ok(list.len())
+    }
+
+    pub(crate) fn pop(&mut self, key: &[u8], side: Side) -> Result<Option<Bytes>, Refusal> {
+        let list = match self.entries.get_mut(key).map(|entry| &mut entry.value) {
+            None => return Ok(None),
+            Some(Value::List(list)) => list,
+            Some(_) => return Err(WRONG_TYPE),
+        };
+        let popped = match side {
+            Side::Left => list.pop_front(),
+            Side::Right => list.pop_back(),
+        };
+        self.used -= popped.as_ref().map_or(0, |element| ELEMENT + element.len());
+        if list.is_empty() {
+            self.remove(key);
+        }
+        Ok(popped)
+    }
+
+    // --- Hashes ---
+
+    pub(crate) fn hash(&self, key: &[u8]) -> Result<Option<&HashMap<Bytes, Bytes>>, Refusal> {
+        match self.entries.get(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(WRONG_TYPE),
+        }
+    }
+
+    /// Returns how many fields are new.
+    pub(crate) fn set_fields<'a>(
+        &mut self,
+        key: &[u8],
+        fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<usize, Refusal> {
+        if !self.contains(key) {
+            self.insert(key, Value::Hash(HashMap::new()));
+        }
+        let Some(Value::Hash(hash)) = self.entries.get_mut(key).map(|entry| &mut entry.value)
+        else {
+            return Err(WRONG_TYPE);
+        };
+        let before = hash.len();
+        for (field, text) in fields {
+            self.used += text.len();
+            match hash.get_mut(field) {
+                Some(old) => {
+                    self.used -= old.len();
+                    *old = Bytes::copy_from_slice(text);
+                }
+                None => {
+                    self.used += 2 * ELEMENT + field.len();
+                    hash.insert(Bytes::copy_from_slice(field), Bytes::copy_from_slice(text));
+                }
+            }
+        }
+        Ok(hash.len() - before)
+    }
+}
+
+impl Value {
+    /// What it takes beside its key.
+    fn size(&self) -> usize {
+        match self {
+            Value::Text(text) => text.len(),
+            Value::List(list) => list.iter().map(|element| ELEMENT + element.len()).sum(),
+            Value::Hash(hash) => {
+                hash.iter().map(|(field, text)| 2 * ELEMENT + field.len() + text.len()).sum()
+            }
+        }
+    }
+}

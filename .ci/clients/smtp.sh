@@ -39,19 +39,19 @@ perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl)
 PATH=$PATH:/usr/sbin command -v smtp-source >/dev/null || missing+=(postfix)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
-    export DEBIAN_FRONTEND=noninteractive
-    echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
-    # No package starts what it installs.
-    policy=/usr/sbin/policy-rc.d
-    if [[ ! -e $policy ]]; then
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod +x $policy
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    fi
-    apt-get update -qq
-    apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
-    [[ $(trap -p EXIT) != *policy* ]] || rm -f $policy
-    trap '[[ -z $server ]] || kill "$server" 2>/dev/null || true' EXIT
+    (
+        export DEBIAN_FRONTEND=noninteractive
+        # No package starts what it installs.
+        policy=/usr/sbin/policy-rc.d
+        if [[ ! -e $policy ]]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod +x "$policy"
+        fi
+        apt-get update -qq
+        echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
+        apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+    )
 fi
 export PATH=$PATH:/usr/sbin
 if ! "$scratch/smtp-venv/bin/python" -c 'import aiosmtplib' 2>/dev/null; then

@@ -106,6 +106,18 @@ equal "$messages" "$(grep -rh -m1 '^Delivered-To:' "$mail/new" | sort -u | wc -l
 equal "" "$(ls "$mail/tmp")" "files in tmp"
 stop TERM
 rm -r "$mail"
+
+# Large messages, in memory that does not grow with them
+start "$mail"
+smtp-source -s 20 -m 40 -l 5000000 "$addr"
+equal 40 "$(count "$mail")" "large messages"
+peak=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB$/\1/p' "/proc/$server/status")
+echo "smtp: peak memory of the server after 200 MB: $peak kB"
+((peak < 32768)) || fail "the server needed $peak kB"
+stop TERM
+rm -r "$mail"
+
+# As many, dropped
 start --discard
 smtp-source -s 50 -m "$messages" -l 4000 "$addr"
 stop TERM

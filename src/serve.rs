@@ -4,6 +4,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{error, fmt, io};
 
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::net::Listener;
@@ -75,7 +77,7 @@ use crate::trace;
 ///
 /// | what | default |
 /// |---|---|
-/// | connections at a time | 1000 |
+/// | connections at a time | 1000; further ones wait |
 /// | time to finish after the shutdown | 30 seconds |
 ///
 /// # Not in scope
@@ -86,22 +88,64 @@ use crate::trace;
 pub struct Server {
     /// `1 <= max_connections`
     max_connections: usize,
+    /// What is said to connections beyond them; else they wait.
+    refusal: Option<Bytes>,
     shutdown_timeout: Duration,
 }
 
 impl Server {
     /// A server with the defaults.
     pub fn new() -> Self {
-        Server { max_connections: MAX_CONNECTIONS, shutdown_timeout: SHUTDOWN_TIMEOUT }
+        Server {
+            max_connections: MAX_CONNECTIONS,
+            refusal: None,
+            shutdown_timeout: SHUTDOWN_TIMEOUT,
+        }
     }
 
     /// How many connections are served at a time: 1000 by default, at least 1.
     ///
     /// At the limit nothing is accepted until one ends. Further ones wait in the listener's backlog, and
-    /// beyond that it is the operating system that refuses them.
+    /// beyond that it is the operating system that refuses them. Or they are told: see
+    /// [`refuse_with`](Self::refuse_with).
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
+        self
+    }
+
+    /// Says these bytes to connections beyond [`max_connections`](Self::max_connections) and closes them,
+    /// rather than let them wait: `421 too many connections\r\n`, say.
+    ///
+    /// Each has 2 seconds to read them and to close. Up to 64 at a time are told; then the rest wait.
+    ///
+    /// ```
+    /// use asynchat::Server;
+    /// # use tokio::io::AsyncReadExt;
+    /// # use tokio::net::{TcpListener, TcpStream};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let addr = listener.local_addr()?;
+    /// # let stop = tokio_util::sync::CancellationToken::new();
+    /// let server = Server::new().max_connections(1).refuse_with("421 busy\r\n");
+    /// let service = |connection: asynchat::Connection<TcpStream, _>| async move {
+    ///     connection.shutdown.cancelled().await;
+    /// };
+    /// # let serving = tokio::spawn(server.serve(listener, stop.clone(), service));
+    /// # let _first = TcpStream::connect(addr).await?;
+    /// # let mut second = TcpStream::connect(addr).await?;
+    /// # let mut answer = String::new();
+    /// # second.read_to_string(&mut answer).await?;
+    /// # assert_eq!(answer, "421 busy\r\n");
+    /// # stop.cancel();
+    /// # assert_eq!(serving.await??.refused, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn refuse_with(mut self, word: impl Into<Bytes>) -> Self {
+        self.refusal = Some(word.into());
         self
     }
 
@@ -163,6 +207,7 @@ impl Server {
     ) -> impl Future<Output = Result<Served, ServeError>> + use<L, F, C>
     where
         L: Listener,
+        L::Io: Send + 'static,
         L::Addr: fmt::Debug,
         F: FnMut(Connection<L::Io, L::Addr>) -> C,
         C: Future + Send + 'static,
@@ -171,6 +216,8 @@ impl Server {
         let shutdown = shutdown.child_token();
         Accepting {
             max_connections: self.max_connections,
+            refusal: self.refusal,
+            refused: JoinSet::new(),
             listener,
             shutdown,
             service,
@@ -276,6 +323,8 @@ pub struct Served {
     pub accepted: u64,
     /// The most connections there were at a time.
     pub peak: usize,
+    /// Connections beyond the limit that were told so and closed: [`Server::refuse_with`].
+    pub refused: u64,
     /// Errors of accept.
     pub accept_errors: u64,
     /// Connections that ended by a panic.
@@ -319,6 +368,9 @@ impl From<ServeError> for io::Error {
 /// A server at work.
 struct Accepting<L, F> {
     max_connections: usize,
+    refusal: Option<Bytes>,
+    /// Those that are being told that there are too many. `len <= MAX_REFUSED`
+    refused: JoinSet<()>,
     listener: L,
     /// The parent of the connections' tokens.
     shutdown: CancellationToken,
@@ -331,6 +383,7 @@ struct Accepting<L, F> {
 impl<L, F, C> Accepting<L, F>
 where
     L: Listener,
+    L::Io: Send + 'static,
     L::Addr: fmt::Debug,
     F: FnMut(Connection<L::Io, L::Addr>) -> C,
     C: Future + Send + 'static,
@@ -368,7 +421,7 @@ where
                     }
                     delay.set(None);
                 }
-                if self.connections.len() >= self.max_connections {
+                if self.is_full() && !self.may_refuse() {
                     return Poll::Pending;
                 }
                 self.listener.poll_accept(cx).map(Some)
@@ -378,7 +431,13 @@ where
                 None => return Ok(()),
                 Some(Ok((io, peer))) => {
                     failures = 0;
-                    self.spawn(io, peer);
+                    match &self.refusal {
+                        Some(word) if self.is_full() => {
+                            self.served.refused += 1;
+                            self.refused.spawn(refuse(io, word.clone()));
+                        }
+                        _ => self.spawn(io, peer),
+                    }
                 }
                 Some(Err(error)) => {
                     self.served.accept_errors += 1;
@@ -392,6 +451,14 @@ where
                 }
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections.len() >= self.max_connections
+    }
+
+    fn may_refuse(&self) -> bool {
+        self.refusal.is_some() && self.refused.len() < MAX_REFUSED
     }
 
     fn spawn(&mut self, io: L::Io, peer: L::Addr) {
@@ -414,8 +481,27 @@ where
         while let Poll::Ready(Some(ended)) = self.connections.poll_join_next(cx) {
             self.served.count(&ended);
         }
+        while let Poll::Ready(Some(_)) = self.refused.poll_join_next(cx) {}
         self.connections.len() < before
     }
+}
+
+/// Says a word and closes, so that the peer can read it.
+async fn refuse(io: impl AsyncRead + AsyncWrite, word: Bytes) {
+    let mut io = pin!(io);
+    let refusing = async {
+        io.write_all(&word).await?;
+        io.shutdown().await?;
+        // A reset would destroy what was said: what the peer had to say is read, within reason.
+        let mut dropped = [0; 1024];
+        for _ in 0..64 {
+            if io.read(&mut dropped).await? == 0 {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = timeout(REFUSAL_TIMEOUT, refusing).await;
 }
 
 impl Served {
@@ -480,6 +566,10 @@ async fn drain(connections: &mut JoinSet<()>, served: &mut Served, limit: Durati
 /// Below the usual limit of 1024 file descriptors, with some to spare for everything else.
 const MAX_CONNECTIONS: usize = 1000;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many connections beyond the limit are told so at a time.
+const MAX_REFUSED: usize = 64;
+/// How long one of them may take.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Errors in a row after which accept is tried again at once, if they are of the passing kind.
 const FREE_FAILURES: u32 = 64;
 /// The delay after the first failure that asks for one. Each further one doubles it.

@@ -7,7 +7,11 @@ use std::iter::repeat_n;
 
 use allocation_counter::measure;
 use asynchat::{Channel, Chunk, CloseReason, Control, Handler, producer};
-use tokio::io::AsyncWriteExt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -63,6 +67,98 @@ async fn storm(connections: usize) {
     drop(clients);
     while let Some(reason) = serving.join_next().await {
         assert!(matches!(reason.unwrap(), CloseReason::Io(_)));
+    }
+}
+
+/// A stream that brings a line each time it is asked for the second time, and takes everything.
+struct Lines {
+    left: usize,
+    asked: bool,
+    /// A line comes a byte at a time.
+    dribbles: bool,
+}
+
+impl AsyncRead for Lines {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.asked = !self.asked;
+        if self.asked {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.left -= 1;
+        let ends = self.left % 100 == 0;
+        match self.dribbles {
+            true => buf.put_slice(if ends { b"\n" } else { b"x" }),
+            false => buf.put_slice(b"a line of no great length\r\n"),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Lines {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Sends back what comes.
+struct Echo;
+
+impl Handler for Echo {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        control.push(&data[..]);
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.push("\n");
+        Ok(())
+    }
+}
+
+#[test]
+fn requests_that_come_one_at_a_time_allocate_nothing() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let run = |requests: usize, dribbles: bool, whole: bool| {
+        runtime.block_on(async {
+            let lines = Lines { left: requests, asked: false, dribbles };
+            let mut channel = Channel::builder(b"\n").whole_frames(whole).build(lines);
+            channel.run(Echo).await;
+        });
+    };
+    for (dribbles, whole) in [(false, false), (false, true), (true, false), (true, true)] {
+        // What a thread keeps is there after the first time.
+        run(10_000, dribbles, whole);
+        let few = measure(|| run(1000, dribbles, whole)).count_total;
+        let many = measure(|| run(10_000, dribbles, whole)).count_total;
+        // A whole frame that is not complete is kept in memory of its own: not each byte of it.
+        let frames = if dribbles && whole { 2 * 90 } else { 0 };
+        assert!(many <= few + frames + 2, "{few} {many}, dribbles: {dribbles}, whole: {whole}");
     }
 }
 

@@ -19,6 +19,7 @@ use asynchat::{
     Channel, Chunk, CloseReason, Connection, Control, Handler, ServeError, Served, Server,
     Terminator, Timeouts,
 };
+use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -692,4 +693,44 @@ async fn unix_sockets_are_served_too() {
     assert_eq!(answer, "hello");
     stop.cancel();
     assert_eq!(serving.await.unwrap().unwrap().accepted, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_beyond_the_limit_is_told_so_if_that_is_wanted() {
+    let (network, listener) = Network::sound();
+    let stop = CancellationToken::new();
+    let server = Server::new().max_connections(1).refuse_with("421 busy\r\n");
+    let serving =
+        spawn(
+            server,
+            listener,
+            &stop,
+            |mut connection| async move { connection.io.read_u8().await },
+        );
+    let first = network.connect();
+    for _ in 0..3 {
+        let mut refused = network.connect();
+        refused.write_all(b"EHLO\r\n").await.unwrap();
+        let mut word = String::new();
+        refused.read_to_string(&mut word).await.unwrap();
+        assert_eq!(word, "421 busy\r\n");
+    }
+    // Those that do not read and do not go are not waited for, nor are there many of them.
+    let mut stuck: Vec<_> = (0..100).map(|_| network.connect()).collect();
+    let told = |stuck: &mut Vec<DuplexStream>| {
+        let told = |client: &mut DuplexStream| client.read(&mut [0; 100]).now_or_never().is_some();
+        stuck.iter_mut().filter_map(|client| told(client).then_some(())).count()
+    };
+    settle().await;
+    assert_eq!(told(&mut stuck), 64);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(told(&mut stuck), 100);
+    drop((first, stuck));
+    settle().await;
+    let mut next = network.connect();
+    next.write_all(b"x").await.unwrap();
+    assert_eq!(next.read(&mut [0]).await.unwrap(), 0);
+    stop.cancel();
+    let served = serving.await.unwrap().unwrap();
+    assert_eq!((served.accepted, served.refused, served.peak), (2, 103, 1));
 }

@@ -25,7 +25,7 @@ use crate::session::builder::ChannelBuilder;
 use crate::session::control::{Chunk, Control, Outlet};
 use crate::session::error::{Cause, ChannelError, CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
-use crate::session::read::{Found, Inbound, Input, OwnEnd};
+use crate::session::read::{Found, Inbound, OwnEnd, keep};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
 use crate::session::write::{Outbound, Traffic, Written, deadline};
@@ -677,7 +677,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             outcome => {
                 self.inbound.framing.framer.owe(outcome);
-                Event::Chunk(self.inbound.input.keep(cut.start, cut.end))
+                let input = &self.inbound.input;
+                Event::Chunk(keep(&input[cut.start..cut.end], input))
             }
         };
         Poll::Ready(Some(Ok(event)))
@@ -1002,7 +1003,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The input, and what a callback that does not wait needs.
     #[inline]
-    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
+    pub(crate) fn parts(&mut self) -> (&Bytes, Control<'_>) {
         let pending = self.inbound.pending();
         let Inbound { input, framing, .. } = &mut self.inbound;
         let outbound = get_mut(&mut self.outbound);
@@ -1014,21 +1015,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     pub(crate) fn waiting_parts(&mut self) -> (Control<'_>, Meanwhile<'_, S>) {
         let pending = self.inbound.pending();
         if pending == 0 {
-            // The memory may be given back meanwhile: the framer must not count on it.
+            // No memory is held for input while a callback waits.
             self.inbound.trim();
         }
-        let Inbound { input, framing, .. } = &mut self.inbound;
+        let framing = &mut self.inbound.framing;
         let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
         let control = Control::new(framing, Outlet::Locked(outbound), pending);
-        (control, Meanwhile { input, pending, outbound, io, timer })
+        (control, Meanwhile { outbound, io, timer })
     }
 }
 
 /// What goes on while a callback waits.
 pub(crate) struct Meanwhile<'a, S> {
-    input: &'a mut Input,
-    /// How much of it is still to be handed over.
-    pending: usize,
     outbound: &'a Mutex<Outbound>,
     io: &'a mut S,
     timer: &'a mut Timer,
@@ -1037,10 +1035,6 @@ pub(crate) struct Meanwhile<'a, S> {
 impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
     /// Ready if the callback is not to be waited for any more.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.pending == 0 {
-            // No memory is held for input while a callback waits.
-            self.input.clear();
-        }
         lock(self.outbound).poll_meanwhile(cx, self.io, self.timer)
     }
 }

@@ -12,7 +12,7 @@ use crate::output::{Producer, PushError};
 use crate::session::channel::lock;
 use crate::session::error::{CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
-use crate::session::read::{Framing, Input, keep};
+use crate::session::read::{Framing, keep};
 use crate::session::timer::Timeouts;
 use crate::session::write::{Outbound, Traffic};
 
@@ -21,20 +21,20 @@ use crate::session::write::{Outbound, Traffic};
 #[derive(Clone, Copy)]
 pub struct Chunk<'a> {
     bytes: &'a [u8],
-    /// All that was read, if pieces of it can be shared. `bytes` is in it.
-    shared: Option<&'a Bytes>,
+    /// All that was read. `bytes` is in it.
+    input: &'a Bytes,
 }
 
 impl<'a> Chunk<'a> {
     #[inline]
-    pub(crate) fn new(input: &'a Input, start: usize, end: usize) -> Self {
-        Chunk { bytes: &input.bytes()[start..end], shared: input.shared() }
+    pub(crate) fn new(input: &'a Bytes, start: usize, end: usize) -> Self {
+        Chunk { bytes: &input[start..end], input }
     }
 
     /// The bytes, to be kept: without a copy if there are many. Of fewer than 16 KiB a copy is made, so
     /// that a small piece does not keep the whole read buffer.
     pub fn to_bytes(&self) -> Bytes {
-        keep(self.bytes, self.shared)
+        keep(self.bytes, self.input)
     }
 }
 

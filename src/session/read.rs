@@ -7,9 +7,11 @@
 //!   read, and goes back if nothing came or when all has been looked at.
 //! - What is left of a frame or a terminator when input is awaited moves to memory of its own size. What
 //!   comes behind it is appended there, so that a byte costs what a byte costs.
-//! - A large read is frozen, so that a piece of it can be kept without a copy.
+//! - All of it is `Bytes`, so that a piece of it can be kept without a copy. To make them of a buffer, and a
+//!   buffer of them again, costs nothing where a buffer is shared already: see [`shareable`].
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -24,7 +26,8 @@ use crate::session::timer::Frame;
 /// The reading side of a channel.
 #[derive(Debug)]
 pub(crate) struct Inbound {
-    pub(crate) input: Input,
+    /// What has been read. Its front up to the framer's position is done with.
+    pub(crate) input: Bytes,
     pub(crate) framing: Framing,
 }
 
@@ -32,14 +35,13 @@ impl Inbound {
     /// `read` is input that comes before what will be read.
     pub(crate) fn new(framer: Framer, read: BytesMut) -> Self {
         let framing = Framing { framer: Box::new(framer), in_message: false, own_end: OwnEnd::Off };
-        let input = if read.is_empty() { Input::Empty } else { Input::Owned(read) };
-        Inbound { input, framing }
+        Inbound { input: read.freeze(), framing }
     }
 
     /// The next piece of a frame, or `None` if more input is wanted.
     #[inline(always)]
     pub(crate) fn cut(&mut self, eof: bool) -> Result<Option<Cut>, FrameError> {
-        self.framing.framer.cut(self.input.bytes(), eof)
+        self.framing.framer.cut(&self.input, eof)
     }
 
     /// Where the application finds the ends of its messages, this is to be called before a cut. It asks
@@ -53,7 +55,7 @@ impl Inbound {
             return Ok(Found::Here);
         };
         let framer = &mut self.framing.framer;
-        let pending = self.input.bytes().get(framer.consumed()..).unwrap_or_default();
+        let pending = self.input.get(framer.consumed()..).unwrap_or_default();
         if framer.is_mid_frame() || (eof && pending.is_empty()) {
             return Ok(Found::Here);
         }
@@ -135,23 +137,23 @@ impl Inbound {
     /// Drops what was read and not handed over.
     pub(crate) fn discard(&mut self) {
         self.framing.framer.discard();
-        self.input.clear();
+        pool::give_back(mem::take(&mut self.input));
     }
 
     /// What was read and not handed over.
     pub(crate) fn into_bytes(mut self) -> Bytes {
         self.trim();
-        match self.input {
-            Input::Empty => Bytes::new(),
-            Input::Owned(buffer) => buffer.freeze(),
-            Input::Frozen(bytes) => bytes,
-        }
+        self.input
     }
 
-    /// Takes off the front what is done with.
+    /// Takes off the front what is done with, and gives the memory back if that is all.
     pub(crate) fn trim(&mut self) {
         let consumed = self.framing.framer.take_consumed();
-        self.input.advance(consumed);
+        if consumed < self.input.len() {
+            self.input.advance(consumed);
+        } else {
+            pool::give_back(mem::take(&mut self.input));
+        }
     }
 
     /// Reads once, at most `most` bytes, behind what is there.
@@ -163,136 +165,69 @@ impl Inbound {
     ) -> Poll<io::Result<usize>> {
         self.trim();
         let io = Pin::new(io);
-        let mut buffer = self.input.take_buffer(most);
-        if buffer.is_empty() || buffer.try_reclaim(most.saturating_sub(buffer.len()).max(1)) {
-            let room = most.min(buffer.capacity() - buffer.len());
-            let mut limited = (&mut buffer).limit(room);
-            let read = poll_read_buf(io, cx, &mut limited);
-            match read {
-                Poll::Ready(Ok(1..)) => self.input = Input::of(buffer),
-                _ => self.input = Input::left(buffer),
+        if self.input.is_empty() {
+            let mut buffer = shareable(pool::take(most));
+            let read = poll_read_buf(io, cx, &mut (&mut buffer).limit(most));
+            if let Poll::Ready(Ok(1..)) = read {
+                self.input = buffer.freeze();
+            } else {
+                pool::give(buffer);
             }
             return read;
         }
-        // What is left has no room behind it.
-        let mut fresh = pool::take(most);
-        let mut limited = (&mut fresh).limit(most);
-        let read = poll_read_buf(io, cx, &mut limited);
-        buffer.extend_from_slice(&fresh);
-        pool::give(fresh);
-        self.input = Input::Owned(buffer);
+        // Something is left of a frame or of a terminator.
+        let mut buffer = match mem::take(&mut self.input).try_into_mut() {
+            Ok(buffer) => buffer,
+            // Others keep a piece of it.
+            Err(input) => {
+                let mut buffer = shareable(pool::take(most + input.len()));
+                buffer.extend_from_slice(&input);
+                buffer
+            }
+        };
+        let wanted = most.saturating_sub(buffer.len()).max(most / 4).max(1);
+        let read = if buffer.try_reclaim(wanted) {
+            let room = most.min(buffer.capacity() - buffer.len());
+            let read = poll_read_buf(io, cx, &mut (&mut buffer).limit(room));
+            if !matches!(read, Poll::Ready(Ok(1..))) {
+                buffer = of_its_size(buffer);
+            }
+            read
+        } else {
+            let mut fresh = shareable(pool::take(most));
+            let read = poll_read_buf(io, cx, &mut (&mut fresh).limit(most));
+            buffer.extend_from_slice(&fresh);
+            pool::give(fresh);
+            read
+        };
+        self.input = buffer.freeze();
+        // It may be somewhere else than it was, but it is the same, and need not be searched again.
+        self.framing.framer.moved_to(&self.input);
         read
     }
 }
 
-/// The memory of what has been read.
-#[derive(Debug)]
-pub(crate) enum Input {
-    Empty,
-    Owned(BytesMut),
-    /// Pieces of it may be kept by others.
-    Frozen(Bytes),
+/// What is left when there is nothing to be read does not keep a whole read buffer.
+fn of_its_size(buffer: BytesMut) -> BytesMut {
+    if buffer.capacity() <= LEFT.max(buffer.len() * 3) {
+        return buffer;
+    }
+    let mut left = shareable(BytesMut::with_capacity(LEFT.max(buffer.len() * 2)));
+    left.extend_from_slice(&buffer);
+    pool::give(buffer);
+    left
 }
 
-impl Input {
-    fn of(buffer: BytesMut) -> Self {
-        if buffer.len() < SHARE { Input::Owned(buffer) } else { Input::Frozen(buffer.freeze()) }
-    }
-
-    /// What is left when there is nothing to be read.
-    fn left(buffer: BytesMut) -> Self {
-        if buffer.is_empty() {
-            pool::give(buffer);
-            return Input::Empty;
-        }
-        if buffer.capacity() < LEFT.max(buffer.len() * 3) {
-            return Input::Owned(buffer);
-        }
-        let mut left = BytesMut::with_capacity(buffer.len() * 2);
-        left.extend_from_slice(&buffer);
-        pool::give(buffer);
-        Input::Owned(left)
-    }
-
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Input::Empty => &[],
-            Input::Owned(buffer) => buffer,
-            Input::Frozen(bytes) => bytes,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.bytes().len()
-    }
-
-    /// The input, if there is much of it, to share pieces of.
-    #[inline]
-    pub(crate) fn shared(&self) -> Option<&Bytes> {
-        match self {
-            Input::Frozen(bytes) => Some(bytes),
-            Input::Empty | Input::Owned(_) => None,
-        }
-    }
-
-    /// Bytes to be kept: a share of the input if there are many, else a copy that keeps nothing else.
-    pub(crate) fn keep(&self, start: usize, end: usize) -> Bytes {
-        keep(&self.bytes()[start..end], self.shared())
-    }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Input::Empty => {}
-            Input::Owned(buffer) => buffer.advance(count.min(buffer.len())),
-            Input::Frozen(bytes) => bytes.advance(count.min(bytes.len())),
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        match std::mem::replace(self, Input::Empty) {
-            Input::Empty => {}
-            Input::Owned(buffer) => pool::give(buffer),
-            Input::Frozen(bytes) => pool::give_back(bytes),
-        }
-    }
-
-    /// Takes the memory out, to append to.
-    fn take_buffer(&mut self, size: usize) -> BytesMut {
-        match std::mem::replace(self, Input::Empty) {
-            Input::Empty => pool::take(size),
-            Input::Owned(mut buffer) => {
-                if buffer.is_empty() {
-                    buffer.clear();
-                    buffer.reserve(size);
-                }
-                buffer
-            }
-            Input::Frozen(bytes) => match bytes.try_into_mut() {
-                Ok(mut buffer) => {
-                    if buffer.is_empty() {
-                        buffer.clear();
-                        buffer.reserve(size);
-                    }
-                    buffer
-                }
-                Err(bytes) => {
-                    let mut buffer = pool::take(size + bytes.len());
-                    buffer.extend_from_slice(&bytes);
-                    buffer
-                }
-            },
-        }
-    }
+/// A buffer that is `Bytes` and a buffer again without an allocation each time: it is counted already how
+/// many share it, which is one.
+fn shareable(mut buffer: BytesMut) -> BytesMut {
+    drop(buffer.split_to(0));
+    buffer
 }
 
-/// Bytes to be kept: a share of all input if there are many, else a copy.
-pub(crate) fn keep(bytes: &[u8], shared: Option<&Bytes>) -> Bytes {
-    match shared {
-        Some(all) if bytes.len() >= SHARE => all.slice_ref(bytes),
-        _ => Bytes::copy_from_slice(bytes),
-    }
+/// Bytes to be kept: a share of all input if there are many, else a copy that keeps nothing else.
+pub(crate) fn keep(bytes: &[u8], input: &Bytes) -> Bytes {
+    if bytes.len() < SHARE { Bytes::copy_from_slice(bytes) } else { input.slice_ref(bytes) }
 }
 
 /// What the application sets about its frames.

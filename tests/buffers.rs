@@ -245,3 +245,17 @@ fn a_set_of_many_members_is_made_in_time() {
     assert_eq!(framer.next(b"x<99999>"), Ok(Some(Event::Terminator)));
     assert_eq!(framer.matched(), 99_999);
 }
+
+#[test]
+fn what_a_count_waits_for_in_another_buffer_is_not_known_of_the_last() {
+    let set = Terminator::any_of(["a"]).unwrap();
+    let mut codec = TerminatorCodec::new(set.clone());
+    codec.set_whole_frames(true);
+    let mut first = BytesMut::from(&[b'x'; 70][..]);
+    assert_eq!(codec.decode(&mut first).unwrap(), None);
+    codec.set_terminator(u64::MAX);
+    let mut second = BytesMut::from(&[b'a'; 80][..]);
+    assert_eq!(codec.decode(&mut second).unwrap(), None);
+    codec.set_terminator(set);
+    assert_eq!(codec.decode(&mut second).unwrap(), Some(Event::Terminator));
+}

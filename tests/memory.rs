@@ -93,7 +93,7 @@ impl AsyncRead for Lines {
             return Poll::Pending;
         }
         self.left -= 1;
-        let ends = self.left.is_multiple_of(100);
+        let ends = self.left % 100 == 0;
         match self.dribbles {
             true => buf.put_slice(if ends { b"\n" } else { b"x" }),
             false => buf.put_slice(b"a line of no great length\r\n"),

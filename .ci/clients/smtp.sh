@@ -39,19 +39,19 @@ perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl)
 PATH=$PATH:/usr/sbin command -v smtp-source >/dev/null || missing+=(postfix)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
-    export DEBIAN_FRONTEND=noninteractive
-    echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
-    # No package starts what it installs.
-    policy=/usr/sbin/policy-rc.d
-    if [[ ! -e $policy ]]; then
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod +x $policy
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    fi
-    apt-get update -qq
-    apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
-    [[ $(trap -p EXIT) != *policy* ]] || rm -f $policy
-    trap '[[ -z $server ]] || kill "$server" 2>/dev/null || true' EXIT
+    (
+        export DEBIAN_FRONTEND=noninteractive
+        # No package starts what it installs.
+        policy=/usr/sbin/policy-rc.d
+        if [[ ! -e $policy ]]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod +x "$policy"
+        fi
+        apt-get update -qq
+        echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections
+        apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+    )
 fi
 export PATH=$PATH:/usr/sbin
 if ! "$scratch/smtp-venv/bin/python" -c 'import aiosmtplib' 2>/dev/null; then
@@ -106,6 +106,18 @@ equal "$messages" "$(grep -rh -m1 '^Delivered-To:' "$mail/new" | sort -u | wc -l
 equal "" "$(ls "$mail/tmp")" "files in tmp"
 stop TERM
 rm -r "$mail"
+
+# Large messages, in memory that does not grow with them
+start "$mail"
+smtp-source -s 20 -m 40 -l 5000000 "$addr"
+equal 40 "$(count "$mail")" "large messages"
+peak=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB$/\1/p' "/proc/$server/status")
+echo "smtp: peak memory of the server after 200 MB: $peak kB"
+((peak < 32768)) || fail "the server needed $peak kB"
+stop TERM
+rm -r "$mail"
+
+# As many, dropped
 start --discard
 smtp-source -s 50 -m "$messages" -l 4000 "$addr"
 stop TERM

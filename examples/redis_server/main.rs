@@ -11,14 +11,15 @@
 //! - LPUSH RPUSH LPOP RPOP LRANGE LLEN, HSET HGET HGETALL;
 //! - SUBSCRIBE UNSUBSCRIBE PUBLISH.
 //!
-//! It leaves out everything else: RESP3, more than one database, patterns of keys, transactions, scripts,
-//! persistence, replication, passwords. It is for a network that can be trusted, as Redis is. All data is in
-//! memory, 512 MiB of it, and gone when the server ends.
+//! It leaves out everything else: RESP3 (which redis-py asks for unless it is given `protocol=2`), more than
+//! one database, patterns of keys, transactions, scripts, persistence, replication, passwords. It is for a
+//! network that can be trusted, as Redis is. All data is in memory, 512 MiB of it, and gone when the server
+//! ends.
 //!
 //! Whatever a client can make grow has a limit: a command has 64 MiB, as does an answer that is put together
 //! from several values; 1 MiB may wait for a subscriber, who is dropped when more would. A client has a
-//! minute and what a slow line needs to complete a command, a minute to take some of an answer, and an hour
-//! to say something.
+//! minute to complete a command, and a second more for each 64 KiB of it, a minute to take some of an answer,
+//! and an hour to say something.
 //!
 //! Commands are carried out one at a time, as Redis does: by one thread, so that nobody waits for a lock.
 //!

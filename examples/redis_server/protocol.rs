@@ -19,8 +19,10 @@ const WORDS: i64 = 1 << 20;
 const INLINE: usize = 64 << 10;
 /// The longest answer that is put together from several values, in bytes.
 const ANSWER: usize = 64 << 20;
-/// So many words keep their memory for the next command.
-const KEPT: usize = 64;
+/// The memory of so many words is kept for the next command.
+const KEPT_WORDS: usize = 64;
+/// The same for the bytes of a line.
+const KEPT_BYTES: usize = 1 << 10;
 
 /// Why something is not done, in words for the client: what follows the `-` of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,12 +117,19 @@ impl Parser {
         }
     }
 
+    /// The command is done: a long one leaves no memory behind.
+    pub(crate) fn release(&mut self) {
+        if self.words.capacity() > KEPT_WORDS {
+            self.words = Vec::new();
+        }
+        if self.unquoted.capacity() > KEPT_BYTES {
+            self.unquoted = Vec::new();
+        }
+    }
+
     fn start(&mut self, input: &[u8]) -> Option<()> {
         self.words.clear();
         self.is_line = input.first()? != &b'*';
-        if self.words.capacity() > KEPT {
-            self.words = Vec::new();
-        }
         if self.is_line {
             self.at = At::Line;
             return Some(());

@@ -19,6 +19,8 @@ use crate::pubsub::{BACKLOG, Subscriptions};
 const CONNECTIONS: usize = 10_000;
 /// How long the answers to commands that have begun may take when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// A command has a minute, and a second more for each so many bytes.
+const RATE: u32 = 64 << 10;
 /// A client may be silent for so long, unless it is a subscriber.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
@@ -52,7 +54,7 @@ pub(crate) fn channels() -> ChannelBuilder {
 }
 
 fn timeouts(idle: Option<Duration>) -> Timeouts {
-    Timeouts::default().idle(idle)
+    Timeouts::default().idle(idle).min_rate(RATE)
 }
 
 #[derive(Debug)]
@@ -130,6 +132,7 @@ impl Handler for Session {
     }
 
     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.parser.release();
         Ok(())
     }
 

@@ -556,9 +556,15 @@ impl Framer {
         }
         match self.progress {
             Progress::Delimited => Ok(self.cut_delimited(input, eof)),
-            Progress::Counted(counted) => Ok(self.cut_counted(counted, input, eof)),
+            Progress::Counted(counted) => {
+                self.search.see(input);
+                Ok(self.cut_counted(counted, input, eof))
+            }
             Progress::Skipping => Ok(self.cut_skipping(input, eof)),
-            Progress::Unframed => Ok(self.hand_over(input.len(), None)),
+            Progress::Unframed => {
+                self.search.see(input);
+                Ok(self.hand_over(input.len(), None))
+            }
             Progress::Failed(error) => Err(error),
         }
     }

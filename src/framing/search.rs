@@ -248,6 +248,14 @@ impl Search {
         input.as_ptr().addr() == self.address && input.len() == self.len
     }
 
+    /// A look at the input without a search: what is known is forgotten if it is of another.
+    #[inline]
+    pub(crate) fn see(&mut self, input: &[u8]) {
+        if input.as_ptr().addr() != self.address || input.len() < self.len {
+            self.forget();
+        }
+    }
+
     /// The input up to this position belongs to frames that do not end at the delimiter.
     #[inline(always)]
     pub(crate) fn pass(&mut self, position: usize) {

@@ -404,17 +404,3 @@ fn types_are_send_and_errors_are_errors() {
         sink.close().await
     });
 }
-
-#[test]
-fn what_was_written_before_a_discard_is_still_flushed() {
-    let mut sink = sink(Script::new([Step::Take(30), Step::Pending]));
-    sink.set_low_water_mark(0);
-    sink.set_high_water_mark(1);
-    sink.push(pattern(0, 50)).unwrap();
-    assert!(poll_once(&Arc::default(), sink.ready()).is_pending());
-    sink.discard_buffers();
-    drive!(sink.flush()).0.unwrap();
-    let script = sink.get_ref().get_ref();
-    assert_eq!(script.wire.len(), 30);
-    assert_eq!(script.log, [Did::Write(30), Did::Flush], "the peer waits for what was written");
-}

@@ -706,6 +706,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         find_end: &mut dyn FnMut(&[u8]) -> Option<usize>,
     ) -> Poll<Result<Option<Cut>, ChannelError>> {
+        self.outbound_mut().state.forget_upgrade();
         if mem::take(&mut self.frame_ended) && !self.inbound.framing.in_message() {
             self.timer.frame_ended();
         }

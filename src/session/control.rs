@@ -265,7 +265,7 @@ impl<'a> Control<'a> {
         if self.pending > 0 {
             return Err(UpgradeError::new((), Refusal::Pending(self.pending as usize)));
         }
-        self.with(|outbound| outbound.state.over(CloseReason::Upgrade));
+        self.with(|outbound| outbound.state.upgrade());
         Ok(())
     }
 

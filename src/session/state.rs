@@ -16,8 +16,8 @@
 //!   any of these: ── abort, I/O error, a peer that does not read ──▶ Closed(cause)
 //! ```
 //!
-//! `Closed` is never left. Nor is any state left for one before it, but `Over(Upgrade)`, which a new
-//! run takes back.
+//! `Closed` is never left. Nor is any state left for one before it, but `Over(Upgrade)`: whoever asks for
+//! the next frame takes it back.
 //!
 //! The cause is the first thing that went wrong. As long as nothing has, it is how the connection comes
 //! to its orderly end, which is not over before all is written: a failure until then replaces it.
@@ -110,7 +110,15 @@ impl State {
         }
     }
 
-    /// An upgrade that was asked for in a run that was dropped is not carried out.
+    /// Nothing more is handed over: the stream is to be, to another protocol.
+    pub(crate) fn upgrade(&mut self) {
+        let is_orderly = |cause: &Cause| cause.is_orderly();
+        if self.is_open() || matches!(self, State::Over(cause) if is_orderly(cause)) {
+            *self = State::Over(CloseReason::Upgrade);
+        }
+    }
+
+    /// An upgrade that was asked for is not carried out: it goes on.
     pub(crate) fn forget_upgrade(&mut self) {
         if matches!(self, State::Over(CloseReason::Upgrade)) {
             *self = State::Open;

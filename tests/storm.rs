@@ -111,6 +111,10 @@ struct Plan {
     input: String,
     aim: Aim,
     limit: Limit,
+    /// Frames are handed over whole.
+    whole: bool,
+    /// What is pulled is lent.
+    lent: bool,
     high: usize,
     low: usize,
     read_size: usize,
@@ -142,6 +146,8 @@ impl Plan {
             low: random.below(300),
             read_size: 1 + random.below(100),
             discards: random.one_in(5),
+            whole: random.one_in(3),
+            lent: random.one_in(2),
         }
     }
 
@@ -180,6 +186,7 @@ impl Plan {
     fn channel(&self, socket: Socket) -> Channel<Socket> {
         Channel::builder(self.aim.terminator())
             .limit(self.limit)
+            .whole_frames(self.whole)
             .timeouts(patient())
             .high_water_mark(self.high)
             .low_water_mark(self.low)
@@ -397,7 +404,7 @@ async fn handled(
             _ => wait(yields(actions.yields)),
         }
     });
-    let (handler, reason) = channel.run(handler).await;
+    let (handler, reason) = channel.run(handler.whole(plan.whole)).await;
     let ending = match reason {
         CloseReason::PeerClosed => "closed by the peer",
         CloseReason::Truncated => "truncated",
@@ -421,10 +428,31 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
     let mut ending = "closed by the peer";
     loop {
         let patience = random.one_in(2).then(|| random.below(4));
-        let event = tokio::select! {
-            biased;
-            event = channel.next() => event,
-            () = impatience(patience) => continue,
+        let event = if plan.lent {
+            tokio::select! {
+                biased;
+                step = channel.step() => match step {
+                    Ok(Some((step, _))) => {
+                        // The payload of a step that ends is an event of its own.
+                        if !step.payload.is_empty() {
+                            log.note(seen(Event::Chunk(step.payload.to_bytes())));
+                        }
+                        match step.end {
+                            Some(end) => Some(Ok(Event::from(end))),
+                            None => continue,
+                        }
+                    }
+                    Ok(None) => None,
+                    Err(error) => Some(Err(error)),
+                },
+                () = impatience(patience) => continue,
+            }
+        } else {
+            tokio::select! {
+                biased;
+                event = channel.next() => event,
+                () = impatience(patience) => continue,
+            }
         };
         match event {
             Some(Ok(event)) => {

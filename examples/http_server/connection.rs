@@ -17,13 +17,14 @@ use asynchat::{
 };
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{Aim, Body, Step};
+use crate::crowd::Member;
 use crate::files::{Found, Site};
 use crate::head::{Framing, Head, Method, Request};
-use crate::producers::{Chunked, Exact, ticks};
+use crate::producers::{Chunked, Exact, Watched, ticks};
 use crate::response::{self, Length, Refusal};
 
 /// The size of a request's head, without the empty line at its end.
@@ -69,13 +70,21 @@ fn timeouts(idle: Duration, frame: Duration) -> Timeouts {
 /// Serves one connection to its end.
 pub(crate) async fn serve<A>(
     connection: Connection<TcpStream, A>,
+    member: Member,
     channels: ChannelBuilder,
     site: Arc<Site>,
 ) {
     // Whole responses are written at a time; waiting for more would only delay them.
     let _ = connection.io.set_nodelay(true);
     let shutdown = connection.shutdown;
-    let session = Session { site, shutdown: shutdown.clone(), head: Head::default(), upload: None };
+    let session = Session {
+        site,
+        member,
+        shutdown: shutdown.clone(),
+        head: Head::default(),
+        upload: None,
+        producing: None,
+    };
     channels.build(connection.io).run_until(session, shutdown.cancelled()).await;
 }
 
@@ -83,11 +92,14 @@ pub(crate) async fn serve<A>(
 #[derive(Debug)]
 struct Session {
     site: Arc<Site>,
+    member: Member,
     /// Cancelled when the request at hand is to be the last.
     shutdown: CancellationToken,
     head: Head,
     /// The body that is being read; without one it is a head.
     upload: Option<Upload>,
+    /// Ends when what was last queued to be produced has been, or is dropped.
+    producing: Option<oneshot::Receiver<()>>,
 }
 
 /// A body that is being read.
@@ -97,8 +109,6 @@ struct Upload {
     /// Send it back. Else it is dropped: its request has been answered.
     echo: Option<Echo>,
     keep_alive: bool,
-    since: Instant,
-    received: u64,
 }
 
 #[derive(Debug)]
@@ -132,7 +142,10 @@ impl Handler for Session {
         control: &mut Control<'_>,
     ) -> Result<(), Refusal> {
         let taken = match self.upload {
-            None => self.head.push(&data),
+            None => {
+                self.member.busy();
+                self.head.push(&data)
+            }
             Some(_) => self.body_event(Event::Chunk(data.to_bytes()), control),
         };
         taken.or_else(|refusal| self.refuse(refusal, control))
@@ -146,6 +159,9 @@ impl Handler for Session {
             },
             Some(_) => self.body_event(Event::Terminator, control),
         };
+        if self.upload.is_none() {
+            self.member.idle();
+        }
         answered.or_else(|refusal| self.refuse(refusal, control))
     }
 
@@ -161,7 +177,6 @@ impl Handler for Session {
         let refused = match self.upload {
             None if truncated => Err(Refusal::new(400, "the head is incomplete")),
             None => Ok(()),
-            // Between two lines of a chunked body the input ends without the channel minding.
             Some(_) => self.body_event(Event::Truncated, control),
         };
         refused.or_else(|refusal| self.refuse(refusal, control))
@@ -179,6 +194,10 @@ impl Handler for Session {
     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
         // A request that has begun is still answered.
         if self.upload.is_none() {
+            if control.queued_bytes() == 0 {
+                // It was idle, and has been told nothing that a reset could destroy.
+                control.set_timeouts(timeouts(IDLE, HEAD).linger(None));
+            }
             control.close_when_done();
         }
         Ok(())
@@ -222,11 +241,25 @@ impl Session {
                 let (head, text) = text(200, "hello, world\n");
                 self.respond(&request, head, text, control)
             }
-            (_, "/stream") => self.stream(&request, control),
+            (_, "/stream") => {
+                self.produced().await;
+                self.stream(&request, control)
+            }
             _ => {
+                self.produced().await;
                 let (head, content) = self.find(&request).await;
                 self.respond(&request, head, content, control)
             }
+        }
+    }
+
+    /// Waits until nothing is left to be produced for the requests before: a peer that asks for many files
+    /// and reads none has one open, not all of them.
+    async fn produced(&mut self) {
+        if let Some(producing) = &mut self.producing {
+            // It is dropped, not sent.
+            let _ = producing.await;
+            self.producing = None;
         }
     }
 
@@ -300,7 +333,8 @@ impl Session {
         head.connection(request, keep_alive);
         let chunked = request.body == Framing::Chunked;
         let echo = Echo { head: Some(head.finish()), chunked };
-        self.upload = Some(Upload::new(body, Some(echo), keep_alive));
+        self.upload = Some(Upload { body, echo: Some(echo), keep_alive });
+        control.begin_message();
         control.set_timeouts(timeouts(BODY, BODY));
         aim.take(control);
         Ok(())
@@ -327,13 +361,16 @@ impl Session {
         if request.method != Method::Head {
             control.push(content.start);
             if let Some(rest) = content.rest {
-                control.push_with_producer(rest);
+                let (producing, produced) = oneshot::channel();
+                self.producing = Some(produced);
+                control.push_with_producer(Watched::new(rest, producing));
             }
         }
         if !keep_alive {
             control.close_when_done();
         } else if let (body, Some(aim)) = Body::new(request.body, MAX_SKIPPED)? {
-            self.upload = Some(Upload::new(body, None, keep_alive));
+            self.upload = Some(Upload { body, echo: None, keep_alive });
+            control.begin_message();
             control.set_timeouts(timeouts(BODY, BODY));
             aim.take(control);
         }
@@ -356,15 +393,11 @@ impl Session {
         match upload.body.step(event)? {
             Step::More => {}
             Step::Data(bytes) => {
-                upload.received += bytes.len() as u64;
                 if let Some(echo) = &mut upload.echo {
                     echo.push(bytes, control);
                 }
             }
-            Step::Aim(aim) => {
-                upload.check_rate()?;
-                aim.take(control);
-            }
+            Step::Aim(aim) => aim.take(control),
             Step::End => {
                 if let Some(echo) = &mut upload.echo {
                     echo.finish(control);
@@ -373,6 +406,7 @@ impl Session {
                     control.close_when_done();
                 }
                 self.upload = None;
+                control.end_message();
                 control.set_timeouts(timeouts(IDLE, HEAD));
                 Aim(Terminator::from(b"\r\n\r\n"), Limit::Skip(MAX_HEAD)).take(control);
             }
@@ -383,16 +417,6 @@ impl Session {
 
 impl Upload {
     const TOO_SLOW: Refusal = Refusal::new(408, "the body took too long");
-
-    fn new(body: Body, echo: Option<Echo>, keep_alive: bool) -> Self {
-        Upload { body, echo, keep_alive, since: Instant::now(), received: 0 }
-    }
-
-    /// The deadlines of the channel are for a chunk; this is for all of them.
-    fn check_rate(&self) -> Result<(), Refusal> {
-        let earned = Duration::from_secs(self.received / u64::from(MIN_RATE));
-        if self.since.elapsed() > BODY + earned { Err(Self::TOO_SLOW) } else { Ok(()) }
-    }
 }
 
 impl Echo {

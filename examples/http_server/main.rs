@@ -28,6 +28,7 @@
 
 mod body;
 mod connection;
+mod crowd;
 mod files;
 mod head;
 mod producers;
@@ -39,11 +40,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use asynchat::Server;
-use tokio::net::TcpListener;
+use asynchat::{Connection, Server};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
+use crate::crowd::Crowd;
 use crate::files::Site;
 
 const USAGE: &str = "usage: http_server [ADDR] [DIR]";
@@ -53,6 +55,12 @@ const DEFAULT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_se
 
 /// Connections at a time; further ones wait until the operating system's queue is full.
 const CONNECTIONS: usize = 1024;
+/// From so many on, whoever has been idle for longest makes room for each that comes.
+const CROWDED: usize = CONNECTIONS - 64;
+/// What the kernel keeps of what a peer has not read yet, in bytes, about. It says that there is room again
+/// only when a good part of this has been read: the more it is, the longer a steady but slow reader seems
+/// to read nothing. And the less, the slower is a fast one that is far away.
+const SEND_BUFFER: u32 = 128 * 1024;
 /// Threads that wait for the disk. Many of them, with a small file each, would mostly wake one another.
 const DISK_THREADS: usize = 4;
 /// How long requests that have begun may take to be answered once the server is to stop.
@@ -92,7 +100,7 @@ async fn run(addr: &str, dir: Option<&str>) -> io::Result<()> {
         None => Site::new(Path::new(DEFAULT_DIR)).unwrap_or_else(|_| Site::empty()),
     };
     let site = Arc::new(site);
-    let listener = TcpListener::bind(addr)
+    let listener = listen(addr)
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))?;
     let signal = stop_signal()?;
@@ -107,10 +115,36 @@ async fn run(addr: &str, dir: Option<&str>) -> io::Result<()> {
     });
     let channels = connection::channels();
     let server = Server::new().max_connections(CONNECTIONS).shutdown_timeout(GRACE);
-    let service = move |peer| connection::serve(peer, channels.clone(), site.clone());
+    let crowd = Arc::new(Crowd::default());
+    let service = move |peer: Connection<TcpStream, _>| {
+        let member = crowd.enter(peer.shutdown.clone(), CROWDED);
+        connection::serve(peer, member, channels.clone(), site.clone())
+    };
     server.serve(listener, stop, service).await?;
     Ok(())
 }
+
+/// Listens at the first address of this name that it can.
+async fn listen(addr: &str) -> io::Result<TcpListener> {
+    let mut failed = io::ErrorKind::AddrNotAvailable.into();
+    for addr in tokio::net::lookup_host(addr).await? {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // What is accepted inherits it.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        if cfg!(unix) {
+            // As `TcpListener::bind` does.
+            socket.set_reuseaddr(true)?;
+        }
+        match socket.bind(addr).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Listens for SIGINT and SIGTERM from now on; the future ends at the first of them.
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use asynchat::producer::{self, Producer, Reader};
 use bytes::Bytes;
 use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
 
 /// The pause between two ticks.
 const TICK: Duration = Duration::from_millis(100);
@@ -43,6 +44,28 @@ impl<R: AsyncRead + Unpin> Producer for Exact<R> {
             None => item = Some(Err(io::ErrorKind::UnexpectedEof.into())),
         }
         Poll::Ready(item)
+    }
+}
+
+/// Another producer, of which somebody wants to know when it is over.
+pub(crate) struct Watched<P> {
+    producer: P,
+    /// Dropped with it.
+    _over: oneshot::Sender<()>,
+}
+
+impl<P> Watched<P> {
+    pub(crate) fn new(producer: P, over: oneshot::Sender<()>) -> Self {
+        Watched { producer, _over: over }
+    }
+}
+
+impl<P: Producer + Unpin> Producer for Watched<P> {
+    fn poll_more(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Bytes>>> {
+        Pin::new(&mut self.producer).poll_more(cx)
     }
 }
 

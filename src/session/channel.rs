@@ -148,12 +148,12 @@ impl<S> Channel<S> {
 
     /// Marks the message at hand as one of several frames: see [`Control::begin_message`].
     pub fn begin_message(&mut self) {
-        self.inbound.framing.in_message = true;
+        self.inbound.framing.begin_message();
     }
 
     /// The message that was marked ends with the frame at hand: see [`Control::end_message`].
     pub fn end_message(&mut self) {
-        self.frame_ended |= mem::take(&mut self.inbound.framing.in_message);
+        self.frame_ended |= self.inbound.framing.end_message();
     }
 
     /// Sets the deadlines, from now on.
@@ -257,7 +257,8 @@ impl<S> Channel<S> {
 
     /// Bytes read and written so far.
     pub fn traffic(&self) -> Traffic {
-        lock(&self.outbound).traffic()
+        let written = lock(&self.outbound).output.written();
+        Traffic { read: self.inbound.framing.read, written }
     }
 
     /// Whether pushes are refused: after a close, or when the channel has failed.
@@ -347,7 +348,7 @@ impl<S> Channel<S> {
     /// There is nothing more to be cut from what was read, or for this cause never will be.
     #[inline(never)]
     fn cut_nothing(&mut self, cause: Option<Cause>) -> Option<Cut> {
-        let in_message = self.inbound.framing.in_message;
+        let in_message = self.inbound.framing.in_message();
         let state = &mut self.outbound_mut().state;
         match cause {
             Some(cause) => state.over(cause),
@@ -394,7 +395,7 @@ impl<S> Channel<S> {
     #[inline]
     pub(crate) fn end_told(&mut self) {
         self.inbound.framing.frame_ended();
-        if !self.inbound.framing.in_message {
+        if !self.inbound.framing.in_message() {
             self.timer.frame_ended();
         }
     }
@@ -705,7 +706,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         find_end: &mut dyn FnMut(&[u8]) -> Option<usize>,
     ) -> Poll<Result<Option<Cut>, ChannelError>> {
-        if mem::take(&mut self.frame_ended) && !self.inbound.framing.in_message {
+        if mem::take(&mut self.frame_ended) && !self.inbound.framing.in_message() {
             self.timer.frame_ended();
         }
         loop {
@@ -870,7 +871,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if read == 0 {
                         outbound.state.end_input();
                     }
-                    outbound.read += read as u64;
+                    self.inbound.framing.read += read as u64;
                     self.timer.read();
                     self.budget = budget.saturating_sub(READ_COST).max(1);
                     return self.turned();
@@ -979,7 +980,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let outbound = get_mut(&mut self.outbound);
         match ready!(read) {
             Ok(read @ 1..) => {
-                outbound.read += read as u64;
+                self.inbound.framing.read += read as u64;
                 outbound.state.dropped(read as Rest);
             }
             // If something is wrong, the writer will say so.

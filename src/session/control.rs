@@ -134,13 +134,13 @@ impl<'a> Control<'a> {
     /// [`Truncated`](crate::CloseReason::Truncated), also between two frames; the frame deadline runs over
     /// the whole message; and a shutdown waits for its end.
     pub fn begin_message(&mut self) {
-        self.framing.in_message = true;
+        self.framing.begin_message();
     }
 
     /// The message that was marked ends with the frame that has just ended, or the one that is being
     /// handed over.
     pub fn end_message(&mut self) {
-        self.framing.in_message = false;
+        self.framing.end_message();
     }
 
     /// The deadlines in force.
@@ -231,7 +231,8 @@ impl<'a> Control<'a> {
 
     /// Bytes read and written so far.
     pub fn traffic(&self) -> Traffic {
-        self.read(Outbound::traffic)
+        let written = self.read(|outbound| outbound.output.written());
+        Traffic { read: self.framing.read, written }
     }
 
     /// Closes once all that was pushed is written. Nothing more is handed over.

@@ -34,7 +34,8 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// `read` is input that comes before what will be read.
     pub(crate) fn new(framer: Framer, read: BytesMut) -> Self {
-        let framing = Framing { framer: Box::new(framer), in_message: false, own_end: OwnEnd::Off };
+        let framing =
+            Framing { framer: Box::new(framer), message: None, own_end: OwnEnd::Off, read: 0 };
         Inbound { input: read.freeze(), framing }
     }
 
@@ -112,15 +113,19 @@ impl Inbound {
 
     /// The frame that the peer is to send the rest of.
     pub(crate) fn unfinished(&self) -> Option<Frame> {
-        let Framing { framer, in_message, own_end } = &self.framing;
-        let received = framer.length() + self.pending() as u64;
+        let Framing { framer, message, own_end, read } = &self.framing;
+        let in_message = message.is_some();
+        let received = match message {
+            Some(begun) => read - begun,
+            None => framer.length() + self.pending() as u64,
+        };
         let looks = matches!(own_end, OwnEnd::Looked(_)) && received > 0;
         match framer.terminator() {
             _ if looks => Some(Frame::Delimited(received)),
             // It begins with its first byte.
             Terminator::Count(_) | Terminator::CountThen(_) if received == 0 && !in_message => None,
             Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
-            _ if framer.is_mid_frame() || *in_message => {
+            _ if framer.is_mid_frame() || in_message => {
                 // What is skipped earns no time.
                 let received = if self.is_skipping() { 0 } else { received };
                 Some(Frame::Delimited(received))
@@ -235,8 +240,11 @@ pub(crate) fn keep(bytes: &[u8], input: &Bytes) -> Bytes {
 pub(crate) struct Framing {
     /// Boxed: two smaller pieces of memory cost an idle connection less than a large one.
     pub(crate) framer: Box<Framer>,
-    /// The frame that has ended is not the last of its message.
-    pub(crate) in_message: bool,
+    /// The frame that has ended is not the last of its message, which was marked when so many bytes had
+    /// been read.
+    message: Option<u64>,
+    /// How many bytes have been read.
+    pub(crate) read: u64,
     pub(crate) own_end: OwnEnd,
 }
 
@@ -268,6 +276,20 @@ impl Framing {
 
     pub(crate) fn set_limit(&mut self, limit: Limit) {
         self.framer.set_limit(limit);
+    }
+
+    pub(crate) fn begin_message(&mut self) {
+        self.message.get_or_insert(self.read);
+    }
+
+    /// Whether there was one.
+    pub(crate) fn end_message(&mut self) -> bool {
+        self.message.take().is_some()
+    }
+
+    #[inline]
+    pub(crate) fn in_message(&self) -> bool {
+        self.message.is_some()
     }
 
     pub(crate) fn set_whole_frames(&mut self, whole: bool) {

@@ -29,8 +29,6 @@ pub(crate) struct Outbound {
     pub(crate) state: State,
     /// Shared by the channels of one builder.
     pub(crate) timeouts: Arc<Timeouts>,
-    /// Bytes read so far.
-    pub(crate) read: u64,
     /// There is one once somebody has asked for a handle.
     inbox: Option<Inbox>,
     handle_capacity: u32,
@@ -64,7 +62,6 @@ impl Outbound {
             output,
             state: State::Open,
             timeouts,
-            read: 0,
             inbox: None,
             handle_capacity,
             discards_input: false,
@@ -137,10 +134,6 @@ impl Outbound {
     /// Something that was pushed by another task has not been taken yet.
     pub(crate) fn has_items(&self) -> bool {
         self.inbox.as_ref().is_some_and(Inbox::has_items)
-    }
-
-    pub(crate) fn traffic(&self) -> Traffic {
-        Traffic { read: self.read, written: self.output.written() }
     }
 
     /// A handle for other tasks.

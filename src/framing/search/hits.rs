@@ -39,6 +39,16 @@ impl Pattern {
         }
     }
 
+    /// After this many bytes without a hit, the next one is taken to be far. To look far for one byte costs
+    /// little to begin with; for more it is prepared anew each time.
+    #[inline(always)]
+    fn near(self) -> usize {
+        match self {
+            Pattern::Both { span: 1.., .. } => 1024,
+            _ => 256,
+        }
+    }
+
     /// Whether the byte alone, at the end of the input, may be the beginning of a hit of two bytes.
     #[inline(always)]
     pub(crate) fn begins_with(self, byte: u8) -> bool {
@@ -163,7 +173,7 @@ impl Hits {
         from: usize,
     ) -> Option<usize> {
         let first = self.searched.max(from);
-        self.look_at_blocks(pattern, input, first, first + FAR)
+        self.look_at_blocks(pattern, input, first, first + pattern.near())
     }
 
     /// Looks at the places from `first` to `end`, of which there is one at least.
@@ -176,7 +186,7 @@ impl Hits {
         end: usize,
         far: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Option<usize> {
-        let near = end.min(first + FAR);
+        let near = end.min(first + pattern.near());
         if let Some(hit) = self.look_at_blocks(pattern, input, first, near) {
             return Some(hit);
         }
@@ -257,8 +267,6 @@ impl Hits {
     }
 }
 
-/// After this many bytes without a hit, the next one is taken to be far.
-const FAR: usize = 1024;
 /// This many places are looked at one by one: a read may bring one byte.
 const FEW: usize = 8;
 

@@ -431,7 +431,8 @@ fn without_descriptors_the_server_waits_and_then_goes_on() {
     let mut welcomed = 0;
     // Each that leaves makes room for the next.
     for mut client in clients.drain(..) {
-        assert!(blocking_line(&mut client).starts_with("* welcome"));
+        let line = blocking_line(&mut client);
+        assert!(line.starts_with("* welcome"), "{welcomed}: {line:?}");
         welcomed += 1;
     }
     assert_eq!(welcomed, 40);

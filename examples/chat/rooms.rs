@@ -83,6 +83,8 @@ impl Rooms {
         let id = state.last;
         // Nobody can choose this name: guests are numbered once.
         let name = format!("guest{id}");
+        // Before the room knows of the member: what others say comes behind it. It is the first, so it fits.
+        let _ = handle.push(format!("* welcome to {LOBBY}, {name}; try /help\r\n"));
         state.names.insert(name.clone());
         state.members.insert(id, Member { name, room: String::new(), handle });
         state.sit(id, LOBBY);
@@ -103,12 +105,6 @@ impl Seat {
     /// All the rooms.
     pub(crate) fn rooms(&self) -> &Rooms {
         &self.rooms
-    }
-
-    /// The member's name and room.
-    pub(crate) fn place(&self) -> Option<(String, String)> {
-        let state = self.rooms.lock();
-        state.members.get(&self.id).map(|member| (member.name.clone(), member.room.clone()))
     }
 
     /// Tells everybody else in the room.

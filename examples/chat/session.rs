@@ -60,7 +60,6 @@ pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) -> io:
                 match rooms.enter(channel.handle()) {
                     Ok(seat) => {
                         let session = Session::new(seat);
-                        let _ = channel.push(session.welcome());
                         channel.run_until(session, connection.shutdown.cancelled()).await;
                     }
                     Err(refusal) => {
@@ -96,11 +95,6 @@ struct Session {
 impl Session {
     fn new(seat: Seat) -> Self {
         Session { seat, line: Vec::new(), pace: Pace::new() }
-    }
-
-    fn welcome(&self) -> String {
-        let (name, room) = self.seat.place().unwrap_or_default();
-        format!("* welcome to {room}, {name}; try /help\r\n")
     }
 
     /// Carries out a command. Returns what the member is told.

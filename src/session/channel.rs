@@ -8,7 +8,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::{fmt, future, mem};
 
@@ -28,7 +28,7 @@ use crate::session::handle::Handle;
 use crate::session::read::{Found, Inbound, OwnEnd, keep};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
-use crate::session::write::{Outbound, Traffic, Written, deadline};
+use crate::session::write::{Outbound, Traffic, Written, deadline, lock};
 use crate::trace;
 
 /// One connection: framing in, producers out, limits, deadlines and an orderly close.
@@ -1050,12 +1050,6 @@ pub(crate) enum Turn {
     Quiet,
     /// A message is not waited for any longer, now that the connection is wanted to end.
     Shutdown,
-}
-
-/// Nothing in here panics half-way but a producer, after which the queue has failed in good order.
-#[inline]
-pub(crate) fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
-    outbound.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[inline]

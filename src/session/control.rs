@@ -9,12 +9,11 @@ use bytes::{Bytes, BytesMut};
 use crate::Payload;
 use crate::framing::{Limit, Terminator};
 use crate::output::{Producer, PushError};
-use crate::session::channel::lock;
 use crate::session::error::{CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
 use crate::session::read::{Framing, keep};
 use crate::session::timer::Timeouts;
-use crate::session::write::{Outbound, Traffic};
+use crate::session::write::{Outbound, Traffic, lock};
 
 /// Some bytes of a frame, lent. It derefs to `[u8]`, is never empty unless it is a whole frame that is
 /// empty, and holds no byte of a terminator.

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -291,4 +291,10 @@ pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
         Passed::Deadline(timeout) => Some(timeout),
         Passed::Shutdown | Passed::End => None,
     }
+}
+
+/// Nothing in here panics half-way but a producer, after which the queue has failed in good order.
+#[inline]
+pub(crate) fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
+    outbound.lock().unwrap_or_else(PoisonError::into_inner)
 }

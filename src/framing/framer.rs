@@ -518,25 +518,23 @@ impl Framer {
         // Most steps of most streams: the delimiter is known already, and the frame within its limit.
         // This is here, and inlined, because a call and the questions that other steps ask would take
         // longer than all of it.
-        match &self.progress {
-            Progress::Delimited if self.search.is_known(input) => {
-                if self.search.is_exhausted() && !eof {
+        if self.progress == Progress::Delimited {
+            if self.search.is_known(input) {
+                if let Some((end, next)) = self.search.find_known(input, self.start) {
+                    if self.length + (end - self.start) as u64 <= self.max {
+                        return Ok(Some(self.end_frame(end, next, End::Terminator)));
+                    }
+                } else if self.search.is_exhausted() && !eof {
                     // Nothing has come since.
                     return Ok(None);
                 }
-                if let Some((end, next)) = self.search.find_known(input, self.start) {
-                    if self.length + (end - self.start) as u64 <= self.max {
-                        self.search.found();
-                        return Ok(Some(self.end_frame(end, next, End::Terminator)));
-                    }
-                }
             }
-            Progress::Counted(counted) if !self.after_cr => {
-                if let Some(cut) = self.cut_whole_count(*counted, input) {
+        } else if let Progress::Counted(counted) = self.progress {
+            if !self.after_cr {
+                if let Some(cut) = self.cut_whole_count(counted, input) {
                     return Ok(Some(cut));
                 }
             }
-            _ => {}
         }
         self.cut_any(input, eof)
     }
@@ -591,7 +589,7 @@ impl Framer {
                 next
             }
         };
-        self.search.pass(next);
+        self.search.look_again();
         Some(self.end_frame(end, next, End::Terminator))
     }
 
@@ -686,7 +684,6 @@ impl Framer {
     /// The frame ends at the delimiter that was found at `end`.
     #[inline(always)]
     fn end_delimited(&mut self, input: &[u8], end: usize, next: usize, member: u32) -> Cut {
-        self.search.found();
         let next = self.behind_cr(input, next);
         let cut = self.end_frame(end, next, End::Terminator);
         self.matched = member;
@@ -712,7 +709,6 @@ impl Framer {
     fn skip(&mut self, input: &[u8]) -> bool {
         match self.search.find(input, self.start, input.len(), u64::MAX) {
             Found::At { end, .. } => {
-                self.search.found();
                 self.start = self.behind_cr(input, end);
                 self.begin_frame();
                 self.progress = Progress::Delimited;

@@ -68,6 +68,8 @@ pub(crate) struct Search {
 enum Strategy {
     /// There is no delimiter.
     Nothing,
+    /// Look for the delimiter of one byte or two that begins with `first` and has `last` at `span` behind.
+    Delimiter { first: u8, last: u8, span: u8 },
     /// Look for hits, which are something.
     Hits(Pattern, Hit),
     /// Walk with a [`long::Long`] delimiter.
@@ -79,8 +81,6 @@ enum Strategy {
 /// What a hit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hit {
-    /// The delimiter, which has one byte or two.
-    Delimiter,
     /// The delimiter, or something with the same first and last byte.
     Candidate,
     /// The suffix that all members of a set share, or something with the same first and last byte.
@@ -92,15 +92,19 @@ enum Hit {
 impl Strategy {
     #[inline]
     fn of(target: &Terminator) -> Self {
-        let pattern = |needle: &needle::Needle| Pattern::Both {
-            first: needle.first(),
-            last: needle.last(),
-            span: (needle.len() - 1) as u8,
+        let ends =
+            |needle: &needle::Needle| (needle.first(), needle.last(), (needle.len() - 1) as u8);
+        let pattern = |needle| {
+            let (first, last, span) = ends(needle);
+            Pattern::Both { first, last, span }
         };
         match target {
+            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
+                let (first, last, span) = ends(needle);
+                Strategy::Delimiter { first, last, span }
+            }
             Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => {
-                let hit = if needle.len() <= 2 { Hit::Delimiter } else { Hit::Candidate };
-                Strategy::Hits(pattern(needle), hit)
+                Strategy::Hits(pattern(needle), Hit::Candidate)
             }
             Terminator::Bytes(Delimiter(DelimiterKind::Long(_))) => Strategy::Long,
             Terminator::AnyOf(DelimiterSet(set)) => match set.suffix() {
@@ -197,17 +201,16 @@ impl Search {
     /// frames are cut. It answers the same, or `None`.
     #[inline(always)]
     pub(crate) fn find_known(&mut self, input: &[u8], from: usize) -> Option<(usize, usize)> {
-        let Strategy::Hits(pattern @ Pattern::Both { first, last, span }, Hit::Delimiter) =
-            self.strategy
-        else {
+        let Strategy::Delimiter { first, last, span } = self.strategy else {
             return None;
         };
-        let hit = match self.hits.known() {
+        let hit = match self.hits.next(from) {
             Some(hit) => hit,
-            None => self.hits.look_near(pattern, input, from)?,
+            None if self.exhausted => return None,
+            None => self.hits.look_near(Pattern::Both { first, last, span }, input, from)?,
         };
         let end = hit + usize::from(span);
-        (hit >= from && *input.get(end)? == last && input[hit] == first).then_some((hit, end + 1))
+        (*input.get(end)? == last && input[hit] == first).then_some((hit, end + 1))
     }
 
     /// As [`find_known`](Self::find_known), whatever a hit is.
@@ -216,17 +219,18 @@ impl Search {
         let Strategy::Hits(pattern, hit) = self.strategy else {
             return None;
         };
+        let mut at = from;
         loop {
-            let place = match self.hits.known() {
+            let place = match self.hits.next(at) {
                 Some(place) => place,
-                None => self.hits.look_near(pattern, input, from)?,
+                None => self.hits.look_near(pattern, input, at)?,
             };
-            if place >= from && pattern.is_at(input, place) {
+            if pattern.is_at(input, place) {
                 if let Some(found) = accept(&self.target, pattern, hit, input, from, place) {
                     return Some(found);
                 }
             }
-            self.hits.take();
+            at = place + 1;
         }
     }
 
@@ -256,19 +260,6 @@ impl Search {
         }
     }
 
-    /// The input up to this position belongs to frames that do not end at the delimiter.
-    #[inline(always)]
-    pub(crate) fn pass(&mut self, position: usize) {
-        self.look_again();
-        self.hits.pass(position);
-    }
-
-    /// The delimiter that was found has been used.
-    #[inline(always)]
-    pub(crate) fn found(&mut self) {
-        self.hits.take();
-    }
-
     /// The first delimiter that begins at or after `from`, or how much of one the input ends with.
     ///
     /// Nothing at or behind `end` is looked at (but for the rest of a block), as if the input ended
@@ -283,8 +274,8 @@ impl Search {
             self.hits.forget(from);
         }
         let found = match self.strategy {
-            Strategy::Hits(pattern, Hit::Delimiter) => {
-                self.find_delimiter(pattern, input, from, end)
+            Strategy::Delimiter { first, last, span } => {
+                self.find_delimiter(Pattern::Both { first, last, span }, input, from, end)
             }
             Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
             _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
@@ -319,15 +310,16 @@ impl Search {
         end: usize,
     ) -> Found {
         let target = &self.target;
-        while let Some(place) = self.hits.find(pattern, input, from, end, |rest| match pattern {
+        let mut at = from;
+        while let Some(place) = self.hits.find(pattern, input, at, end, |rest| match pattern {
             Pattern::Both { first, span: 0, .. } => memchr(first, rest),
             Pattern::Both { .. } => memmem::find(rest, needle_of(target)),
             Pattern::Either(one, other) => memchr2(one, other, rest),
         }) {
-            match accept(target, pattern, hit, input, from, place) {
-                Some(found) => return found,
-                None => self.hits.take(),
+            if let Some(found) = accept(target, pattern, hit, input, from, place) {
+                return found;
             }
+            at = place + 1;
         }
         Found::Withheld(begun(target, &input[from..end]))
     }

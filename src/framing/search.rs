@@ -29,10 +29,11 @@ pub(crate) mod walk;
 
 use hits::{Hits, Pattern};
 use memchr::{memchr, memchr2, memmem};
-use needle::longest_partial;
+use needle::{Needle, longest_partial};
 use walk::{Automaton, Bounds, Walk};
 
 use super::terminator::{Delimiter, DelimiterKind, DelimiterSet, Terminator};
+use super::word::Word;
 
 /// What a search says of the input from the position that it was asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +69,9 @@ pub(crate) struct Search {
 enum Strategy {
     /// There is no delimiter.
     Nothing,
-    /// Look for the delimiter of one byte or two that begins with `first` and has `last` at `span` behind.
-    Delimiter { first: u8, last: u8, span: u8 },
-    /// Look for hits, which are something.
+    /// Look for hits, which are this delimiter or something with the same first and last byte.
+    Delimiter(Word),
+    /// Look for hits, which are something else.
     Hits(Pattern, Hit),
     /// Walk with a [`long::Long`] delimiter.
     Long,
@@ -81,7 +82,7 @@ enum Strategy {
 /// What a hit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hit {
-    /// The delimiter, or something with the same first and last byte.
+    /// A delimiter too long for a [`Word`], or something with the same first and last byte.
     Candidate,
     /// The suffix that all members of a set share, or something with the same first and last byte.
     Suffix,
@@ -92,29 +93,32 @@ enum Hit {
 impl Strategy {
     #[inline]
     fn of(target: &Terminator) -> Self {
-        let ends =
-            |needle: &needle::Needle| (needle.first(), needle.last(), (needle.len() - 1) as u8);
-        let pattern = |needle| {
-            let (first, last, span) = ends(needle);
-            Pattern::Both { first, last, span }
-        };
         match target {
-            Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) if needle.len() <= 2 => {
-                let (first, last, span) = ends(needle);
-                Strategy::Delimiter { first, last, span }
-            }
             Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => {
-                Strategy::Hits(pattern(needle), Hit::Candidate)
+                match Word::new(needle.as_bytes()) {
+                    Some(word) => Strategy::Delimiter(word),
+                    None => Strategy::Hits(pattern_of(needle), Hit::Candidate),
+                }
             }
             Terminator::Bytes(Delimiter(DelimiterKind::Long(_))) => Strategy::Long,
             Terminator::AnyOf(DelimiterSet(set)) => match set.suffix() {
-                Some(suffix) => Strategy::Hits(pattern(suffix.needle()), Hit::Suffix),
+                Some(suffix) => Strategy::Hits(pattern_of(suffix.needle()), Hit::Suffix),
                 None => Strategy::Members,
             },
             Terminator::Newline => Strategy::Hits(Pattern::Either(b'\r', b'\n'), Hit::Newline),
             Terminator::Count(_) | Terminator::CountThen(_) | Terminator::None => Strategy::Nothing,
         }
     }
+}
+
+fn pattern_of(needle: &Needle) -> Pattern {
+    Pattern::Both { first: needle.first(), last: needle.last(), span: (needle.len() - 1) as u8 }
+}
+
+/// What the first and the last byte of a delimiter look like.
+#[inline(always)]
+fn ends_of(word: Word) -> Pattern {
+    Pattern::Both { first: word.first(), last: word.last(), span: word.count().get() - 1 }
 }
 
 /// Where the first delimiter in these bytes begins, if there is one.
@@ -201,16 +205,15 @@ impl Search {
     /// frames are cut. It answers the same, or `None`.
     #[inline(always)]
     pub(crate) fn find_known(&mut self, input: &[u8], from: usize) -> Option<(usize, usize)> {
-        let Strategy::Delimiter { first, last, span } = self.strategy else {
+        let Strategy::Delimiter(word) = self.strategy else {
             return None;
         };
         let hit = match self.hits.next(from) {
             Some(hit) => hit,
             None if self.exhausted => return None,
-            None => self.hits.look_near(Pattern::Both { first, last, span }, input, from)?,
+            None => self.hits.look_near(ends_of(word), input, from)?,
         };
-        let end = hit + usize::from(span);
-        (*input.get(end)? == last && input[hit] == first).then_some((hit, end + 1))
+        word.begins(input.get(hit..)?).then_some((hit, hit + word.len()))
     }
 
     /// As [`find_known`](Self::find_known), whatever a hit is.
@@ -274,9 +277,7 @@ impl Search {
             self.hits.forget(from);
         }
         let found = match self.strategy {
-            Strategy::Delimiter { first, last, span } => {
-                self.find_delimiter(Pattern::Both { first, last, span }, input, from, end)
-            }
+            Strategy::Delimiter(word) => self.find_delimiter(word, input, from, end),
             Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
             _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
         };
@@ -284,20 +285,20 @@ impl Search {
         found
     }
 
-    /// A delimiter of one byte or two, where there is nothing to ask but whether there is a hit.
     #[inline(always)]
-    fn find_delimiter(&mut self, pattern: Pattern, input: &[u8], from: usize, end: usize) -> Found {
-        match self.hits.find(pattern, input, from, end, |rest| match pattern {
-            Pattern::Both { first, span: 0, .. } => memchr(first, rest),
-            Pattern::Both { first, last, .. } => memmem::find(rest, &[first, last]),
-            Pattern::Either(one, other) => memchr2(one, other, rest),
+    fn find_delimiter(&mut self, word: Word, input: &[u8], from: usize, end: usize) -> Found {
+        let bytes = &word.bytes()[..word.len()];
+        let mut at = from;
+        while let Some(place) = self.hits.find(ends_of(word), input, at, end, |rest| match bytes {
+            &[byte] => memchr(byte, rest),
+            _ => memmem::find(rest, bytes),
         }) {
-            Some(start) => Found::At { start, end: start + pattern.span() + 1, member: 0 },
-            None => {
-                let begun = end > from && pattern.begins_with(input[end - 1]);
-                Found::Withheld(usize::from(begun))
+            if word.begins(&input[place..]) {
+                return Found::At { start: place, end: place + word.len(), member: 0 };
             }
+            at = place + 1;
         }
+        Found::Withheld(longest_partial(bytes, &input[from..end]))
     }
 
     #[inline(never)]
@@ -351,7 +352,7 @@ fn accept(
             return set.suffix().and_then(|suffix| suffix.widen(input, from, place));
         }
         (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))))
-            if !needle.begins(&input[place..]) =>
+            if !input[place..].starts_with(needle.as_bytes()) =>
         {
             return None;
         }

@@ -50,12 +50,6 @@ impl Pattern {
         }
     }
 
-    /// Whether the byte alone, at the end of the input, may be the beginning of a hit of two bytes.
-    #[inline(always)]
-    pub(crate) fn begins_with(self, byte: u8) -> bool {
-        matches!(self, Pattern::Both { first, span: 1, .. } if first == byte)
-    }
-
     /// Whether there is a hit at a place.
     #[inline(always)]
     pub(crate) fn is_at(self, input: &[u8], place: usize) -> bool {
@@ -114,10 +108,15 @@ impl Hits {
         let ahead = self.base.wrapping_sub(from) as isize;
         let from = if ahead > 0 { self.base } else { from };
         self.next(from).or_else(|| {
-            let behind = from.wrapping_sub(self.base) / BLOCK + 1;
-            let blocks = (behind..).zip(self.map.get(behind..)?);
-            let (block, places) = { blocks }.find(|(_, places)| **places != 0)?;
-            Some(self.base.wrapping_add(block * BLOCK + places.trailing_zeros() as usize))
+            let mut block = from.wrapping_sub(self.base) / BLOCK + 1;
+            while block < BLOCKS {
+                if self.map[block] != 0 {
+                    let place = block * BLOCK + self.map[block].trailing_zeros() as usize;
+                    return Some(self.base.wrapping_add(place));
+                }
+                block += 1;
+            }
+            None
         })
     }
 

@@ -14,6 +14,7 @@ use asynchat::producer::{self, Producer};
 use asynchat::{
     Channel, ChannelBuilder, ChannelError, Chunk, CloseReason, Control, Handler, Timeouts,
 };
+use bytes::Bytes;
 use cap_std::fs::File;
 use futures::stream;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -22,9 +23,16 @@ use tokio::time::timeout;
 use crate::command::Reply;
 use crate::files::off_thread;
 use crate::pace::{Pace, Throttled};
+#[cfg(target_os = "linux")]
+use crate::sendfile;
 
-/// The bytes of a file that are read or written at a time.
+/// The bytes of a file that are read at a time.
 const BLOCK: usize = 128 * 1024;
+/// The bytes of an upload that are written at a time, and the pieces in which they may have come. Each way to
+/// a thread that waits for the disk costs about as much as 64 KiB cost. In memory a piece takes up to four
+/// times its size, as large ones share the buffer that they were read into.
+const UPLOADED: usize = 512 * 1024;
+const PIECES: usize = 64;
 /// How many connections may wait to be accepted. There is one that is wanted, and perhaps some strangers'.
 const BACKLOG: u32 = 8;
 
@@ -79,7 +87,23 @@ impl Port {
 fn channels(terms: Terms) -> ChannelBuilder {
     // The close says that the file is complete: there is nothing to wait for behind it.
     let timeouts = Timeouts::default().idle(terms.wait).write_stall(terms.wait).linger(None);
-    Channel::builder(None).timeouts(timeouts).read_size(terms.block())
+    // What is read at once is the least that waits at a pace.
+    Channel::builder(None).timeouts(timeouts).read_size(terms.block().min(64 * 1024))
+}
+
+/// Sends the rest of a file. Returns the reply for the control connection.
+pub(crate) async fn send_file(port: Port, file: File, terms: Terms) -> Reply {
+    #[cfg(target_os = "linux")]
+    if terms.rate.is_none() {
+        return match port.accept(terms).await {
+            Ok(io) => match sendfile::producer(&io, file, terms.wait) {
+                Ok(producer) => produce(io, producer, terms).await,
+                Err(error) => error.into(),
+            },
+            Err(reply) => reply,
+        };
+    }
+    send(port, read(file, terms), terms).await
 }
 
 /// Sends what a producer has. Returns the reply for the control connection.
@@ -88,31 +112,28 @@ pub(crate) async fn send(
     producer: impl Producer + Send + 'static,
     terms: Terms,
 ) -> Reply {
-    let io = match port.accept(terms).await {
-        Ok(io) => io,
-        Err(reply) => return reply,
-    };
+    match (port.accept(terms).await, terms.rate) {
+        (Ok(io), None) => produce(io, producer, terms).await,
+        (Ok(io), Some(rate)) => produce(io, Throttled::new(producer, Pace::new(rate)), terms).await,
+        (Err(reply), _) => reply,
+    }
+}
+
+async fn produce(io: TcpStream, producer: impl Producer + Send + 'static, terms: Terms) -> Reply {
     let mut channel = channels(terms).build(io);
-    let pushed = match terms.rate {
-        Some(rate) => {
-            let throttled = Throttled::new(producer, Pace::new(rate));
-            channel.push_with_producer(throttled).map_err(ChannelError::from)
-        }
-        None => channel.push_with_producer(producer).map_err(ChannelError::from),
-    };
-    let sent = match pushed {
+    let sent = match channel.push_with_producer(producer) {
         Ok(()) => channel.close().await,
-        Err(closed) => Err(closed),
+        Err(closed) => Err(closed.into()),
     };
     match sent {
         Ok(()) => "226 complete".into(),
-        Err(ChannelError::Producer(error)) => error.into(),
+        Err(ChannelError::Producer(error)) if error.raw_os_error().is_some() => error.into(),
         Err(error) => cut(&error),
     }
 }
 
-/// The rest of a file.
-pub(crate) fn read(file: File, terms: Terms) -> impl Producer + Send + 'static {
+/// A file → the bytes of a data connection.
+fn read(file: File, terms: Terms) -> impl Producer + Send + 'static {
     let block = terms.block() as u64;
     producer::stream(stream::try_unfold(file, move |mut file| {
         off_thread(move || {
@@ -132,12 +153,8 @@ pub(crate) async fn receive(port: Port, file: File, terms: Terms) -> Reply {
         Ok(io) => io,
         Err(reply) => return reply,
     };
-    let upload = Upload {
-        file: Some(file),
-        unwritten: Vec::new(),
-        block: terms.block(),
-        pace: terms.rate.map(Pace::new),
-    };
+    let pace = terms.rate.map(Pace::new);
+    let upload = Upload { file: Some(file), unwritten: Vec::new(), bytes: 0, pace };
     let (mut upload, reason) = channels(terms).build(io).run(upload).await;
     let reply = match reason {
         CloseReason::PeerClosed => "226 complete".into(),
@@ -162,10 +179,11 @@ impl Terms {
 }
 
 struct Upload {
-    /// `None` while it is being written.
+    /// `None` if a write has failed.
     file: Option<File>,
-    unwritten: Vec<u8>,
-    block: usize,
+    unwritten: Vec<Bytes>,
+    /// In `unwritten`.
+    bytes: usize,
     pace: Option<Pace>,
 }
 
@@ -174,14 +192,14 @@ impl Upload {
         let Some(mut file) = self.file.take() else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        let mut bytes = mem::take(&mut self.unwritten);
+        let mut pieces = mem::take(&mut self.unwritten);
+        self.bytes = 0;
         let written = off_thread(move || {
-            file.write_all(&bytes)?;
-            bytes.clear();
-            Ok((file, bytes))
+            pieces.drain(..).try_for_each(|piece| file.write_all(&piece))?;
+            Ok((file, pieces))
         });
-        let (file, bytes) = written.await?;
-        (self.file, self.unwritten) = (Some(file), bytes);
+        let (file, pieces) = written.await?;
+        (self.file, self.unwritten) = (Some(file), pieces);
         Ok(())
     }
 }
@@ -189,12 +207,9 @@ impl Upload {
 impl Handler for Upload {
     type Error = Reply;
 
-    fn collect_incoming_data(
-        &mut self,
-        data: Chunk<'_>,
-        _: &mut Control<'_>,
-    ) -> Result<(), Reply> {
-        self.unwritten.extend_from_slice(&data);
+    fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> Result<(), Reply> {
+        self.unwritten.push(data.to_bytes());
+        self.bytes += data.len();
         if let Some(pace) = &mut self.pace {
             pace.spend(data.len());
         }
@@ -203,7 +218,7 @@ impl Handler for Upload {
 
     /// Nothing more is read until this returns.
     async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Reply> {
-        if self.unwritten.len() >= self.block {
+        if self.bytes >= UPLOADED || self.unwritten.len() >= PIECES {
             self.write().await?;
         }
         if let Some(pace) = &mut self.pace {

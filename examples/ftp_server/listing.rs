@@ -96,13 +96,7 @@ impl Listing {
     }
 }
 
-fn write_line(
-    lines: &mut String,
-    style: Style,
-    name: &str,
-    metadata: &Metadata,
-    writable: bool,
-) {
+fn write_line(lines: &mut String, style: Style, name: &str, metadata: &Metadata, writable: bool) {
     let written = match style {
         Style::Names => write!(lines, "{name}\r\n"),
         Style::Facts => write!(lines, "{} {name}\r\n", facts(metadata, writable)),

@@ -41,6 +41,7 @@
 //! | `files.rs` | that path → a file, and no way out |
 //! | `listing.rs` | a directory → lines |
 //! | `data.rs` | one data connection |
+//! | `sendfile.rs` | a file → a socket, without a copy (Linux) |
 //! | `pace.rs` | bytes per second |
 
 mod command;
@@ -49,6 +50,8 @@ mod files;
 mod listing;
 mod pace;
 mod path;
+#[cfg(target_os = "linux")]
+mod sendfile;
 mod session;
 
 use std::io::{self, Write as _};
@@ -92,8 +95,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}\nthe defaults are {DEFAULT_ADDR} and {DEFAULT_DIR}");
         return ExitCode::from(2);
     };
+    // One thread for all connections: what costs time is done by the kernel, in those that wait for the disk.
     let runtime =
-        Builder::new_multi_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
+        Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
     match runtime.and_then(|runtime| runtime.block_on(run(options))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -295,7 +295,8 @@ impl<'a> Session<'a> {
             }
             Command::Size(name) => {
                 let path = self.working.resolve(&name)?;
-                let metadata = files.with(move |root| Ok(root.metadata(path.below_root())?)).await?;
+                let metadata =
+                    files.with(move |root| Ok(root.metadata(path.below_root())?)).await?;
                 if !metadata.is_file() {
                     return Err("550 it is not a file".into());
                 }
@@ -303,7 +304,8 @@ impl<'a> Session<'a> {
             }
             Command::Mdtm(name) => {
                 let path = self.working.resolve(&name)?;
-                let metadata = files.with(move |root| Ok(root.metadata(path.below_root())?)).await?;
+                let metadata =
+                    files.with(move |root| Ok(root.metadata(path.below_root())?)).await?;
                 Ok(format!("213 {}", listing::modified(&metadata).in_digits()).into())
             }
             Command::Cwd(name) => {
@@ -414,8 +416,7 @@ impl<'a> Session<'a> {
         let port = self.take_port()?;
         let path = self.working.resolve(name)?;
         let file = self.host.files.download(path, offset).await?;
-        let terms = self.host.terms;
-        self.begin(data::send(port, data::read(file, terms), terms))
+        self.begin(data::send_file(port, file, self.host.terms))
     }
 
     async fn stor(&mut self, name: &str, start: Start) -> Result<Reply, Reply> {

@@ -98,6 +98,14 @@ pub(crate) enum Command {
     Rnto(String),
 }
 
+impl Command {
+    /// It is obeyed only for who has logged in.
+    pub(crate) fn needs_login(&self) -> bool {
+        use Command::*;
+        !matches!(self, User(_) | Pass(_) | Quit | Noop | Syst | Feat | Help | Stat | Agree(_))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Epsv {
     Any,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File, OpenOptions};
+use cap_std::fs::{Dir, File, Metadata, OpenOptions};
 use tokio::task::spawn_blocking;
 
 use crate::command::Reply;
@@ -47,18 +47,18 @@ impl Files {
     }
 
     /// Does something in a thread that may wait for the disk.
-    pub(crate) async fn with<T: Send + 'static>(
+    pub(crate) async fn with<T: Send + 'static, E: Into<Reply>>(
         &self,
-        work: impl FnOnce(&Dir) -> Result<T, Reply> + Send + 'static,
+        work: impl FnOnce(&Dir) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Reply> {
         let root = self.root.clone();
-        off_thread(move || Ok(work(&root))).await?
+        off_thread(move || Ok(work(&root).map_err(E::into))).await?
     }
 
     /// The same for what changes something.
-    pub(crate) async fn change<T: Send + 'static>(
+    pub(crate) async fn change<T: Send + 'static, E: Into<Reply>>(
         &self,
-        work: impl FnOnce(&Dir) -> Result<T, Reply> + Send + 'static,
+        work: impl FnOnce(&Dir) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Reply> {
         if !self.writable {
             return Err("550 nothing can be changed here".into());
@@ -66,12 +66,18 @@ impl Files {
         self.with(work).await
     }
 
+    /// What is known of a file or directory.
+    pub(crate) async fn metadata(&self, path: &VirtualPath) -> Result<Metadata, Reply> {
+        let path = path.clone();
+        self.with(move |root| root.metadata(path.below_root())).await
+    }
+
     /// A file that is read from there on.
     pub(crate) async fn download(&self, path: VirtualPath, offset: u64) -> Result<File, Reply> {
         self.with(move |root| {
             let (mut file, size) = open_regular(root, &path, OpenOptions::new().read(true))?;
             seek(&mut file, offset, size)?;
-            Ok(file)
+            Ok::<_, Reply>(file)
         })
         .await
     }
@@ -89,7 +95,7 @@ impl Files {
             };
             seek(&mut file, offset, size)?;
             file.set_len(offset)?;
-            Ok(file)
+            Ok::<_, Reply>(file)
         })
         .await
     }

@@ -30,7 +30,7 @@ pub(crate) async fn list(
             let entries = if metadata.is_dir() {
                 Entries::Of(root.read_dir(path.below_root())?)
             } else if style == Style::Facts {
-                return Err("501 that is not a directory; say MLST".into());
+                return Err(Reply::from("501 that is not a directory; say MLST"));
             } else {
                 Entries::One(Some(metadata))
             };

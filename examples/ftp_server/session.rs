@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use asynchat::{Channel, ChannelBuilder, ChannelError, End, Limit, Timeout, Timeouts};
+use cap_std::fs::Dir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -143,7 +144,7 @@ impl<'a> Session<'a> {
                 Event::Line(line) => self.take(line, &mut control).await?,
                 Event::Transferred(reply) => {
                     self.transfer = None;
-                    say(&reply, &mut control)?;
+                    write!(control, "{reply}\r\n")?;
                 }
                 Event::Stop if self.transfer.is_some() && deadline.is_none() => {
                     deadline = Some(Instant::now() + SHUTDOWN);
@@ -215,35 +216,35 @@ impl<'a> Session<'a> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let reply = match line {
-            Ok(Command::Stat) => self.status(),
-            Ok(Command::Abor) => {
-                self.port = None;
-                if self.transfer.take().is_some() {
+        if self.transfer.is_some() {
+            match line {
+                Ok(Command::Stat) => {}
+                Ok(Command::Abor) => {
+                    self.transfer = None;
                     control.push("426 the transfer is aborted\r\n")?;
                 }
-                "226 nothing is being transferred".into()
-            }
-            line if self.transfer.is_some() => {
-                self.waiting.push_back(line);
-                if self.waiting.len() > MAX_WAITING {
-                    control.push("421 too many commands at a time\r\n")?;
-                    control.close_when_done();
+                line => {
+                    self.waiting.push_back(line);
+                    if self.waiting.len() > MAX_WAITING {
+                        control.push("421 too many commands at a time\r\n")?;
+                        control.close_when_done();
+                    }
+                    return Ok(());
                 }
-                return Ok(());
             }
-            Ok(Command::Quit) => {
-                control.push("221 goodbye\r\n")?;
-                control.close_when_done();
-                return Ok(());
-            }
+        }
+        let quits = matches!(line, Ok(Command::Quit));
+        let reply = match line {
             Ok(command) => self.obey(command).await.unwrap_or_else(|refusal| refusal),
             Err(refusal) => refusal,
         };
-        say(&reply, control)?;
+        write!(control, "{reply}\r\n")?;
         self.offences = if reply.is_offence() { self.offences + 1 } else { 0 };
         if self.offences >= MAX_OFFENCES || self.guesses >= MAX_GUESSES {
             control.push("421 that is enough\r\n")?;
+            control.close_when_done();
+        }
+        if quits {
             control.close_when_done();
         }
         Ok(())
@@ -251,22 +252,27 @@ impl<'a> Session<'a> {
 
     async fn obey(&mut self, command: Command) -> Result<Reply, Reply> {
         let renamed = self.renamed.take();
-        match command {
-            Command::User(name) => {
-                self.login = Login::Named(name);
-                return Ok("331 and the password?".into());
-            }
-            Command::Pass(password) => return self.pass(&password).await,
-            Command::Noop => return Ok("200 done".into()),
-            Command::Syst => return Ok("215 UNIX Type: L8".into()),
-            Command::Feat => return Ok(FEATURES.into()),
-            Command::Help => return Ok("214 see RFC 959 and RFC 3659".into()),
-            Command::Agree(reply) => return Ok(reply.into()),
-            _ if !matches!(self.login, Login::In) => return Err("530 say USER and PASS".into()),
-            _ => {}
+        if !matches!(self.login, Login::In) && command.needs_login() {
+            return Err("530 say USER and PASS".into());
         }
         let files = &self.host.files;
         match command {
+            Command::User(name) => {
+                self.login = Login::Named(name);
+                Ok("331 and the password?".into())
+            }
+            Command::Pass(password) => self.pass(&password).await,
+            Command::Quit => Ok("221 goodbye".into()),
+            Command::Noop => Ok("200 done".into()),
+            Command::Syst => Ok("215 UNIX Type: L8".into()),
+            Command::Feat => Ok(FEATURES.into()),
+            Command::Help => Ok("214 see RFC 959 and RFC 3659".into()),
+            Command::Stat => Ok(self.status()),
+            Command::Agree(reply) => Ok(reply.into()),
+            Command::Abor => {
+                self.port = None;
+                Ok("226 nothing is being transferred".into())
+            }
             Command::Epsv(epsv) => self.epsv(epsv),
             Command::Pasv => self.pasv(),
             Command::Rest(offset) => {
@@ -285,33 +291,24 @@ impl<'a> Session<'a> {
             Command::List(style, name) => self.list(style, name).await,
             Command::Mlst(name) => {
                 let path = self.resolve(name.as_deref())?;
-                let (writable, shown) = (files.are_writable(), path.clone());
-                let facts = files
-                    .with(move |root| {
-                        Ok(listing::facts(&root.metadata(path.below_root())?, writable))
-                    })
-                    .await?;
-                Ok(format!("250-it is\r\n {facts} {shown}\r\n250 that is all").into())
+                let facts = listing::facts(&files.metadata(&path).await?, files.are_writable());
+                Ok(format!("250-it is\r\n {facts} {path}\r\n250 that is all").into())
             }
             Command::Size(name) => {
-                let path = self.working.resolve(&name)?;
-                let metadata =
-                    files.with(move |root| Ok(root.metadata(path.below_root())?)).await?;
+                let metadata = files.metadata(&self.working.resolve(&name)?).await?;
                 if !metadata.is_file() {
                     return Err("550 it is not a file".into());
                 }
                 Ok(format!("213 {}", metadata.len()).into())
             }
             Command::Mdtm(name) => {
-                let path = self.working.resolve(&name)?;
-                let metadata =
-                    files.with(move |root| Ok(root.metadata(path.below_root())?)).await?;
+                let metadata = files.metadata(&self.working.resolve(&name)?).await?;
                 Ok(format!("213 {}", listing::modified(&metadata).in_digits()).into())
             }
             Command::Cwd(name) => {
                 let path = self.working.resolve(&name)?;
-                let there = path.clone();
-                files.with(move |root| Ok(drop(root.open_dir(there.below_root())?))).await?;
+                let dir = path.clone();
+                files.with(move |root| root.open_dir(dir.below_root())).await?;
                 self.working = path;
                 Ok(format!("250 you are in {}", self.working.quoted()).into())
             }
@@ -319,39 +316,34 @@ impl<'a> Session<'a> {
             Command::Mkd(name) => {
                 let path = self.working.resolve(&name)?;
                 let made = path.quoted();
-                files.change(move |root| Ok(root.create_dir(path.below_root())?)).await?;
+                files.change(move |root| root.create_dir(path.below_root())).await?;
                 Ok(format!("257 {made}").into())
             }
             Command::Rmd(name) => {
                 let path = self.below_root(&name)?;
-                files.change(move |root| Ok(root.remove_dir(path.below_root())?)).await?;
+                files.change(move |root| root.remove_dir(path.below_root())).await?;
                 Ok("250 it is removed".into())
             }
             Command::Dele(name) => {
                 let path = self.below_root(&name)?;
-                files.change(move |root| Ok(root.remove_file(path.below_root())?)).await?;
+                files.change(move |root| root.remove_file(path.below_root())).await?;
                 Ok("250 it is removed".into())
             }
             Command::Rnfr(name) => {
                 let path = self.below_root(&name)?;
-                let there = path.clone();
-                let find = move |root: &cap_std::fs::Dir| {
-                    Ok(drop(root.symlink_metadata(there.below_root())?))
-                };
-                files.change(find).await?;
+                let from = path.clone();
+                files.change(move |root| root.symlink_metadata(from.below_root())).await?;
                 self.renamed = Some(path);
                 Ok("350 and its new name?".into())
             }
             Command::Rnto(name) => {
                 let from = renamed.ok_or("503 say RNFR first")?;
                 let to = self.below_root(&name)?;
-                let rename = move |root: &cap_std::fs::Dir| {
-                    Ok(root.rename(from.below_root(), root, to.below_root())?)
-                };
+                let rename =
+                    move |root: &Dir| root.rename(from.below_root(), root, to.below_root());
                 files.change(rename).await?;
                 Ok("250 it is renamed".into())
             }
-            _ => Err("503 not now".into()),
         }
     }
 
@@ -476,10 +468,6 @@ where
         Err(ChannelError::Timeout(Timeout::Idle | Timeout::Frame)) => Event::TooLate,
         Ok(None) | Err(_) => Event::End,
     }
-}
-
-fn say<S>(reply: &Reply, control: &mut Channel<S>) -> Result<(), ChannelError> {
-    Ok(write!(control, "{reply}\r\n")?)
 }
 
 /// Telnet's data mark comes as urgent data, and with it the byte before it may: it stays where it is in

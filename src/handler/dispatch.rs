@@ -4,9 +4,9 @@
 //! if nothing is, lets the channel have a turn ([`Channel::poll_turn`]), which may wait. What is rare is
 //! boxed, as its futures would be a good part of what an idle connection holds.
 
-use std::future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::{future, mem};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -347,42 +347,25 @@ impl<F: Future<Output = ()>> Run<'_, F> {
     }
 }
 
-/// Polls a callback once.
+/// Polls a callback to its end. Most are ready at once, and this is all that is done for them. While one
+/// waits, what goes on meanwhile is polled too; if that ends the connection, the callback is dropped.
 #[inline(always)]
-fn poll_now<F: Future>(
-    mut called: Pin<&mut F>,
-) -> impl Future<Output = Poll<F::Output>> + use<'_, F> {
-    future::poll_fn(move |cx| Poll::Ready(called.as_mut().poll(cx)))
-}
-
-/// Polls a callback, and if it waits, waits for it. Most do not, and need nothing of what goes on meanwhile.
-#[inline(always)]
-async fn attend<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
-    mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
-    run: &mut Run<'_, F>,
-    meanwhile: Meanwhile<'_, S>,
-) -> Result<(), E> {
-    match poll_now(called.as_mut()).await {
-        Poll::Ready(result) => result,
-        Poll::Pending => wait(called, run, meanwhile).await,
-    }
-}
-
-/// Waits for a callback that has been polled, and meanwhile polls what goes on. If that ends the
-/// connection, the callback is dropped.
-fn wait<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
+fn attend<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
     run: &mut Run<'_, F>,
     mut meanwhile: Meanwhile<'_, S>,
 ) -> impl Future<Output = Result<(), E>> {
-    let mut polled = true;
+    let mut waits = false;
     future::poll_fn(move |cx| {
-        // The signal that comes with what was waited for comes first.
-        run.poll_signal(cx);
-        if !std::mem::take(&mut polled) {
-            if let Poll::Ready(result) = called.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
+        if waits {
+            // The signal that comes with what was waited for comes first.
+            run.poll_signal(cx);
+        }
+        if let Poll::Ready(result) = called.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        if !mem::replace(&mut waits, true) {
+            run.poll_signal(cx);
         }
         meanwhile.poll(cx).map(Ok)
     })

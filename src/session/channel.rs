@@ -25,7 +25,8 @@ use crate::session::builder::ChannelBuilder;
 use crate::session::control::{Chunk, Control, Outlet};
 use crate::session::error::{Cause, ChannelError, CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
-use crate::session::read::{Found, Inbound, OwnEnd, keep};
+use crate::session::input::Input;
+use crate::session::read::{Found, Inbound, OwnEnd};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
 use crate::session::write::{Outbound, Traffic, Written, deadline, lock};
@@ -308,14 +309,10 @@ impl<S> Channel<S> {
             return None;
         }
         self.budget -= 1;
-        let skipping = self.inbound.is_skipping();
-        let cut = self.inbound.cut(outbound.state.is_eof());
-        if skipping && !self.inbound.is_skipping() {
-            // The end of what was skipped is no piece of its own.
-            self.timer.frame_ended();
-        }
-        match cut {
+        let eof = outbound.state.is_eof();
+        match self.inbound.cut(eof) {
             Ok(Some(cut)) => Some(cut),
+            Ok(None) if !eof => None,
             ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),
         }
     }
@@ -345,17 +342,12 @@ impl<S> Channel<S> {
         }
     }
 
-    /// There is nothing more to be cut from what was read, or for this cause never will be.
-    #[inline(never)]
+    /// Nothing more will be cut: for this cause, or because the input is at its end.
+    #[cold]
     fn cut_nothing(&mut self, cause: Option<Cause>) -> Option<Cut> {
         let in_message = self.inbound.framing.in_message();
-        let state = &mut self.outbound_mut().state;
-        match cause {
-            Some(cause) => state.over(cause),
-            None if state.is_eof() && in_message => state.over(CloseReason::Truncated),
-            None if state.is_eof() => state.over(CloseReason::PeerClosed),
-            None => {}
-        }
+        let at_end = if in_message { CloseReason::Truncated } else { CloseReason::PeerClosed };
+        self.outbound_mut().state.over(cause.unwrap_or(at_end));
         None
     }
 
@@ -679,7 +671,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             outcome => {
                 self.inbound.framing.framer.owe(outcome);
                 let input = &self.inbound.input;
-                Event::Chunk(keep(&input[cut.start..cut.end], input))
+                Event::Chunk(input.keep(&input[cut.start..cut.end]))
             }
         };
         Poll::Ready(Some(Ok(event)))
@@ -853,6 +845,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     return self.turned();
                 }
             }
+            self.inbound.rest();
             wait.peer = wait.refused;
         } else {
             // The input is drained: now is the time to flush.
@@ -872,7 +865,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if read == 0 {
                         outbound.state.end_input();
                     }
-                    self.inbound.framing.read += read as u64;
                     self.timer.read();
                     self.budget = budget.saturating_sub(READ_COST).max(1);
                     return self.turned();
@@ -1005,30 +997,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The input, and what a callback that does not wait needs.
     #[inline]
-    pub(crate) fn parts(&mut self) -> (&Bytes, Control<'_>) {
-        let pending = self.inbound.pending();
-        let Inbound { input, framing, .. } = &mut self.inbound;
+    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
+        let Inbound { input, framing } = &mut self.inbound;
         let outbound = get_mut(&mut self.outbound);
-        (input, Control::new(framing, Outlet::Direct(outbound), pending))
+        let control = Control::new(framing, Outlet::Direct(outbound), input.len());
+        (input, control)
     }
 
     /// What a callback that may wait needs, and what goes on meanwhile.
     #[inline(always)]
     pub(crate) fn waiting_parts(&mut self) -> (Control<'_>, Meanwhile<'_, S>) {
-        let pending = self.inbound.pending();
-        if pending == 0 {
-            // No memory is held for input while a callback waits.
+        if self.inbound.pending() == 0 {
+            // If the callback waits, no memory is held for input.
             self.inbound.trim();
         }
-        let framing = &mut self.inbound.framing;
+        let Inbound { input, framing } = &mut self.inbound;
         let (outbound, io, timer) = (&self.outbound, &mut self.io, &mut self.timer);
-        let control = Control::new(framing, Outlet::Locked(outbound), pending);
-        (control, Meanwhile { outbound, io, timer })
+        let control = Control::new(framing, Outlet::Locked(outbound), input.len());
+        (control, Meanwhile { input, outbound, io, timer })
     }
 }
 
 /// What goes on while a callback waits.
 pub(crate) struct Meanwhile<'a, S> {
+    input: &'a mut Input,
     outbound: &'a Mutex<Outbound>,
     io: &'a mut S,
     timer: &'a mut Timer,
@@ -1036,7 +1028,11 @@ pub(crate) struct Meanwhile<'a, S> {
 
 impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
     /// Ready if the callback is not to be waited for any more.
+    #[inline(never)]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.input.is_empty() {
+            self.input.release();
+        }
         lock(self.outbound).poll_meanwhile(cx, self.io, self.timer)
     }
 }

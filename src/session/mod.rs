@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`channel`] | the channel, and its pull interface |
 //! | [`builder`] | what has a default |
+//! | [`input`] | the memory that is read into |
 //! | [`state`] | from the first byte to the end, and why |
 //! | [`read`], [`write`](mod@write) | the two halves: what was read, what is to be written |
 //! | [`control`] | what a callback can do |
@@ -16,6 +17,7 @@ pub(crate) mod channel;
 pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod input;
 pub(crate) mod read;
 pub(crate) mod state;
 pub(crate) mod timer;

@@ -278,7 +278,7 @@ impl<'a> Control<'a> {
     #[inline]
     fn with<R>(&mut self, act: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {
-            Outlet::Direct(outbound) => act(outbound),
+            Outlet::Direct(outbound) => act(outbound.change()),
             Outlet::Locked(outbound) => act(&mut lock(outbound)),
         }
     }

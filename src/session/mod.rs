@@ -2,7 +2,8 @@
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | [`channel`] | the channel, and its pull interface |
+//! | [`channel`] | the pull interface |
+//! | [`conn`] | the connection, and what moves it |
 //! | [`builder`] | what has a default |
 //! | [`input`] | the memory that is read into |
 //! | [`state`] | from the first byte to the end, and why |
@@ -14,6 +15,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod channel;
+pub(crate) mod conn;
 pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod handle;

@@ -202,7 +202,7 @@ impl Search {
     }
 
     /// The next delimiter, where it is known already or near, and a hit is all that has to be looked at:
-    /// its position and that behind it. [`found`](Self::found) says that it was used.
+    /// its position and that behind it.
     ///
     /// This is [`find`](Self::find) for most frames of most streams, small enough to be inlined where
     /// frames are cut. It answers the same, or `None`.

@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         run: &mut Run<'_, F>,
     ) -> impl Future<Output = Result<(), H::Error>> {
         async move {
-            self.outbound_mut().state.forget_upgrade();
+            self.forget_upgrade();
             if self.inbound.framing.own_end != OwnEnd::Off {
                 // This handler has not been asked yet.
                 self.inbound.framing.set_own_end(true);

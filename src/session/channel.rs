@@ -547,7 +547,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         find_end: &mut dyn FnMut(&[u8]) -> Option<usize>,
     ) -> Poll<Result<Option<Cut>, ChannelError>> {
-        self.conn.outbound_mut().state.forget_upgrade();
+        self.conn.forget_upgrade();
         if mem::take(&mut self.frame_ended) && !self.conn.inbound.framing.in_message() {
             self.conn.timer.frame_ended();
         }

@@ -218,6 +218,7 @@ impl Outbound {
     }
 
     /// Writes and flushes what is queued; after a close, shuts the stream down.
+    #[inline]
     pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,

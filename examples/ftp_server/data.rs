@@ -127,7 +127,8 @@ async fn produce(io: TcpStream, producer: impl Producer + Send + 'static, terms:
     };
     match sent {
         Ok(()) => "226 complete".into(),
-        Err(ChannelError::Producer(error)) if error.raw_os_error().is_some() => error.into(),
+        Err(ChannelError::Producer(error)) if is_disk(&error) => error.into(),
+        Err(ChannelError::Producer(error)) => cut(&error),
         Err(error) => cut(&error),
     }
 }
@@ -165,6 +166,12 @@ pub(crate) async fn receive(port: Port, file: File, terms: Terms) -> Reply {
         Ok(()) => reply,
         Err(error) => error.into(),
     }
+}
+
+/// Of what has gone wrong where a file is sent by the kernel: was it the file?
+fn is_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    !matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut)
 }
 
 fn cut(reason: &dyn std::fmt::Display) -> Reply {

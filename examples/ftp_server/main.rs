@@ -36,6 +36,7 @@
 //! |---|---|
 //! | `main.rs` | listening, how many connections, stopping |
 //! | `session.rs` | one control connection: what is answered, limits, deadlines |
+//! | `urgent.rs` | Telnet's urgent data |
 //! | `command.rs` | a line → a command (no I/O) |
 //! | `path.rs` | what clients call a file → a path below the root (no I/O) |
 //! | `files.rs` | that path → a file, and no way out |
@@ -53,6 +54,7 @@ mod path;
 #[cfg(target_os = "linux")]
 mod sendfile;
 mod session;
+mod urgent;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -68,6 +70,7 @@ use tokio_util::sync::CancellationToken;
 use crate::data::Terms;
 use crate::files::Files;
 use crate::session::{Host, Session};
+use crate::urgent::Inline;
 
 const USAGE: &str = "usage: ftp_server [ADDR] [DIR] [--writable] [--login NAME:PASSWORD] \
     [--rate BYTES] [--wait SECONDS]";
@@ -163,9 +166,9 @@ async fn run(options: Options) -> io::Result<()> {
             let io = connection.io;
             // Replies are written together; waiting for more would only delay them.
             io.set_nodelay(true)?;
-            session::keep_urgent_data(&io)?;
             let session = Session::new(&host, io.local_addr()?, io.peer_addr()?.ip());
-            session.serve(channels.build(io), &connection.shutdown).await?;
+            let control = channels.build(Inline::new(io)?);
+            session.serve(control, &connection.shutdown).await?;
             io::Result::Ok(())
         }
     };

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::future;
-use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -399,39 +398,42 @@ impl<'a> Session<'a> {
         Ok(number)
     }
 
-    fn take_port(&mut self) -> Result<Port, Reply> {
-        self.port.take().ok_or_else(|| "425 say EPSV or PASV first".into())
-    }
-
     async fn retr(&mut self, name: &str) -> Result<Reply, Reply> {
         let offset = mem::take(&mut self.restart);
-        let port = self.take_port()?;
         let path = self.working.resolve(name)?;
         let file = self.host.files.download(path, offset).await?;
-        self.begin(data::send_file(port, file, self.host.terms))
+        let terms = self.host.terms;
+        self.begin(|port| data::send_file(port, file, terms))
     }
 
     async fn stor(&mut self, name: &str, start: Start) -> Result<Reply, Reply> {
         self.restart = 0;
-        let port = self.take_port()?;
         let path = self.below_root(name)?;
+        if self.port.is_none() {
+            // What is there stays.
+            return Err(NO_PORT.into());
+        }
         let file = self.host.files.upload(path, start).await?;
-        self.begin(data::receive(port, file, self.host.terms))
+        let terms = self.host.terms;
+        self.begin(|port| data::receive(port, file, terms))
     }
 
     async fn list(&mut self, style: Style, name: Option<String>) -> Result<Reply, Reply> {
         self.restart = 0;
-        let port = self.take_port()?;
         let path = self.resolve(name.as_deref())?;
         let lines = listing::list(&self.host.files, style, path).await?;
-        self.begin(data::send(port, lines, self.host.terms))
+        let terms = self.host.terms;
+        self.begin(|port| data::send(port, lines, terms))
     }
 
-    fn begin(
-        &mut self,
-        transfer: impl Future<Output = Reply> + Send + 'static,
-    ) -> Result<Reply, Reply> {
-        self.transfer = Some(Box::pin(transfer));
+    /// The port is used up only now: a client whose command is refused may have connected already, and would
+    /// take it for an error of the network if that were closed before it has read the reply.
+    fn begin<T>(&mut self, transfer: impl FnOnce(Port) -> T) -> Result<Reply, Reply>
+    where
+        T: Future<Output = Reply> + Send + 'static,
+    {
+        let port = self.port.take().ok_or(NO_PORT)?;
+        self.transfer = Some(Box::pin(transfer(port)));
         Ok("150 here it comes".into())
     }
 
@@ -470,14 +472,7 @@ where
     }
 }
 
-/// Telnet's data mark comes as urgent data, and with it the byte before it may: it stays where it is in
-/// the stream.
-pub(crate) fn keep_urgent_data(io: &tokio::net::TcpStream) -> io::Result<()> {
-    #[cfg(unix)]
-    rustix::net::sockopt::set_socket_oobinline(io, true)?;
-    Ok(())
-}
-
+const NO_PORT: &str = "425 say EPSV or PASV first";
 /// RFC 2389 begins each line with a space.
 const FEATURES: &str = "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST type*;size*;modify*;perm*;\r\n \
     REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 that is all";

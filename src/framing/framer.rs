@@ -492,6 +492,10 @@ impl Framer {
                     // Nothing has come since.
                     return Ok(None);
                 }
+            } else if !eof {
+                if let Some(cut) = self.cut_few(input) {
+                    return Ok(cut);
+                }
             }
         } else if let Progress::Counted(counted) = self.progress {
             if !self.after_cr {
@@ -501,6 +505,18 @@ impl Framer {
             }
         }
         self.cut_any(input, eof)
+    }
+
+    /// The step of a frame of which some bytes were seen, and a few more have come that do not end it.
+    #[inline(always)]
+    fn cut_few(&mut self, input: &[u8]) -> Option<Option<Cut>> {
+        let partial = self.search.find_none(input, self.start)?;
+        let end = input.len() - partial;
+        if self.after_cr || self.length + (end - self.start) as u64 > self.max {
+            return None;
+        }
+        self.seen = input.len();
+        Some(if self.whole { None } else { self.hand_over(end, None) })
     }
 
     #[inline(never)]

@@ -27,7 +27,7 @@ pub(crate) mod needle;
 pub(crate) mod set;
 pub(crate) mod walk;
 
-use hits::{Hits, Pattern};
+use hits::{FEW, Hits, Pattern};
 use memchr::{memchr, memchr2, memmem};
 use needle::{Needle, longest_partial};
 use walk::{Automaton, Bounds, Walk};
@@ -235,6 +235,34 @@ impl Search {
             }
             at = place + 1;
         }
+    }
+
+    /// As [`find`](Self::find), where no delimiter was found and a few bytes have come since that end none:
+    /// how many bytes at the end may be the beginning of one.
+    ///
+    /// It answers the same, or `None`. Peers that send byte by byte make it worth its while.
+    #[inline(always)]
+    pub(crate) fn find_none(&mut self, input: &[u8], from: usize) -> Option<usize> {
+        if !self.exhausted || input.as_ptr().addr() != self.address {
+            return None;
+        }
+        let few = input.get(self.len..).filter(|few| few.len() <= FEW)?;
+        let partial = match self.strategy {
+            Strategy::Delimiter(word) => {
+                if few.iter().any(|&byte| byte == word.last()) {
+                    return None;
+                }
+                self.hits.no_hit_before((input.len() + 1).saturating_sub(word.len()));
+                longest_partial(word.bytes().get(..word.len())?, input.get(from..)?)
+            }
+            Strategy::Long => match self.find_walking(input, Bounds::all(input, from)) {
+                Found::Withheld(partial) => partial,
+                Found::At { .. } => return None,
+            },
+            _ => return None,
+        };
+        self.len = input.len();
+        Some(partial)
     }
 
     /// Whether the last answer, if its input is still known, was that there is no delimiter in it.

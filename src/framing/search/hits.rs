@@ -128,6 +128,12 @@ impl Hits {
         self.searched = from;
     }
 
+    /// Somebody else has looked: what begins before this position is no hit.
+    #[inline(always)]
+    pub(crate) fn no_hit_before(&mut self, position: usize) {
+        self.searched = self.searched.max(position);
+    }
+
     /// The front of the input has been removed, this many bytes.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: usize) {
@@ -302,7 +308,7 @@ impl Hits {
 }
 
 /// This many places are looked at one by one: a read may bring one byte.
-const FEW: usize = 8;
+pub(crate) const FEW: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio_util::codec::FramedParts;
 
 use crate::codec::TerminatorCodec;
@@ -110,8 +110,33 @@ impl ChannelBuilder {
 
     /// Makes a channel of a stream.
     pub fn build<S>(&self, io: S) -> Channel<S> {
+        self.build_with_input(io, Bytes::new())
+    }
+
+    /// Makes a channel of a stream of which some input has been read already: what
+    /// [`Channel::into_parts`] has given, say, behind a head that comes before another protocol.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"abcdhello\n").await?;
+    /// let mut head = Channel::builder(4).whole_frames(true).build(server);
+    /// assert_eq!(head.next().await.expect("it is there")?, Event::Chunk("abcd".into()));
+    /// assert_eq!(head.next().await.expect("it is there")?, Event::Terminator);
+    ///
+    /// let (io, input) = head.into_parts();
+    /// let mut lines = Channel::builder(b"\n").build_with_input(io, input);
+    /// assert_eq!(lines.next().await.expect("it is there")?, Event::Chunk("hello".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_with_input<S>(&self, io: S, input: Bytes) -> Channel<S> {
         let framer = Framer::new(self.terminator.clone()).with_limit(self.limit);
-        let mut inbound = Inbound::new(framer, BytesMut::new());
+        let mut inbound = Inbound::new(framer, BytesMut::from(input));
         inbound.framing.set_whole_frames(self.whole_frames);
         self.build_with(io, inbound)
     }

@@ -250,7 +250,8 @@ impl<S> Channel<S> {
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
-    /// output is dropped: [`flush`](Self::flush) first.
+    /// output is dropped: [`flush`](Self::flush) first. [`ChannelBuilder::build_with_input`] makes
+    /// another channel of both.
     pub fn into_parts(self) -> (S, Bytes) {
         (self.conn.io, self.conn.inbound.into_bytes())
     }

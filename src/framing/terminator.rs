@@ -5,6 +5,7 @@ use std::{error, fmt};
 use super::search::long::Long;
 use super::search::needle::Needle;
 use super::search::set::{Members, Refusal};
+use super::word::Word;
 
 /// What ends the current frame.
 ///
@@ -245,16 +246,18 @@ impl Ending {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len.get()).min(Ending::MAX)]
     }
+}
 
+impl From<Ending> for Word {
     #[inline(always)]
-    pub(crate) fn into_parts(self) -> ([u8; Ending::MAX], NonZeroU8) {
-        (self.bytes, self.len)
+    fn from(ending: Ending) -> Self {
+        Word::padded(ending.bytes, ending.len)
     }
+}
 
-    /// Of the parts of an end.
-    #[inline(always)]
-    pub(crate) fn from_parts(bytes: [u8; Ending::MAX], len: NonZeroU8) -> Self {
-        Ending { bytes, len }
+impl From<Word> for Ending {
+    fn from(word: Word) -> Self {
+        Ending { len: word.count(), bytes: word.bytes() }
     }
 }
 

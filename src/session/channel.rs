@@ -558,6 +558,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     if let Some(cut) = self.conn.cut() {
                         return Poll::Ready(Ok(Some(cut)));
                     }
+                    if self.ends_in_message() {
+                        let outcome = Some(End::Truncated);
+                        return Poll::Ready(Ok(Some(Cut { start: 0, end: 0, outcome })));
+                    }
                 }
             } else if let Some(end) = self.conn.take_owed() {
                 return Poll::Ready(Ok(Some(Cut { start: 0, end: 0, outcome: Some(end) })));
@@ -580,8 +584,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
+    /// The input has ended between two frames of a message, and this has not been said yet.
+    fn ends_in_message(&mut self) -> bool {
+        let truncated =
+            matches!(self.conn.outbound_mut().state.cause(), Some(CloseReason::Truncated));
+        truncated && self.conn.inbound.framing.end_message()
+    }
+
     /// An end of a frame was pulled.
     fn end_pulled(&mut self, end: End) {
+        if end == End::Truncated {
+            // That is said once, of a frame and its message together.
+            self.conn.inbound.framing.end_message();
+        }
         // Whether its message goes on is said behind it.
         self.frame_ended = true;
         self.conn.note_end(end);

@@ -2,7 +2,8 @@
 //! random things at the ends of frames, while input comes and output goes in random pieces at random
 //! times and another task pushes.
 //!
-//! `STORM_RUNS` sets the number of runs, `STORM_SEED` the first seed. A failure names its seed.
+//! `STORM_RUNS` sets the number of runs, `STORM_SEED` the first seed, `STORM_STEPS` the most pieces that the
+//! input of a connection is made of. A failure names its seed.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -19,13 +20,17 @@ use support::{Log, Peer, Scripted, Seen, Socket, Then, patient, pipe, seen, wait
 #[path = "support/channel.rs"]
 mod support;
 
-/// xorshift64*, from a seed that is not 0.
+/// xorshift64*, from a seed that is mixed first: what comes of neighbours would be much alike.
 #[derive(Clone)]
 struct Random(u64);
 
 impl Random {
     fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+        let mut mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        for _ in 0..2 {
+            mixed = (mixed ^ mixed >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        }
+        Random(mixed ^ mixed >> 32 | 1)
     }
 
     fn below(&mut self, limit: usize) -> usize {
@@ -44,6 +49,9 @@ impl Random {
     }
 }
 
+/// How many pieces an input has at most, unless it is a long run.
+const STEPS: usize = 150;
+
 #[derive(Clone, Debug)]
 enum Aim {
     Any(&'static [&'static str]),
@@ -51,20 +59,17 @@ enum Aim {
     None,
 }
 
-const AIMS: &[&[&str]] = &[
-    &["\n"],
-    &["\r\n"],
-    &["aab"],
-    &["abab"],
-    &["\r\n", "\n"],
-    &["ab\r\n.\r\nabababababababababab"],
-];
+const LONG: &str = "ab\r\n.\r\nabababababababababab";
+
+const AIMS: &[&[&str]] = &[&["\n"], &["\r\n"], &["aab"], &["abab"], &["\r\n", "\n"], &[LONG]];
 
 impl Aim {
-    fn random(random: &mut Random) -> Aim {
+    /// In a long run it is rarely `None`, behind which there are no frames.
+    fn random(random: &mut Random, steps: usize) -> Aim {
         match random.below(12) {
             0..9 => Aim::Any(random.pick(AIMS)),
             9 | 10 => Aim::Count(random.below(40)),
+            _ if steps > STEPS && !random.one_in(steps / STEPS) => Aim::Count(random.below(400)),
             _ => Aim::None,
         }
     }
@@ -108,6 +113,7 @@ enum End {
 #[derive(Debug)]
 struct Plan {
     seed: u64,
+    steps: usize,
     input: String,
     aim: Aim,
     limit: Limit,
@@ -123,24 +129,30 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, steps: usize) -> Self {
         let mut random = Random::new(seed);
         let pieces = ["a", "b", "ab", "aab", "\r", "\n", "\r\n", "x", "xyz", "aa"];
-        let length = random.below(150);
-        let mut input: String = (0..length).map(|_| random.pick(&pieces)).collect();
+        let length = random.below(steps);
+        let mut piece = |_| match random.pick(&pieces) {
+            // Or it would end the first time that the long delimiter is in force.
+            "xyz" if steps > STEPS && random.one_in(4) => LONG,
+            piece => piece,
+        };
+        let mut input: String = (0..length).map(&mut piece).collect();
         if random.one_in(4) {
-            input.insert_str(input.len() / 2, "ab\r\n.\r\nabababababababababab");
+            input.insert_str(input.len() / 2, LONG);
         }
         let max = random.below(20) as u64;
         Plan {
             seed,
+            steps,
             input,
-            aim: Aim::random(&mut random),
+            aim: Aim::random(&mut random, steps),
             limit: random.pick(&[
                 Limit::Unlimited,
                 Limit::Unlimited,
                 Limit::Skip(max),
-                Limit::Fail(max),
+                if steps > STEPS { Limit::Skip(max) } else { Limit::Fail(max) },
             ]),
             high: 1 + random.below(600),
             low: random.below(300),
@@ -168,12 +180,16 @@ impl Plan {
                 Push::Bytes(text(&mut random))
             });
         }
+        // Behind a count without a switch there are no frames, and so in a long run there is a switch.
+        let spent = |frame| !matches!(self.actions(frame).switch, None | Some(Aim::Any(_)));
+        let stays = random.one_in(3)
+            && (self.steps == STEPS || frame.checked_sub(1).is_some_and(|last| !spent(last)));
         Actions {
-            switch: (!random.one_in(3)).then(|| Aim::random(&mut random)),
+            switch: (!stays).then(|| Aim::random(&mut random, self.steps)),
             push,
             discard: self.discards && random.one_in(4),
             yields: if random.one_in(3) { random.below(6) } else { 0 },
-            end: match random.below(150) {
+            end: match random.below(self.steps.max(STEPS)) {
                 0 | 1 => Some(End::Close),
                 2 => Some(End::Abort),
                 3 => Some(End::Fail),
@@ -499,8 +515,8 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
     (log.seen(), ending)
 }
 
-async fn run(seed: u64) {
-    let plan: &'static Plan = Box::leak(Box::new(Plan::new(seed)));
+async fn run(seed: u64, steps: usize) {
+    let plan: &'static Plan = Box::leak(Box::new(Plan::new(seed, steps)));
     for pull in [false, true] {
         let model = Model::of(plan);
         let (socket, far) = pipe();
@@ -545,6 +561,7 @@ fn random_connections_do_what_the_model_says() {
     let number = |name| env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
     let runs = number("STORM_RUNS").unwrap_or(1500);
     let first = number("STORM_SEED").unwrap_or(1);
+    let steps = number("STORM_STEPS").map_or(STEPS, |steps| steps as usize);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -552,10 +569,10 @@ fn random_connections_do_what_the_model_says() {
         .unwrap();
     for seed in first..first + runs {
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            runtime.block_on(run(seed));
+            runtime.block_on(run(seed, steps));
         }));
         if let Err(panic) = ran {
-            eprintln!("STORM_SEED={seed} STORM_RUNS=1 repeats it");
+            eprintln!("STORM_SEED={seed} STORM_STEPS={steps} STORM_RUNS=1 repeats it");
             std::panic::resume_unwind(panic);
         }
     }

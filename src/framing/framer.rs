@@ -6,13 +6,13 @@
 //! `search.rs`; nothing here depends on it.
 
 use std::mem;
-use std::num::NonZeroU8;
 
 use super::event::Event;
 use super::limit::{FrameError, Limit};
 use super::search::{Found, Search};
 use super::step::{End, Step};
-use super::terminator::{CountThen, Ending, Terminator};
+use super::terminator::{CountThen, Terminator};
+use super::word::Word;
 
 /// The framing itself, without any I/O: bytes in, lent events out.
 ///
@@ -156,45 +156,9 @@ struct Counted {
     /// How many bytes are still to come.
     left: u64,
     /// What must be behind them.
-    then: Option<Then>,
+    then: Option<Word>,
     /// The input has ended here, which has been said.
     truncated: bool,
-}
-
-/// An [`Ending`] in a form in which it is stored and loaded in one piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Then {
-    /// Its bytes, the first one lowest, and zeros.
-    bytes: u64,
-    len: NonZeroU8,
-}
-
-impl Then {
-    /// Whether the input begins with it.
-    #[inline(always)]
-    fn begins(self, input: &[u8]) -> bool {
-        // Eight bytes at once where there are as many: a comparison of a length that is not known when
-        // this is compiled is a call.
-        match input.first_chunk() {
-            Some(eight) => {
-                let others = u64::BITS - 8 * u32::from(self.len.get());
-                (u64::from_le_bytes(*eight) ^ self.bytes) << others == 0
-            }
-            None => input.starts_with(self.ending().as_bytes()),
-        }
-    }
-
-    fn ending(self) -> Ending {
-        Ending::from_parts(self.bytes.to_le_bytes(), self.len)
-    }
-}
-
-impl From<Ending> for Then {
-    #[inline(always)]
-    fn from(ending: Ending) -> Self {
-        let (bytes, len) = ending.into_parts();
-        Then { bytes: u64::from_le_bytes(bytes), len }
-    }
 }
 
 /// The kind of a [`Limit`], whose number is kept beside.
@@ -301,6 +265,15 @@ impl Framer {
 
     /// As [`step`](Self::step), when no more input will come: see [`next_eof`](Self::next_eof).
     ///
+    /// ```
+    /// use asynchat::{End, Framer, Step};
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// let cut = Step { payload: &b"cut\r"[..], end: Some(End::Truncated) };
+    /// assert_eq!(framer.step_eof(b"cut\r"), Ok(Some(cut)));
+    /// assert_eq!(framer.step_eof(b"cut\r"), Ok(None));
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`next`](Self::next).
@@ -328,6 +301,18 @@ impl Framer {
     /// A terminator that ended the chunk just returned still has its event. Of a frame that is being
     /// cut, the length goes on, bytes of an unfinished count included, unless the old or new terminator
     /// is `None`, which has no frames.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer, Limit};
+    ///
+    /// let mut framer = Framer::new(b"\n").with_limit(Limit::Skip(2));
+    /// let input = b"abcdQUIT\n";
+    /// assert_eq!(framer.next(input)?, Some(Event::Chunk(&b"ab"[..])));
+    /// assert_eq!(framer.next(input)?, Some(Event::Overlong));
+    /// framer.set_terminator(b"\n"); // as it was: the rest is still dropped
+    /// assert_eq!(framer.next(input)?, None);
+    /// # Ok::<(), asynchat::FrameError>(())
+    /// ```
     #[inline(always)]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
         self.switch(terminator.into());
@@ -338,7 +323,7 @@ impl Framer {
         match self.progress {
             Progress::Counted(Counted { left, then: None, .. }) => Terminator::Count(left),
             Progress::Counted(Counted { left, then: Some(then), .. }) => {
-                CountThen::new(left, then.ending()).into()
+                CountThen::new(left, then.into()).into()
             }
             Progress::Unframed => Terminator::None,
             Progress::Delimited | Progress::Skipping | Progress::Failed(_) => {
@@ -368,6 +353,15 @@ impl Framer {
     }
 
     /// Sets the limit, for the current frame too: if that is longer already, it is overlong.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer, Limit};
+    ///
+    /// let mut framer = Framer::new(b"\n");
+    /// assert_eq!(framer.next(b"abc"), Ok(Some(Event::Chunk(&b"abc"[..]))));
+    /// framer.set_limit(Limit::Skip(2));
+    /// assert_eq!(framer.next(b"abcd\n"), Ok(Some(Event::Overlong)));
+    /// ```
     pub fn set_limit(&mut self, limit: Limit) {
         self.unsay_overlong();
         let (beyond, max) = match limit {
@@ -424,6 +418,19 @@ impl Framer {
     /// another buffer now. The next input begins with the next read.
     ///
     /// The terminator, what remains of a count and the length of the current frame stay.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer};
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// let mut buffer = b"abc\r".to_vec();
+    /// assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&b"abc"[..]))));
+    /// buffer.clear();
+    /// framer.discard();
+    /// buffer.extend_from_slice(b"\nd");
+    /// // The CR is gone: this is no terminator.
+    /// assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&b"\nd"[..]))));
+    /// ```
     pub fn discard(&mut self) {
         self.unsay_overlong();
         self.start = 0;
@@ -434,6 +441,15 @@ impl Framer {
 
     /// Whether the end of the input here would cut a frame: bytes of a frame that ends at a delimiter
     /// have been seen (withheld or delivered), a count is not spent, or an overlong frame is skipped.
+    ///
+    /// ```
+    /// use asynchat::Framer;
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// assert!(!framer.is_mid_frame());
+    /// assert_eq!(framer.next(b"\r"), Ok(None));
+    /// assert!(framer.is_mid_frame());
+    /// ```
     pub fn is_mid_frame(&self) -> bool {
         match self.progress {
             _ if self.owed == Some(End::Truncated) => true,
@@ -502,7 +518,7 @@ impl Framer {
     /// The event that follows a chunk, if there is one: for whoever makes events of cuts.
     #[inline(always)]
     pub(crate) fn take_owed(&mut self) -> Option<End> {
-        self.owed.take()
+        if self.owed.is_some() { self.owed.take() } else { None }
     }
 
     /// Keeps the event that follows a chunk.
@@ -518,27 +534,41 @@ impl Framer {
         // Most steps of most streams: the delimiter is known already, and the frame within its limit.
         // This is here, and inlined, because a call and the questions that other steps ask would take
         // longer than all of it.
-        match &self.progress {
-            Progress::Delimited if self.search.is_known(input) => {
-                if self.search.is_exhausted() && !eof {
+        if self.progress == Progress::Delimited {
+            if self.search.is_known(input) {
+                if let Some((end, next)) = self.search.find_known(input, self.start) {
+                    if self.length + (end - self.start) as u64 <= self.max {
+                        return Ok(Some(self.end_frame(end, next, End::Terminator)));
+                    }
+                } else if self.search.is_exhausted() && !eof {
                     // Nothing has come since.
                     return Ok(None);
                 }
-                if let Some((end, next)) = self.search.find_known(input, self.start) {
-                    if self.length + (end - self.start) as u64 <= self.max {
-                        self.search.found();
-                        return Ok(Some(self.end_frame(end, next, End::Terminator)));
-                    }
+            } else if !eof {
+                if let Some(cut) = self.cut_few(input) {
+                    return Ok(cut);
                 }
             }
-            Progress::Counted(counted) if !self.after_cr => {
-                if let Some(cut) = self.cut_whole_count(*counted, input) {
+        } else if let Progress::Counted(counted) = self.progress {
+            if !self.after_cr {
+                if let Some(cut) = self.cut_whole_count(counted, input) {
                     return Ok(Some(cut));
                 }
             }
-            _ => {}
         }
         self.cut_any(input, eof)
+    }
+
+    /// The step of a frame of which some bytes were seen, and a few more have come that do not end it.
+    #[inline(always)]
+    fn cut_few(&mut self, input: &[u8]) -> Option<Option<Cut>> {
+        let partial = self.search.find_none(input, self.start)?;
+        let end = input.len() - partial;
+        if self.after_cr || self.length + (end - self.start) as u64 > self.max {
+            return None;
+        }
+        self.seen = input.len();
+        Some(if self.whole { None } else { self.hand_over(end, None) })
     }
 
     #[inline(never)]
@@ -586,12 +616,12 @@ impl Framer {
                 if !then.begins(&input[end..]) {
                     return None;
                 }
-                let next = end + usize::from(then.len.get());
+                let next = end + then.len();
                 self.progress = self.delimited();
                 next
             }
         };
-        self.search.pass(next);
+        self.search.look_again();
         Some(self.end_frame(end, next, End::Terminator))
     }
 
@@ -617,7 +647,7 @@ impl Framer {
         };
         let end = self.start + payload;
         let behind = &input[end..];
-        let begun = then.is_some_and(|then| then.ending().as_bytes().starts_with(behind));
+        let begun = then.is_some_and(|then| then.is_begun_by(behind));
         if !begun {
             self.seen = end;
             self.end_early(FrameError::WrongEnd);
@@ -686,7 +716,6 @@ impl Framer {
     /// The frame ends at the delimiter that was found at `end`.
     #[inline(always)]
     fn end_delimited(&mut self, input: &[u8], end: usize, next: usize, member: u32) -> Cut {
-        self.search.found();
         let next = self.behind_cr(input, next);
         let cut = self.end_frame(end, next, End::Terminator);
         self.matched = member;
@@ -712,7 +741,6 @@ impl Framer {
     fn skip(&mut self, input: &[u8]) -> bool {
         match self.search.find(input, self.start, input.len(), u64::MAX) {
             Found::At { end, .. } => {
-                self.search.found();
                 self.start = self.behind_cr(input, end);
                 self.begin_frame();
                 self.progress = Progress::Delimited;
@@ -860,6 +888,9 @@ impl Framer {
     /// The terminator is about to change: what of the current frame does not go on under the next?
     #[inline(always)]
     fn leave_frame(&mut self) {
+        if self.progress == Progress::Delimited && self.owed.is_none() {
+            return;
+        }
         self.unsay_overlong();
         match self.progress {
             Progress::Skipping | Progress::Failed(_) => {

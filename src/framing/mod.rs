@@ -3,6 +3,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `event.rs`, `step.rs`, `limit.rs`, `terminator.rs` | the vocabulary |
+//! | `word.rs` | a few bytes that are compared at once |
 //! | `framer.rs` | how far the frame at hand has come, and how it ends |
 //! | `search.rs`, `search/` | where the next delimiter is, in each of the ways to find out |
 
@@ -12,6 +13,7 @@ mod limit;
 mod search;
 mod step;
 mod terminator;
+mod word;
 
 pub use event::Event;
 #[cfg(feature = "tokio")]

@@ -5,13 +5,16 @@
 //!
 //! | delimiter | strategy | file |
 //! |---|---|---|
-//! | up to 22 bytes; sets with a shared suffix; newlines | 64 places at once, hits kept | `hits.rs`, `block.rs` |
+//! | up to 22 bytes; sets with a shared suffix; newlines | 64 places at once, and a map of the hits | `hits.rs`, `block.rs` |
 //! | longer | Knuth-Morris-Pratt across reads, memmem in bulk | `walk.rs`, `long.rs` |
 //! | other sets | Aho-Corasick | `walk.rs`, `set.rs` |
 //!
 //! To add a strategy, add a [`Strategy`], say in [`Strategy::of`] when it is chosen, and answer
-//! [`Search::find_on`] with it. What it keeps of the input lives in a type of its own with `forget` and
+//! [`Search::find`] with it. What it keeps of the input lives in a type of its own with `forget` and
 //! `consume`, and a test of its own beside it that compares it with the plainest way there is.
+//!
+//! `find_known`, `find_near` and `find_none` answer the same question where the answer is at hand. They are
+//! small, so that they can be inlined where frames are cut, and say `None` for whatever takes more.
 //!
 //! # What is known of the input
 //!
@@ -27,12 +30,13 @@ pub(crate) mod needle;
 pub(crate) mod set;
 pub(crate) mod walk;
 
-use hits::{Hits, Pattern};
+use hits::{FEW, Hits, Pattern};
 use memchr::{memchr, memchr2, memmem};
-use needle::longest_partial;
+use needle::{Needle, longest_partial};
 use walk::{Automaton, Bounds, Walk};
 
 use super::terminator::{Delimiter, DelimiterKind, DelimiterSet, Terminator};
+use super::word::Word;
 
 /// What a search says of the input from the position that it was asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +72,9 @@ pub(crate) struct Search {
 enum Strategy {
     /// There is no delimiter.
     Nothing,
-    /// Look for hits, which are something.
+    /// Look for hits, which are this delimiter or something with the same first and last byte.
+    Delimiter(Word),
+    /// Look for hits, which are something else.
     Hits(Pattern, Hit),
     /// Walk with a [`long::Long`] delimiter.
     Long,
@@ -79,9 +85,7 @@ enum Strategy {
 /// What a hit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hit {
-    /// The delimiter, which has one byte or two.
-    Delimiter,
-    /// The delimiter, or something with the same first and last byte.
+    /// A delimiter too long for a [`Word`], or something with the same first and last byte.
     Candidate,
     /// The suffix that all members of a set share, or something with the same first and last byte.
     Suffix,
@@ -92,25 +96,32 @@ enum Hit {
 impl Strategy {
     #[inline]
     fn of(target: &Terminator) -> Self {
-        let pattern = |needle: &needle::Needle| Pattern::Both {
-            first: needle.first(),
-            last: needle.last(),
-            span: (needle.len() - 1) as u8,
-        };
         match target {
             Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))) => {
-                let hit = if needle.len() <= 2 { Hit::Delimiter } else { Hit::Candidate };
-                Strategy::Hits(pattern(needle), hit)
+                match Word::new(needle.as_bytes()) {
+                    Some(word) => Strategy::Delimiter(word),
+                    None => Strategy::Hits(pattern_of(needle), Hit::Candidate),
+                }
             }
             Terminator::Bytes(Delimiter(DelimiterKind::Long(_))) => Strategy::Long,
             Terminator::AnyOf(DelimiterSet(set)) => match set.suffix() {
-                Some(suffix) => Strategy::Hits(pattern(suffix.needle()), Hit::Suffix),
+                Some(suffix) => Strategy::Hits(pattern_of(suffix.needle()), Hit::Suffix),
                 None => Strategy::Members,
             },
             Terminator::Newline => Strategy::Hits(Pattern::Either(b'\r', b'\n'), Hit::Newline),
             Terminator::Count(_) | Terminator::CountThen(_) | Terminator::None => Strategy::Nothing,
         }
     }
+}
+
+fn pattern_of(needle: &Needle) -> Pattern {
+    Pattern::Both { first: needle.first(), last: needle.last(), span: (needle.len() - 1) as u8 }
+}
+
+/// What the first and the last byte of a delimiter look like.
+#[inline(always)]
+fn ends_of(word: Word) -> Pattern {
+    Pattern::Both { first: word.first(), last: word.last(), span: word.count().get() - 1 }
 }
 
 /// Where the first delimiter in these bytes begins, if there is one.
@@ -191,23 +202,21 @@ impl Search {
     }
 
     /// The next delimiter, where it is known already or near, and a hit is all that has to be looked at:
-    /// its position and that behind it. [`found`](Self::found) says that it was used.
+    /// its position and that behind it.
     ///
     /// This is [`find`](Self::find) for most frames of most streams, small enough to be inlined where
     /// frames are cut. It answers the same, or `None`.
     #[inline(always)]
     pub(crate) fn find_known(&mut self, input: &[u8], from: usize) -> Option<(usize, usize)> {
-        let Strategy::Hits(pattern @ Pattern::Both { first, last, span }, Hit::Delimiter) =
-            self.strategy
-        else {
+        let Strategy::Delimiter(word) = self.strategy else {
             return None;
         };
-        let hit = match self.hits.known() {
+        let hit = match self.hits.next(from) {
             Some(hit) => hit,
-            None => self.hits.look_near(pattern, input, from)?,
+            None if self.exhausted => return None,
+            None => self.hits.look_near(ends_of(word), input, from)?,
         };
-        let end = hit + usize::from(span);
-        (hit >= from && *input.get(end)? == last && input[hit] == first).then_some((hit, end + 1))
+        word.begins(input.get(hit..)?).then_some((hit, hit + word.len()))
     }
 
     /// As [`find_known`](Self::find_known), whatever a hit is.
@@ -216,18 +225,47 @@ impl Search {
         let Strategy::Hits(pattern, hit) = self.strategy else {
             return None;
         };
+        let mut at = from;
         loop {
-            let place = match self.hits.known() {
+            let place = match self.hits.next(at) {
                 Some(place) => place,
-                None => self.hits.look_near(pattern, input, from)?,
+                None => self.hits.look_near(pattern, input, at)?,
             };
-            if place >= from && pattern.is_at(input, place) {
+            if pattern.is_at(input, place) {
                 if let Some(found) = accept(&self.target, pattern, hit, input, from, place) {
                     return Some(found);
                 }
             }
-            self.hits.take();
+            at = place + 1;
         }
+    }
+
+    /// As [`find`](Self::find), where no delimiter was found and a few bytes have come since that end none:
+    /// how many bytes at the end may be the beginning of one.
+    ///
+    /// It answers the same, or `None`. Peers that send byte by byte make it worth its while.
+    #[inline(always)]
+    pub(crate) fn find_none(&mut self, input: &[u8], from: usize) -> Option<usize> {
+        if !self.exhausted || input.as_ptr().addr() != self.address {
+            return None;
+        }
+        let few = input.get(self.len..).filter(|few| few.len() <= FEW)?;
+        let partial = match self.strategy {
+            Strategy::Delimiter(word) => {
+                if few.iter().any(|&byte| byte == word.last()) {
+                    return None;
+                }
+                self.hits.no_hit_before((input.len() + 1).saturating_sub(word.len()));
+                longest_partial(word.bytes().get(..word.len())?, input.get(from..)?)
+            }
+            Strategy::Long => match self.find_walking(input, Bounds::all(input, from)) {
+                Found::Withheld(partial) => partial,
+                Found::At { .. } => return None,
+            },
+            _ => return None,
+        };
+        self.len = input.len();
+        Some(partial)
     }
 
     /// Whether the last answer, if its input is still known, was that there is no delimiter in it.
@@ -256,19 +294,6 @@ impl Search {
         }
     }
 
-    /// The input up to this position belongs to frames that do not end at the delimiter.
-    #[inline(always)]
-    pub(crate) fn pass(&mut self, position: usize) {
-        self.look_again();
-        self.hits.pass(position);
-    }
-
-    /// The delimiter that was found has been used.
-    #[inline(always)]
-    pub(crate) fn found(&mut self) {
-        self.hits.take();
-    }
-
     /// The first delimiter that begins at or after `from`, or how much of one the input ends with.
     ///
     /// Nothing at or behind `end` is looked at (but for the rest of a block), as if the input ended
@@ -283,9 +308,7 @@ impl Search {
             self.hits.forget(from);
         }
         let found = match self.strategy {
-            Strategy::Hits(pattern, Hit::Delimiter) => {
-                self.find_delimiter(pattern, input, from, end)
-            }
+            Strategy::Delimiter(word) => self.find_delimiter(word, input, from, end),
             Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
             _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
         };
@@ -293,20 +316,20 @@ impl Search {
         found
     }
 
-    /// A delimiter of one byte or two, where there is nothing to ask but whether there is a hit.
     #[inline(always)]
-    fn find_delimiter(&mut self, pattern: Pattern, input: &[u8], from: usize, end: usize) -> Found {
-        match self.hits.find(pattern, input, from, end, |rest| match pattern {
-            Pattern::Both { first, span: 0, .. } => memchr(first, rest),
-            Pattern::Both { first, last, .. } => memmem::find(rest, &[first, last]),
-            Pattern::Either(one, other) => memchr2(one, other, rest),
+    fn find_delimiter(&mut self, word: Word, input: &[u8], from: usize, end: usize) -> Found {
+        let bytes = &word.bytes()[..word.len()];
+        let mut at = from;
+        while let Some(place) = self.hits.find(ends_of(word), input, at, end, |rest| match bytes {
+            &[byte] => memchr(byte, rest),
+            _ => memmem::find(rest, bytes),
         }) {
-            Some(start) => Found::At { start, end: start + pattern.span() + 1, member: 0 },
-            None => {
-                let begun = end > from && pattern.begins_with(input[end - 1]);
-                Found::Withheld(usize::from(begun))
+            if word.begins(&input[place..]) {
+                return Found::At { start: place, end: place + word.len(), member: 0 };
             }
+            at = place + 1;
         }
+        Found::Withheld(longest_partial(bytes, &input[from..end]))
     }
 
     #[inline(never)]
@@ -319,15 +342,16 @@ impl Search {
         end: usize,
     ) -> Found {
         let target = &self.target;
-        while let Some(place) = self.hits.find(pattern, input, from, end, |rest| match pattern {
+        let mut at = from;
+        while let Some(place) = self.hits.find(pattern, input, at, end, |rest| match pattern {
             Pattern::Both { first, span: 0, .. } => memchr(first, rest),
             Pattern::Both { .. } => memmem::find(rest, needle_of(target)),
             Pattern::Either(one, other) => memchr2(one, other, rest),
         }) {
-            match accept(target, pattern, hit, input, from, place) {
-                Some(found) => return found,
-                None => self.hits.take(),
+            if let Some(found) = accept(target, pattern, hit, input, from, place) {
+                return found;
             }
+            at = place + 1;
         }
         Found::Withheld(begun(target, &input[from..end]))
     }
@@ -359,7 +383,7 @@ fn accept(
             return set.suffix().and_then(|suffix| suffix.widen(input, from, place));
         }
         (Hit::Candidate, Terminator::Bytes(Delimiter(DelimiterKind::Short(needle))))
-            if !needle.begins(&input[place..]) =>
+            if !input[place..].starts_with(needle.as_bytes()) =>
         {
             return None;
         }

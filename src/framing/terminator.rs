@@ -5,6 +5,7 @@ use std::{error, fmt};
 use super::search::long::Long;
 use super::search::needle::Needle;
 use super::search::set::{Members, Refusal};
+use super::word::Word;
 
 /// What ends the current frame.
 ///
@@ -245,16 +246,18 @@ impl Ending {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len.get()).min(Ending::MAX)]
     }
+}
 
+impl From<Ending> for Word {
     #[inline(always)]
-    pub(crate) fn into_parts(self) -> ([u8; Ending::MAX], NonZeroU8) {
-        (self.bytes, self.len)
+    fn from(ending: Ending) -> Self {
+        Word::padded(ending.bytes, ending.len)
     }
+}
 
-    /// Of the parts of an end.
-    #[inline(always)]
-    pub(crate) fn from_parts(bytes: [u8; Ending::MAX], len: NonZeroU8) -> Self {
-        Ending { bytes, len }
+impl From<Word> for Ending {
+    fn from(word: Word) -> Self {
+        Ending { len: word.count(), bytes: word.bytes() }
     }
 }
 
@@ -265,6 +268,13 @@ impl fmt::Debug for Ending {
 }
 
 /// The end of a counted frame has 1 to 8 bytes.
+///
+/// ```
+/// use asynchat::Ending;
+///
+/// let error = Ending::new("123456789").unwrap_err();
+/// assert_eq!(error.to_string(), "the end of a counted frame has 1 to 8 bytes");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndingError;
@@ -462,6 +472,13 @@ impl fmt::Debug for Literal<'_> {
 }
 
 /// A delimiter of no bytes was asked for.
+///
+/// ```
+/// use asynchat::Terminator;
+///
+/// let error = Terminator::try_from(String::new()).unwrap_err();
+/// assert_eq!(error.to_string(), "a delimiter has at least one byte");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EmptyDelimiter;
@@ -475,6 +492,15 @@ impl fmt::Display for EmptyDelimiter {
 impl error::Error for EmptyDelimiter {}
 
 /// A [`DelimiterSet`] could not be made.
+///
+/// ```
+/// use asynchat::{DelimiterSet, DelimiterSetError};
+///
+/// assert_eq!(DelimiterSet::new(["ab", "abc"]), Err(DelimiterSetError::Unreachable));
+/// assert_eq!(DelimiterSet::new(["\n", "\n"]), Err(DelimiterSetError::Duplicate));
+/// assert_eq!(DelimiterSet::new(["\n", ""]), Err(DelimiterSetError::EmptyMember));
+/// assert_eq!(DelimiterSet::new([""; 0]), Err(DelimiterSetError::Empty));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DelimiterSetError {

@@ -1,9 +1,10 @@
-//! The strategy for short delimiters: look at 64 places at once, and keep what was seen.
+//! The strategy for short delimiters: look at many places at once, and keep what was seen.
 //!
 //! A *place* is a position at which a delimiter may begin. One look compares two bytes of each of 64
 //! places with the delimiter's first and last, and leaves a bit for each place where both are right. The
-//! bits are kept: where frames are short, most searches only take the next bit. What lies between two
-//! looks is never looked at again, however the frames between are cut or counted.
+//! bits of some blocks are kept as a map, so that where frames are short most searches only read it.
+//! What has been looked at is never looked at again, however the frames in it are cut or counted: the
+//! map is asked for the first hit behind a position, and nothing in it is used up.
 //!
 //! A delimiter of three bytes or more may turn out to be something else in between, so the caller
 //! compares the bytes at a hit before it believes it.
@@ -49,12 +50,6 @@ impl Pattern {
         }
     }
 
-    /// Whether the byte alone, at the end of the input, may be the beginning of a hit of two bytes.
-    #[inline(always)]
-    pub(crate) fn begins_with(self, byte: u8) -> bool {
-        matches!(self, Pattern::Both { first, span: 1, .. } if first == byte)
-    }
-
     /// Whether there is a hit at a place.
     #[inline(always)]
     pub(crate) fn is_at(self, input: &[u8], place: usize) -> bool {
@@ -74,57 +69,84 @@ impl Pattern {
 /// ```text
 ///            base                                  searched
 ///   input ---|..h.....h...|------- no hit ---------|------- not looked at yet ---
-///             the bits of `mask`
+///             the bits of `map`
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Hits {
-    /// The position of the place that the lowest bit of `mask` tells of.
+    /// The place that the lowest bit of the map tells of. It wraps around where that is no longer in the
+    /// input.
     base: usize,
-    /// A bit for each hit that has not been taken.
-    mask: u64,
-    /// Every place before this position has been looked at: it is no hit, or was one and has been
-    /// taken, or has its bit in `mask`.
+    /// A bit for each hit. The last block is empty, so that each block has one behind it.
+    map: [u64; BLOCKS + 1],
+    /// Every place before this position has been looked at: if it lies behind the base and is a hit,
+    /// it has its bit.
     searched: usize,
 }
 
+/// How many blocks are kept: enough for many short frames, and not much memory for a connection.
+const BLOCKS: usize = 8;
+
 impl Hits {
-    /// The first known hit, whatever its position.
+    /// The first known hit at or after `from`, if it is one of the next 64 places.
     #[inline(always)]
-    pub(crate) fn known(&self) -> Option<usize> {
-        (self.mask != 0).then(|| self.base.wrapping_add(self.mask.trailing_zeros() as usize))
+    pub(crate) fn next(&self, from: usize) -> Option<usize> {
+        let offset = from.wrapping_sub(self.base);
+        let (block, place) = (offset / BLOCK, offset % BLOCK);
+        if block >= BLOCKS {
+            return None;
+        }
+        // The 64 bits from that place on, of whatever blocks they are: where a block ends depends on the
+        // lengths of the frames before, and would be a branch that the processor cannot foretell.
+        let places = self.map[block] >> place | self.map[block + 1] << 1 << (BLOCK - 1 - place);
+        (places != 0).then(|| from + places.trailing_zeros() as usize)
     }
 
-    /// Takes the first known hit.
-    #[inline(always)]
-    pub(crate) fn take(&mut self) {
-        self.mask &= self.mask.wrapping_sub(1);
-    }
-
-    /// What begins before this position is no hit any more.
-    #[inline(always)]
-    pub(crate) fn pass(&mut self, position: usize) {
-        let passed = position.saturating_sub(self.base);
-        self.mask &= if passed < BLOCK { u64::MAX << passed } else { 0 };
+    /// The first known hit at or after `from`.
+    #[inline]
+    fn known(&self, from: usize) -> Option<usize> {
+        // The map may begin behind: what was looked at before it had no hit.
+        let ahead = self.base.wrapping_sub(from) as isize;
+        let from = if ahead > 0 { self.base } else { from };
+        self.next(from).or_else(|| {
+            let mut block = from.wrapping_sub(self.base) / BLOCK + 1;
+            while block < BLOCKS {
+                if self.map[block] != 0 {
+                    let place = block * BLOCK + self.map[block].trailing_zeros() as usize;
+                    return Some(self.base.wrapping_add(place));
+                }
+                block += 1;
+            }
+            None
+        })
     }
 
     /// Forgets everything: what is at and behind this position has not been looked at.
     #[inline]
     pub(crate) fn forget(&mut self, from: usize) {
-        *self = Hits { base: from, mask: 0, searched: from };
+        // All of the map lies before it.
+        self.base = from.wrapping_sub(BLOCKS * BLOCK);
+        self.searched = from;
+    }
+
+    /// Somebody else has looked: what begins before this position is no hit.
+    #[inline(always)]
+    pub(crate) fn no_hit_before(&mut self, position: usize) {
+        self.searched = self.searched.max(position);
     }
 
     /// The front of the input has been removed, this many bytes.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: usize) {
-        if bytes > self.base {
-            let gone = bytes - self.base;
-            self.mask = if gone < BLOCK { self.mask >> gone } else { 0 };
+        match self.searched.checked_sub(bytes) {
+            Some(searched) => {
+                self.base = self.base.wrapping_sub(bytes);
+                self.searched = searched;
+            }
+            None => self.forget(0),
         }
-        self.base = self.base.saturating_sub(bytes);
-        self.searched = self.searched.saturating_sub(bytes);
     }
 
-    /// The first hit at or after `from`. It is not taken: the same question has the same answer.
+    /// The first hit at or after `from`.
     ///
     /// No place at or behind `enough` is looked at, but for the rest of a block. Where there is no hit for
     /// long, `far` says where in the rest of the input the next one is.
@@ -137,14 +159,13 @@ impl Hits {
         enough: usize,
         far: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Option<usize> {
-        // What was passed over inside a delimiter is no hit any more, nor what is no hit any more because
-        // the buffer was replaced in place.
-        self.pass(from);
-        while let Some(hit) = self.known() {
+        let mut known = from;
+        while let Some(hit) = self.known(known) {
             if pattern.is_at(input, hit) {
                 return Some(hit);
             }
-            self.take();
+            // It is no hit any more: the buffer was replaced in place.
+            known = hit + 1;
         }
         let first = self.searched.max(from);
         let places = input.len().saturating_sub(pattern.span()).min(enough);
@@ -164,7 +185,7 @@ impl Hits {
         None
     }
 
-    /// As [`find`](Self::find), where no hit is known, in the next few blocks.
+    /// As [`find`](Self::find), where [`next`](Self::next) has nothing to tell, in the next few blocks.
     #[inline(never)]
     pub(crate) fn look_near(
         &mut self,
@@ -172,8 +193,11 @@ impl Hits {
         input: &[u8],
         from: usize,
     ) -> Option<usize> {
+        if let Some(hit) = self.known(from) {
+            return Some(hit);
+        }
         let first = self.searched.max(from);
-        self.look_at_blocks(pattern, input, first, first + pattern.near())
+        self.look_at_blocks(pattern, input, first, first + pattern.near(), usize::MAX)
     }
 
     /// Looks at the places from `first` to `end`, of which there is one at least.
@@ -187,7 +211,7 @@ impl Hits {
         far: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Option<usize> {
         let near = end.min(first + pattern.near());
-        if let Some(hit) = self.look_at_blocks(pattern, input, first, near) {
+        if let Some(hit) = self.look_at_blocks(pattern, input, first, near, end) {
             return Some(hit);
         }
         let (at, span) = (self.searched, pattern.span());
@@ -213,27 +237,29 @@ impl Hits {
         self.keep(at, mask, places)
     }
 
-    /// Looks at one block after the other from `first` on, until there is a hit, `end` is reached, or
-    /// less than a block is left. Where it stopped is where the search goes on.
+    /// Looks at one block after the other from `first` on, until there is a hit, `near` is reached, or
+    /// less than a block is left; if there is a hit, at some blocks more. Where it stopped is where the
+    /// search goes on.
     #[inline(always)]
     fn look_at_blocks(
         &mut self,
         pattern: Pattern,
         input: &[u8],
         first: usize,
+        near: usize,
         end: usize,
     ) -> Option<usize> {
         // What a place is compared with is asked once, and not for each block.
         match pattern {
             Pattern::Both { first: byte, span: 0, .. } => {
-                self.look_by(input, first, end, 0, |window| one(window, byte))
+                self.look_by(input, first, near, end, 0, |window| one(window, byte))
             }
             Pattern::Both { first: byte, last, span } => {
                 let span = usize::from(span);
-                self.look_by(input, first, end, span, |window| both(window, byte, last, span))
+                self.look_by(input, first, near, end, span, |window| both(window, byte, last, span))
             }
             Pattern::Either(byte, other) => {
-                self.look_by(input, first, end, 0, |window| either(window, byte, other))
+                self.look_by(input, first, near, end, 0, |window| either(window, byte, other))
             }
         }
     }
@@ -243,16 +269,28 @@ impl Hits {
         &mut self,
         input: &[u8],
         first: usize,
+        near: usize,
         end: usize,
         span: usize,
         places: impl Fn(&[u8]) -> u64,
     ) -> Option<usize> {
         let mut at = first;
-        while at < end {
+        while at < near {
             let Some(window) = input.get(at..at + BLOCK + span) else { break };
             let mask = places(window);
             if mask != 0 {
-                return self.keep(at, mask, BLOCK);
+                self.keep(at, mask, BLOCK);
+                // Where there is one there are more.
+                for kept in &mut self.map[1..BLOCKS] {
+                    let at = self.searched;
+                    let Some(window) = input.get(at..at + BLOCK + span) else { break };
+                    if at >= end {
+                        break;
+                    }
+                    *kept = places(window);
+                    self.searched = at + BLOCK;
+                }
+                return Some(at + mask.trailing_zeros() as usize);
             }
             at += BLOCK;
         }
@@ -260,15 +298,17 @@ impl Hits {
         None
     }
 
+    /// Keeps a block, and forgets the others.
     #[inline(always)]
     fn keep(&mut self, at: usize, mask: u64, places: usize) -> Option<usize> {
-        *self = Hits { base: at, mask, searched: at + places };
-        self.known()
+        *self = Hits { base: at, map: [0; BLOCKS + 1], searched: at + places };
+        self.map[0] = mask;
+        self.next(at)
     }
 }
 
 /// This many places are looked at one by one: a read may bring one byte.
-const FEW: usize = 8;
+pub(crate) const FEW: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -43,22 +43,6 @@ impl Needle {
         &self.bytes[..usize::from(self.len).min(MAX_SHORT)]
     }
 
-    /// Whether the input begins with the needle.
-    #[inline]
-    pub(crate) fn begins(&self, input: &[u8]) -> bool {
-        // Eight bytes at once where that is all: a comparison of a length that is not known when this is
-        // compiled is a call.
-        match input.first_chunk() {
-            Some(eight) if self.len <= 8 => {
-                let others = 64 - 8 * u32::from(self.len);
-                let [a, b, c, d, e, f, g, h, ..] = self.bytes;
-                let wanted = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-                (u64::from_le_bytes(*eight) ^ wanted) << others == 0
-            }
-            _ => input.starts_with(self.as_bytes()),
-        }
-    }
-
     #[inline]
     pub(crate) fn first(&self) -> u8 {
         self.bytes[0]

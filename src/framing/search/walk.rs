@@ -59,6 +59,13 @@ pub(crate) struct Bounds {
     pub(crate) doubtful: bool,
 }
 
+impl Bounds {
+    /// There is nothing to stop at before the end of the input, which is that of before and more.
+    pub(crate) fn all(input: &[u8], from: usize) -> Self {
+        Bounds { from, end: input.len(), enough: u64::MAX, doubtful: false }
+    }
+}
+
 impl Walk {
     pub(crate) fn forget(&mut self) {
         self.under_way = false;

@@ -1,0 +1,162 @@
+//! Directories → the lines of LIST, NLST, MLSD and MLST.
+//!
+//! A symbolic link is shown as what it leads to, and not at all if that is nothing or not below the root.
+//! Nor is a file shown whose name is not UTF-8 or holds a CR or LF: a line could not say it.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use asynchat::producer::{self, Producer};
+use cap_std::fs::{Dir, Metadata, ReadDir};
+use futures::stream;
+
+use crate::command::{Reply, Style};
+use crate::files::{Files, off_thread};
+use crate::path::VirtualPath;
+
+/// A producer of the lines: so many entries are read at a time, however many there are.
+const ENTRIES: usize = 128;
+
+pub(crate) async fn list(
+    files: &Files,
+    style: Style,
+    path: VirtualPath,
+) -> Result<impl Producer + Send + 'static, Reply> {
+    let writable = files.are_writable();
+    let listing = files
+        .with(move |root| {
+            let metadata = root.metadata(path.below_root())?;
+            let root = root.try_clone()?;
+            let entries = if metadata.is_dir() {
+                Entries::Of(root.read_dir(path.below_root())?)
+            } else if style == Style::Facts {
+                return Err(Reply::from("501 that is not a directory; say MLST"));
+            } else {
+                Entries::One(Some(metadata))
+            };
+            Ok(Listing { root, path, entries, style, writable })
+        })
+        .await?;
+    Ok(producer::stream(stream::try_unfold(listing, |mut listing| {
+        off_thread(move || {
+            let lines = listing.lines()?;
+            Ok((!lines.is_empty()).then_some((lines, listing)))
+        })
+    })))
+}
+
+struct Listing {
+    root: Dir,
+    path: VirtualPath,
+    entries: Entries,
+    style: Style,
+    writable: bool,
+}
+
+enum Entries {
+    /// Those of a directory.
+    Of(ReadDir),
+    /// A file that was asked for itself.
+    One(Option<Metadata>),
+}
+
+impl Listing {
+    /// The next lines; none at the end.
+    fn lines(&mut self) -> std::io::Result<String> {
+        let mut lines = String::new();
+        match &mut self.entries {
+            Entries::One(file) => {
+                if let Some(metadata) = file.take() {
+                    write_line(&mut lines, self.style, self.path.name(), &metadata, self.writable);
+                }
+            }
+            Entries::Of(entries) => {
+                let mut left = ENTRIES;
+                // A group of entries none of which can be shown must not look like the end.
+                while left > 0 || lines.is_empty() {
+                    left = left.saturating_sub(1);
+                    let Some(entry) = entries.next().transpose()? else { break };
+                    let Ok(name) = entry.file_name().into_string() else { continue };
+                    if name.contains(['\r', '\n']) {
+                        continue;
+                    }
+                    let link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                    let metadata = if link {
+                        self.root.metadata(self.path.entry(&name).below_root())
+                    } else {
+                        entry.metadata()
+                    };
+                    // It may be gone by now.
+                    let Ok(metadata) = metadata else { continue };
+                    write_line(&mut lines, self.style, &name, &metadata, self.writable);
+                }
+            }
+        }
+        Ok(lines)
+    }
+}
+
+fn write_line(lines: &mut String, style: Style, name: &str, metadata: &Metadata, writable: bool) {
+    let written = match style {
+        Style::Names => write!(lines, "{name}\r\n"),
+        Style::Facts => write!(lines, "{} {name}\r\n", facts(metadata, writable)),
+        Style::Long => {
+            let kind = if metadata.is_dir() { "drwxr-xr-x" } else { "-rw-r--r--" };
+            let (size, time) = (metadata.len(), modified(metadata).in_list());
+            write!(lines, "{kind} 1 ftp ftp {size:>12} {time} {name}\r\n")
+        }
+    };
+    debug_assert!(written.is_ok(), "a string takes all");
+}
+
+/// The facts of RFC 3659 that are known of a file.
+pub(crate) fn facts(metadata: &Metadata, writable: bool) -> String {
+    let modify = modified(metadata).in_digits();
+    let size = metadata.len();
+    let (kind, permitted) = match (metadata.is_dir(), writable) {
+        (true, true) => ("type=dir;", "elcdfmp"),
+        (true, false) => ("type=dir;", "el"),
+        (false, true) => ("type=file;", "radfw"),
+        (false, false) => ("type=file;", "r"),
+    };
+    let size = if metadata.is_dir() { String::new() } else { format!("size={size};") };
+    format!("{kind}{size}modify={modify};perm={permitted};")
+}
+
+/// A point in time, in UTC.
+pub(crate) struct Time {
+    at: SystemTime,
+    /// `Sun, 06 Nov 1994 08:49:37 GMT`
+    text: String,
+}
+
+pub(crate) fn modified(metadata: &Metadata) -> Time {
+    let at = metadata.modified().map_or(SystemTime::UNIX_EPOCH, |time| time.into_std());
+    // What is out of the ordinary is shown as its end.
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
+    let at = SystemTime::UNIX_EPOCH + since;
+    Time { at, text: httpdate::fmt_http_date(at) }
+}
+
+impl Time {
+    /// `19941106084937`
+    pub(crate) fn in_digits(&self) -> String {
+        let text = &self.text;
+        let month = MONTHS.find(&text[8..11]).unwrap_or_default() / 3 + 1;
+        let time = text[17..25].replace(':', "");
+        format!("{}{month:02}{}{time}", &text[12..16], &text[5..7])
+    }
+
+    /// `Nov 06 08:49`, or `Nov 06  1994` if that is half a year ago or to come.
+    fn in_list(&self) -> String {
+        let text = &self.text;
+        let recent = self.at.elapsed().is_ok_and(|age| age < HALF_A_YEAR);
+        let rest = if recent { &text[17..22] } else { &text[11..16] };
+        format!("{} {} {rest}", &text[8..11], &text[5..7])
+    }
+}
+
+const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+const HALF_A_YEAR: Duration = Duration::from_secs(182 * 24 * 60 * 60);
+/// The end of the year 9999.
+const LAST: Duration = Duration::from_secs(253_402_300_799);

@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::{fmt, future, mem};
 
@@ -149,7 +148,7 @@ impl<S> Channel<S> {
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.conn.outbound_mut().timeouts = Arc::new(timeouts);
+        self.conn.outbound_mut().timeouts = timeouts.shared();
     }
 
     /// The deadlines in force.
@@ -740,7 +739,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
         loop {
             if !self.conn.inbound.has_owed() {
-                let found = self.conn.find_own_end(|input| Ok::<_, Infallible>(find_end(input)));
+                let found = self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)));
                 if let Ok(true) = found {
                     if let Some(cut) = self.conn.cut() {
                         return Poll::Ready(Ok(Some(cut)));

@@ -2,8 +2,8 @@
 //!
 //! The client connects to a port that was made for it. Only its own address is let in, within a time.
 //! What it gets comes from a producer, behind which the channel closes. What it sends has no terminator:
-//! it goes to the disk as it comes, and nothing more is read until it is there. The end of the connection
-//! is the end of the file.
+//! it goes to the disk as it comes, and no more is read than that can take. The end of the connection is the
+//! end of the file.
 
 use std::io::{self, Read as _, Write as _};
 use std::mem;
@@ -18,7 +18,9 @@ use bytes::Bytes;
 use cap_std::fs::File;
 use futures::stream;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::command::Reply;
 use crate::files::off_thread;
@@ -28,13 +30,16 @@ use crate::sendfile;
 
 /// The bytes of a file that are read at a time.
 const BLOCK: usize = 128 * 1024;
-/// The bytes of an upload that are written at a time, and the pieces in which they may have come. Each way to
-/// a thread that waits for the disk costs about as much as 64 KiB cost. In memory a piece takes up to four
-/// times its size, as large ones share the buffer that they were read into.
+/// The bytes of an upload that are written at a time: each way to a thread that waits for the disk costs about
+/// as much as 64 KiB cost. In memory they take up to four times as much, as large pieces share the buffer that
+/// they were read into.
 const UPLOADED: usize = 512 * 1024;
-const PIECES: usize = 64;
+/// From so many bytes on a piece is not copied.
+const LARGE: usize = 16 * 1024;
 /// How many connections may wait to be accepted. There is one that is wanted, and perhaps some strangers'.
 const BACKLOG: u32 = 8;
+
+pub(crate) const ABORTED: &str = "426 the transfer is aborted";
 
 /// How data connections are treated.
 #[derive(Clone, Copy, Debug)]
@@ -149,23 +154,34 @@ fn read(file: File, terms: Terms) -> impl Producer + Send + 'static {
 ///
 /// What has come stays in the file, whatever happens: of an upload that was cut the client can send the
 /// rest.
-pub(crate) async fn receive(port: Port, file: File, terms: Terms) -> Reply {
-    let io = match port.accept(terms).await {
-        Ok(io) => io,
-        Err(reply) => return reply,
+///
+/// When it is aborted, nothing is being written any more once this returns: whoever writes to the file next
+/// has it alone.
+pub(crate) async fn receive(
+    port: Port,
+    file: File,
+    terms: Terms,
+    abort: CancellationToken,
+) -> Reply {
+    let io = match abort.run_until_cancelled(port.accept(terms)).await {
+        Some(Ok(io)) => io,
+        Some(Err(reply)) => return reply,
+        None => return ABORTED.into(),
     };
     let pace = terms.rate.map(Pace::new);
-    let upload = Upload { file: Some(file), unwritten: Vec::new(), bytes: 0, pace };
-    let (mut upload, reason) = channels(terms).build(io).run(upload).await;
+    let upload = Upload { disk: Disk::Idle(file), unwritten: Unwritten::default(), pace };
+    let (mut upload, reason) = channels(terms).build(io).run_until(upload, abort.cancelled()).await;
     let reply = match reason {
         CloseReason::PeerClosed => "226 complete".into(),
+        CloseReason::Done => ABORTED.into(),
         CloseReason::Handler(reply) => return reply,
         reason => cut(&reason),
     };
-    match upload.write().await {
-        Ok(()) => reply,
-        Err(error) => error.into(),
-    }
+    let written = match upload.write().await {
+        Ok(()) => upload.written().await,
+        Err(error) => Err(error),
+    };
+    written.map_or_else(Reply::from, |_| reply)
 }
 
 /// Of what has gone wrong where a file is sent by the kernel: was it the file?
@@ -185,29 +201,65 @@ impl Terms {
     }
 }
 
+/// What has come is written while the next is read.
 struct Upload {
-    /// `None` if a write has failed.
-    file: Option<File>,
-    unwritten: Vec<Bytes>,
-    /// In `unwritten`.
-    bytes: usize,
+    disk: Disk,
+    unwritten: Unwritten,
     pace: Option<Pace>,
 }
 
+enum Disk {
+    Idle(File),
+    Writing(JoinHandle<io::Result<File>>),
+    Failed,
+}
+
+/// What has come, in its order: first the pieces, then what was gathered of small ones.
+#[derive(Default)]
+struct Unwritten {
+    pieces: Vec<Bytes>,
+    gathered: Vec<u8>,
+    /// Of both.
+    bytes: usize,
+}
+
+impl Unwritten {
+    fn push(&mut self, data: &Chunk<'_>) {
+        self.bytes += data.len();
+        if data.len() < LARGE {
+            self.gathered.extend_from_slice(data);
+            return;
+        }
+        if !self.gathered.is_empty() {
+            self.pieces.push(mem::take(&mut self.gathered).into());
+        }
+        self.pieces.push(data.to_bytes());
+    }
+
+    fn write_to(self, file: &mut File) -> io::Result<()> {
+        self.pieces.iter().try_for_each(|piece| file.write_all(piece))?;
+        file.write_all(&self.gathered)
+    }
+}
+
 impl Upload {
+    /// Begins to write, when what was being written is.
     async fn write(&mut self) -> io::Result<()> {
-        let Some(mut file) = self.file.take() else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        let mut pieces = mem::take(&mut self.unwritten);
-        self.bytes = 0;
-        let written = off_thread(move || {
-            pieces.drain(..).try_for_each(|piece| file.write_all(&piece))?;
-            Ok((file, pieces))
-        });
-        let (file, pieces) = written.await?;
-        (self.file, self.unwritten) = (Some(file), pieces);
+        let mut file = self.written().await?;
+        let unwritten = mem::take(&mut self.unwritten);
+        self.disk = Disk::Writing(spawn_blocking(move || {
+            unwritten.write_to(&mut file)?;
+            Ok(file)
+        }));
         Ok(())
+    }
+
+    async fn written(&mut self) -> io::Result<File> {
+        match mem::replace(&mut self.disk, Disk::Failed) {
+            Disk::Idle(file) => Ok(file),
+            Disk::Writing(writing) => writing.await.map_err(io::Error::other)?,
+            Disk::Failed => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 }
 
@@ -215,17 +267,16 @@ impl Handler for Upload {
     type Error = Reply;
 
     fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> Result<(), Reply> {
-        self.unwritten.push(data.to_bytes());
-        self.bytes += data.len();
+        self.unwritten.push(&data);
         if let Some(pace) = &mut self.pace {
             pace.spend(data.len());
         }
         Ok(())
     }
 
-    /// Nothing more is read until this returns.
+    /// Nothing more is read until this returns: when the disk has taken what came before.
     async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Reply> {
-        if self.bytes >= UPLOADED || self.unwritten.len() >= PIECES {
+        if self.unwritten.bytes >= UPLOADED {
             self.write().await?;
         }
         if let Some(pace) = &mut self.pace {

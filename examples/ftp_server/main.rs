@@ -26,8 +26,8 @@
 //! - **Names** are UTF-8. One with a CR or LF cannot be said by the protocol, and is not shown.
 //! - **An upload that is cut**, aborted or too large for the disk leaves in the file what has been written of
 //!   it: the client can ask for SIZE and send the rest by APPE, or by REST and STOR. The end of an upload is
-//!   the end of its connection, so a client that is stopped in good order has sent a shorter file. Nothing
-//!   is forced to the disk before it is answered.
+//!   the end of its connection: that of a client that is ended in good order cannot be told from a whole one.
+//!   Nothing is forced to the disk before it is answered.
 //! - **REST** before STOR drops what is behind that point. Beyond the end of a file it is refused (554).
 //! - **Many commands at a time** are obeyed in turn. While something is being transferred ABOR and STAT are
 //!   obeyed at once, also behind Telnet's interrupt, and the rest when it is over.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
 use crate::protocol::{COMMAND, Parser, Refusal, Reply, TOO_LONG};
+use crate::proxy_protocol::{self, Accepted};
 use crate::pubsub::{BACKLOG, Subscriptions};
 
 const CONNECTIONS: usize = 10_000;
@@ -25,7 +26,11 @@ const RATE: u32 = 64 << 10;
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// Serves clients until it is told to stop.
-pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) -> io::Result<Served> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    stop: CancellationToken,
+    proxied: bool,
+) -> io::Result<Served> {
     let shared = Shared::default();
     let last = Arc::new(AtomicU64::new(0));
     let builder = channels();
@@ -36,8 +41,13 @@ pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) -> io:
             let (session, builder) = (Session::new(id, shared.clone()), builder.clone());
             async move {
                 let _ = connection.io.set_nodelay(true);
-                let mut channel = builder.build(connection.io);
+                // Whoever is no proxy is not answered.
+                let accept = |io| proxy_protocol::accept(io, proxied);
+                let connection = connection.handshake(proxy_protocol::DEADLINE, accept).await?;
+                let Accepted { io, input, .. } = connection.io;
+                let mut channel = builder.build_with_input(io, input);
                 channel.run_until(session, connection.shutdown.cancelled()).await;
+                Ok::<_, io::Error>(())
             }
         })
         .await;

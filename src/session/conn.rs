@@ -81,6 +81,14 @@ impl<S> Conn<S> {
         self.inbound.discard();
     }
 
+    /// An upgrade that was asked for is not carried out: it goes on.
+    #[inline]
+    pub(crate) fn forget_upgrade(&mut self) {
+        if !peek(&mut self.outbound).state.is_open() {
+            self.outbound_mut().state.forget_upgrade();
+        }
+    }
+
     /// The next piece of a frame, if it is there and may be handed over. Most are: this is all that is
     /// done for them.
     #[inline(always)]
@@ -144,18 +152,18 @@ impl<S> Conn<S> {
     }
 
     /// The end that is to be told next, if it may be. After a close it is not told at all.
+    #[inline]
     pub(crate) fn take_owed(&mut self) -> Option<End> {
-        let outbound = get_mut(&mut self.outbound);
-        let may_be_told = match outbound.state {
-            State::Open | State::Eof => outbound.may_hand_over(),
+        let may_be_told = self.may_hand_over()
             // The upgrade was asked for with the last piece of a frame, and waits for its end.
-            State::Over(CloseReason::Upgrade) => true,
-            _ => {
-                self.inbound.framing.framer.owe(None);
-                return None;
-            }
-        };
-        if may_be_told { self.inbound.framing.framer.take_owed() } else { None }
+            || matches!(peek(&mut self.outbound).state, State::Over(CloseReason::Upgrade));
+        if may_be_told {
+            return self.inbound.framing.framer.take_owed();
+        }
+        if !peek(&mut self.outbound).state.is_open() {
+            self.inbound.framing.framer.owe(None);
+        }
+        None
     }
 
     /// A frame has ended in this way.

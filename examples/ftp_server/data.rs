@@ -6,7 +6,6 @@
 //! end of the file.
 
 use std::io::{self, Read as _, Write as _};
-use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,13 +13,12 @@ use asynchat::producer::{self, Producer};
 use asynchat::{
     Channel, ChannelBuilder, ChannelError, Chunk, CloseReason, Control, Handler, Timeouts,
 };
-use bytes::Bytes;
 use cap_std::fs::File;
 use futures::stream;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::LocalPoolHandle;
 
 use crate::command::Reply;
 use crate::files::off_thread;
@@ -30,12 +28,6 @@ use crate::sendfile;
 
 /// The bytes of a file that are read at a time.
 const BLOCK: usize = 128 * 1024;
-/// The bytes of an upload that are written at a time: each way to a thread that waits for the disk costs about
-/// as much as 64 KiB cost. In memory they take up to four times as much, as large pieces share the buffer that
-/// they were read into.
-const UPLOADED: usize = 512 * 1024;
-/// From so many bytes on a piece is not copied.
-const LARGE: usize = 16 * 1024;
 /// How many connections may wait to be accepted. There is one that is wanted, and perhaps some strangers'.
 const BACKLOG: u32 = 8;
 
@@ -152,15 +144,18 @@ fn read(file: File, terms: Terms) -> impl Producer + Send + 'static {
 
 /// Writes what the client sends to a file. Returns the reply for the control connection.
 ///
-/// What has come stays in the file, whatever happens: of an upload that was cut the client can send the
-/// rest.
+/// The channel runs in one of the threads that may wait for the disk: what is read is written at once, from
+/// where it was read to, and nothing more is read meanwhile. It costs less than to hand all bytes to another
+/// thread.
 ///
-/// When it is aborted, nothing is being written any more once this returns: whoever writes to the file next
-/// has it alone.
+/// What has come stays in the file, whatever happens: of an upload that was cut the client can send the
+/// rest. When it is aborted, nothing is being written any more once this returns: whoever writes to the file
+/// next has it alone.
 pub(crate) async fn receive(
     port: Port,
     file: File,
     terms: Terms,
+    threads: LocalPoolHandle,
     abort: CancellationToken,
 ) -> Reply {
     let io = match abort.run_until_cancelled(port.accept(terms)).await {
@@ -168,20 +163,26 @@ pub(crate) async fn receive(
         Some(Err(reply)) => return reply,
         None => return ABORTED.into(),
     };
-    let pace = terms.rate.map(Pace::new);
-    let upload = Upload { disk: Disk::Idle(file), unwritten: Unwritten::default(), pace };
-    let (mut upload, reason) = channels(terms).build(io).run_until(upload, abort.cancelled()).await;
-    let reply = match reason {
-        CloseReason::PeerClosed => "226 complete".into(),
-        CloseReason::Done => ABORTED.into(),
-        CloseReason::Handler(reply) => return reply,
-        reason => cut(&reason),
+    // It belongs to the runtime of that thread from here on.
+    let io = match io.into_std() {
+        Ok(io) => io,
+        Err(error) => return cut(&error),
     };
-    let written = match upload.write().await {
-        Ok(()) => upload.written().await,
-        Err(error) => Err(error),
-    };
-    written.map_or_else(Reply::from, |_| reply)
+    let receiving = threads.spawn_pinned(move || async move {
+        let io = match TcpStream::from_std(io) {
+            Ok(io) => io,
+            Err(error) => return cut(&error),
+        };
+        let upload = Upload { file, pace: terms.rate.map(Pace::new) };
+        let mut channel = channels(terms).build(io);
+        match channel.run_until(upload, abort.cancelled()).await.1 {
+            CloseReason::PeerClosed => "226 complete".into(),
+            CloseReason::Done => ABORTED.into(),
+            CloseReason::Handler(error) => error.into(),
+            reason => cut(&reason),
+        }
+    });
+    receiving.await.unwrap_or_else(|error| cut(&error))
 }
 
 /// Of what has gone wrong where a file is sent by the kernel: was it the file?
@@ -201,84 +202,24 @@ impl Terms {
     }
 }
 
-/// What has come is written while the next is read.
 struct Upload {
-    disk: Disk,
-    unwritten: Unwritten,
+    file: File,
     pace: Option<Pace>,
 }
 
-enum Disk {
-    Idle(File),
-    Writing(JoinHandle<io::Result<File>>),
-    Failed,
-}
-
-/// What has come, in its order: first the pieces, then what was gathered of small ones.
-#[derive(Default)]
-struct Unwritten {
-    pieces: Vec<Bytes>,
-    gathered: Vec<u8>,
-    /// Of both.
-    bytes: usize,
-}
-
-impl Unwritten {
-    fn push(&mut self, data: &Chunk<'_>) {
-        self.bytes += data.len();
-        if data.len() < LARGE {
-            self.gathered.extend_from_slice(data);
-            return;
-        }
-        if !self.gathered.is_empty() {
-            self.pieces.push(mem::take(&mut self.gathered).into());
-        }
-        self.pieces.push(data.to_bytes());
-    }
-
-    fn write_to(self, file: &mut File) -> io::Result<()> {
-        self.pieces.iter().try_for_each(|piece| file.write_all(piece))?;
-        file.write_all(&self.gathered)
-    }
-}
-
-impl Upload {
-    /// Begins to write, when what was being written is.
-    async fn write(&mut self) -> io::Result<()> {
-        let mut file = self.written().await?;
-        let unwritten = mem::take(&mut self.unwritten);
-        self.disk = Disk::Writing(spawn_blocking(move || {
-            unwritten.write_to(&mut file)?;
-            Ok(file)
-        }));
-        Ok(())
-    }
-
-    async fn written(&mut self) -> io::Result<File> {
-        match mem::replace(&mut self.disk, Disk::Failed) {
-            Disk::Idle(file) => Ok(file),
-            Disk::Writing(writing) => writing.await.map_err(io::Error::other)?,
-            Disk::Failed => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-}
-
 impl Handler for Upload {
-    type Error = Reply;
+    type Error = io::Error;
 
-    fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> Result<(), Reply> {
-        self.unwritten.push(&data);
+    /// It waits for the disk.
+    fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> io::Result<()> {
         if let Some(pace) = &mut self.pace {
             pace.spend(data.len());
         }
-        Ok(())
+        self.file.write_all(&data)
     }
 
-    /// Nothing more is read until this returns: when the disk has taken what came before.
-    async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Reply> {
-        if self.unwritten.bytes >= UPLOADED {
-            self.write().await?;
-        }
+    /// Nothing more is read until this returns.
+    async fn collected(&mut self, _: &mut Control<'_>) -> io::Result<()> {
         if let Some(pace) = &mut self.pace {
             pace.keep().await;
         }
@@ -286,7 +227,7 @@ impl Handler for Upload {
     }
 
     /// There is no terminator.
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Reply> {
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> io::Result<()> {
         Ok(())
     }
 }

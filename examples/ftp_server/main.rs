@@ -66,6 +66,7 @@ use asynchat::{Connection, Server};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::LocalPoolHandle;
 
 use crate::data::Terms;
 use crate::files::Files;
@@ -80,8 +81,9 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
 /// Connections at a time. Each has a file descriptor, and two more while something is transferred.
 const CONNECTIONS: usize = 300;
-/// Threads that wait for the disk.
+/// Threads that wait for the disk, and those that do with uploads.
 const DISK_THREADS: usize = 16;
+const UPLOAD_THREADS: usize = 4;
 /// How long connections may take to end once the server is to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -142,7 +144,8 @@ async fn run(options: Options) -> io::Result<()> {
         io::Error::new(error.kind(), format!("{}: {error}", what.display()))
     };
     let files = Files::open(&dir, writable).map_err(|error| named(&dir, error))?;
-    let host = Arc::new(Host { files, terms, login });
+    let uploads = LocalPoolHandle::new(UPLOAD_THREADS);
+    let host = Arc::new(Host { files, terms, uploads, login });
     let listener =
         TcpListener::bind(&addr).await.map_err(|error| named(Path::new(&addr), error))?;
     let signal = stop_signal()?;

@@ -15,7 +15,8 @@ use asynchat::{Channel, ChannelBuilder, ChannelError, End, Limit, Timeout, Timeo
 use cap_std::fs::Dir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::LocalPoolHandle;
 
 use crate::command::{Command, Epsv, Reply, Style, parse};
 use crate::data::{self, Port, Terms};
@@ -45,6 +46,8 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 pub(crate) struct Host {
     pub(crate) files: Files,
     pub(crate) terms: Terms,
+    /// Threads that serve the connections of uploads, and wait for the disk.
+    pub(crate) uploads: LocalPoolHandle,
     /// A name and its password. Without them everybody is let in.
     pub(crate) login: Option<(String, String)>,
 }
@@ -86,13 +89,13 @@ pub(crate) struct Session<'a> {
 struct Transfer {
     /// It ends with what is said of it.
     over: Pin<Box<dyn Future<Output = Reply> + Send>>,
-    /// Ends it soon.
-    abort: CancellationToken,
+    /// Ends it soon, when it is dropped too.
+    abort: DropGuard,
 }
 
 impl Transfer {
     async fn abort(self) -> Reply {
-        self.abort.cancel();
+        drop(self.abort);
         self.over.await
     }
 }
@@ -422,8 +425,8 @@ impl<'a> Session<'a> {
             return Err(NO_PORT.into());
         }
         let file = self.host.files.upload(path, start).await?;
-        let terms = self.host.terms;
-        self.begin(|port, abort| data::receive(port, file, terms, abort))
+        let (terms, threads) = (self.host.terms, self.host.uploads.clone());
+        self.begin(|port, abort| data::receive(port, file, terms, threads, abort))
     }
 
     async fn list(&mut self, style: Style, name: Option<String>) -> Result<Reply, Reply> {
@@ -446,7 +449,7 @@ impl<'a> Session<'a> {
         let port = self.port.take().ok_or(NO_PORT)?;
         let abort = CancellationToken::new();
         let over = Box::pin(transfer(port, abort.clone()));
-        self.transfer = Some(Transfer { over, abort });
+        self.transfer = Some(Transfer { over, abort: abort.drop_guard() });
         Ok("150 here it comes".into())
     }
 

@@ -42,6 +42,43 @@ macro_rules! attend {
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Drives a handler until the connection ends. Returns the handler, and how it ended.
     ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// /// How many lines there are.
+    /// struct Count(u64);
+    ///
+    /// impl Handler for Count {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         _: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         self.0 += 1;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"one\ntwo\nthr").await?;
+    /// drop(client);
+    /// let (count, reason) = Channel::new(server, b"\n").run(Count(0)).await;
+    /// assert_eq!(count.0, 2);
+    /// assert!(matches!(reason, CloseReason::Truncated));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancellation safety
     ///
     /// If the future is dropped, the handler is dropped with it, and a callback that was waiting. The

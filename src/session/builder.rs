@@ -16,6 +16,32 @@ use crate::session::write::Outbound;
 
 /// All that has a default in a [`Channel`]; made by [`Channel::builder`]. One builder makes any number
 /// of channels.
+///
+/// ```
+/// use asynchat::{Channel, Event, Limit, Timeouts};
+/// use std::time::Duration;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Lines of commands, each of them whole, from peers who are given half a minute.
+/// let channels = Channel::builder(b"\r\n")
+///     .whole_frames(true)
+///     .limit(Limit::Skip(510))
+///     .timeouts(Timeouts::default().idle(Duration::from_secs(30)))
+///     .high_water_mark(16 * 1024)
+///     .low_water_mark(4 * 1024);
+///
+/// for _ in 0..2 {
+///     let (mut client, server) = tokio::io::duplex(64);
+///     let mut channel = channels.build(server);
+///     client.write_all(b"NO").await?;
+///     client.write_all(b"OP\r\n").await?;
+///     assert_eq!(channel.next().await.transpose()?, Some(Event::Chunk("NOOP".into())));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChannelBuilder {
     terminator: Terminator,
@@ -61,8 +87,8 @@ impl ChannelBuilder {
     }
 
     /// Whether the handler finds the ends of its messages itself, with
-    /// [`Handler::find_end`](crate::Handler::find_end): not by default. The terminator is not looked for
-    /// then.
+    /// [`Handler::find_end`](crate::Handler::find_end), where there is an example: not by default. The
+    /// terminator is not looked for then.
     #[must_use]
     pub fn own_end(mut self, own: bool) -> Self {
         self.own_end = own;

@@ -132,6 +132,22 @@ impl Default for Timeouts {
 }
 
 /// Which deadline has passed.
+///
+/// ```
+/// use asynchat::{Channel, ChannelError, Timeout, Timeouts};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (client, server) = tokio::io::duplex(64);
+/// let timeouts = Timeouts::NONE.idle(Duration::from_secs(10));
+/// let mut channel = Channel::builder(b"\n").timeouts(timeouts).build(server);
+/// let error = channel.next().await.expect("it is idle").unwrap_err();
+/// assert!(matches!(error, ChannelError::Timeout(Timeout::Idle)));
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Timeout {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use asynchat::{
-    Channel, ChannelError, Chunk, CloseReason, Control, End, FrameError, Handler, Limit,
+    Channel, ChannelError, Chunk, CloseReason, Control, End, Event, FrameError, Handler, Limit,
     Terminator, Timeout, Timeouts,
 };
 
@@ -345,9 +345,35 @@ async fn the_input_that_ends_between_the_frames_of_a_message_is_truncated() {
         channel.next().await.unwrap().unwrap();
     }
     channel.begin_message();
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Truncated);
     assert!(channel.next().await.is_none());
     let (_, reason) = channel.run(lines_behind_heads()).await;
     assert!(matches!(reason, CloseReason::Truncated), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_cut_in_a_frame_is_said_to_be_truncated_once() {
+    let (mut channel, peer) = lines(patient());
+    peer.send("2\na");
+    peer.close();
+    for _ in 0..2 {
+        channel.next().await.unwrap().unwrap();
+    }
+    channel.begin_message();
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("a".into()));
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Truncated);
+    assert!(channel.next().await.is_none());
+    // In whole frames, lent.
+    let (mut channel, peer) = lines(patient());
+    peer.send("2\n");
+    peer.close();
+    channel.set_whole_frames(true);
+    let (step, mut control) = channel.step().await.unwrap().unwrap();
+    assert_eq!(step.end, Some(End::Terminator));
+    control.begin_message();
+    let (step, _) = channel.step().await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b""[..], Some(End::Truncated)));
+    assert!(channel.step().await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]

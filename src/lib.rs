@@ -30,7 +30,7 @@
 #[cfg(feature = "tokio")]
 mod codec;
 mod framing;
-#[cfg(all(feature = "tokio", any(doc, doctest)))]
+#[cfg(all(feature = "serve", any(doc, doctest)))]
 pub mod guide;
 #[cfg(feature = "tokio")]
 mod handler;

@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
@@ -36,13 +36,6 @@ pub(crate) fn give(mut buffer: BytesMut) {
             buffers.push(buffer);
         }
     });
-}
-
-/// Gives back the buffer behind these bytes, if nobody else has a piece of it.
-pub(crate) fn give_back(input: Bytes) {
-    if let Ok(buffer) = input.try_into_mut() {
-        give(buffer);
-    }
 }
 
 /// The most buffers a thread keeps: one to read into, one whose input is being dispatched, one for the

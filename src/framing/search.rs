@@ -5,13 +5,16 @@
 //!
 //! | delimiter | strategy | file |
 //! |---|---|---|
-//! | up to 22 bytes; sets with a shared suffix; newlines | 64 places at once, hits kept | `hits.rs`, `block.rs` |
+//! | up to 22 bytes; sets with a shared suffix; newlines | 64 places at once, and a map of the hits | `hits.rs`, `block.rs` |
 //! | longer | Knuth-Morris-Pratt across reads, memmem in bulk | `walk.rs`, `long.rs` |
 //! | other sets | Aho-Corasick | `walk.rs`, `set.rs` |
 //!
 //! To add a strategy, add a [`Strategy`], say in [`Strategy::of`] when it is chosen, and answer
-//! [`Search::find_on`] with it. What it keeps of the input lives in a type of its own with `forget` and
+//! [`Search::find`] with it. What it keeps of the input lives in a type of its own with `forget` and
 //! `consume`, and a test of its own beside it that compares it with the plainest way there is.
+//!
+//! `find_known`, `find_near` and `find_none` answer the same question where the answer is at hand. They are
+//! small, so that they can be inlined where frames are cut, and say `None` for whatever takes more.
 //!
 //! # What is known of the input
 //!
@@ -199,7 +202,7 @@ impl Search {
     }
 
     /// The next delimiter, where it is known already or near, and a hit is all that has to be looked at:
-    /// its position and that behind it. [`found`](Self::found) says that it was used.
+    /// its position and that behind it.
     ///
     /// This is [`find`](Self::find) for most frames of most streams, small enough to be inlined where
     /// frames are cut. It answers the same, or `None`.

@@ -1,24 +1,43 @@
 //! What drives a handler.
 //!
-//! There is one loop, [`Channel::dispatch`]. It hands over what is there, callback after callback, and
-//! if nothing is, lets the channel have a turn ([`Channel::poll_turn`]), which may wait. What is rare is
+//! There is one loop, [`Conn::dispatch`]. It hands over what is there, callback after callback, and
+//! if nothing is, lets the channel have a turn ([`Conn::poll_turn`]), which may wait. What is rare is
 //! boxed, as its futures would be a good part of what an idle connection holds.
 
-use std::future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::{future, mem};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::framing::{Cut, End};
 use crate::handler::handler::Handler;
-use crate::session::channel::{Channel, Meanwhile, Turn};
-use crate::session::control::Chunk;
+use crate::session::channel::Channel;
+use crate::session::conn::{Conn, Meanwhile, Turn};
+use crate::session::control::{Chunk, Control, Outlet};
 use crate::session::error::CloseReason;
-use crate::session::read::OwnEnd;
+use crate::session::read::{Inbound, OwnEnd};
 use crate::session::state::State;
 use crate::session::timer::Timeout;
 use crate::trace;
+
+/// Calls a callback that may wait. Most do not: they are polled once, and need nothing of what goes on
+/// meanwhile. It is a macro because the callback borrows a part of the connection and `wait` the rest.
+macro_rules! attend {
+    ($conn:ident, $run:ident, $handler:ident.$callback:ident($($argument:expr)?)) => {{
+        $conn.trim_before_wait();
+        let Inbound { input, framing } = &mut $conn.inbound;
+        let mut control = Control::new(framing, Outlet::Locked(&$conn.outbound), input.len());
+        let mut called = pin!($handler.$callback($($argument,)? &mut control));
+        match poll_now(called.as_mut()).await {
+            Poll::Ready(result) => result?,
+            Poll::Pending => {
+                let (outbound, io, timer) = (&$conn.outbound, &mut $conn.io, &mut $conn.timer);
+                wait(called, $run, Meanwhile { input, outbound, io, timer }).await?;
+            }
+        }
+    }};
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Drives a handler until the connection ends. Returns the handler, and how it ended.
@@ -104,14 +123,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             trace::opened();
             let mut run =
                 Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, unfinished: false };
-            let failed = self.dispatch(&mut handler, &mut run).await.err();
-            let reason = Box::pin(self.wind_up(failed)).await;
+            let failed = self.conn.dispatch(&mut handler, &mut run).await.err();
+            let reason = Box::pin(self.conn.wind_up(failed)).await;
             trace::closed(&reason, self.traffic());
             handler.closed(&reason);
             (handler, reason)
         }
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Calls the handler with one thing after the other, until nothing more is to be handed over.
     #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
     fn dispatch<H: Handler, F: Future<Output = ()>>(
@@ -129,19 +150,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             loop {
                 let rare = match self.take_end(handler, run)? {
                     Some(End::Terminator) => {
-                        {
-                            let (mut control, meanwhile) = self.waiting_parts();
-                            let called = pin!(handler.found_terminator(&mut control));
-                            attend(called, run, meanwhile).await?;
-                        }
+                        attend!(self, run, handler.found_terminator());
                         self.end_told();
                         continue;
                     }
                     Some(end) => Rare::End(end),
                     None if run.unfinished && self.is_drained() => {
                         run.unfinished = false;
-                        let (mut control, meanwhile) = self.waiting_parts();
-                        attend(pin!(handler.collected(&mut control)), run, meanwhile).await?;
+                        attend!(self, run, handler.collected());
                         continue;
                     }
                     None => match future::poll_fn(|cx| self.poll_run(cx, run)).await {
@@ -184,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             run.unfinished = outcome.is_none();
             if outcome.is_some() {
-                if self.outbound_mut().may_hand_over() {
+                if self.may_hand_over() {
                     return Ok(outcome);
                 }
                 // What it has pushed is too much, or the last.
@@ -238,29 +254,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             Rare::End(end) => {
                 self.note_end(end);
                 if end == End::Overlong {
-                    let (mut control, meanwhile) = self.waiting_parts();
-                    attend(pin!(handler.overlong(&mut control)), run, meanwhile).await?;
+                    attend!(self, run, handler.overlong());
                 }
                 if end == End::WrongEnd {
-                    let (mut control, meanwhile) = self.waiting_parts();
-                    attend(pin!(handler.wrong_end(&mut control)), run, meanwhile).await?;
+                    attend!(self, run, handler.wrong_end());
                 }
                 self.end_told();
             }
             Rare::Shutdown => {
                 run.shutdown = Shutdown::Told;
-                let (mut control, meanwhile) = self.waiting_parts();
-                attend(pin!(handler.shutdown(&mut control)), run, meanwhile).await?;
+                attend!(self, run, handler.shutdown());
             }
             Rare::Quiet => handler.quiet(&mut self.parts().1)?,
             Rare::Over(Over::Input { truncated }) => {
-                let (mut control, meanwhile) = self.waiting_parts();
-                attend(pin!(handler.eof(truncated, &mut control)), run, meanwhile).await?;
+                attend!(self, run, handler.eof(truncated));
                 return Ok(false);
             }
             Rare::Over(Over::Overlong) => {
-                let (mut control, meanwhile) = self.waiting_parts();
-                attend(pin!(handler.overlong(&mut control)), run, meanwhile).await?;
+                attend!(self, run, handler.overlong());
                 return Ok(false);
             }
             Rare::Over(Over::Deadline(timeout)) => {
@@ -355,19 +366,6 @@ fn poll_now<F: Future>(
     future::poll_fn(move |cx| Poll::Ready(called.as_mut().poll(cx)))
 }
 
-/// Polls a callback, and if it waits, waits for it. Most do not, and need nothing of what goes on meanwhile.
-#[inline(always)]
-async fn attend<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
-    mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
-    run: &mut Run<'_, F>,
-    meanwhile: Meanwhile<'_, S>,
-) -> Result<(), E> {
-    match poll_now(called.as_mut()).await {
-        Poll::Ready(result) => result,
-        Poll::Pending => wait(called, run, meanwhile).await,
-    }
-}
-
 /// Waits for a callback that has been polled, and meanwhile polls what goes on. If that ends the
 /// connection, the callback is dropped.
 fn wait<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
@@ -379,7 +377,7 @@ fn wait<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
     future::poll_fn(move |cx| {
         // The signal that comes with what was waited for comes first.
         run.poll_signal(cx);
-        if !std::mem::take(&mut polled) {
+        if !mem::take(&mut polled) {
             if let Poll::Ready(result) = called.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }

@@ -9,6 +9,7 @@ use crate::codec::TerminatorCodec;
 use crate::framing::{Framer, Limit, Terminator};
 use crate::output::Output;
 use crate::session::channel::Channel;
+use crate::session::conn::Conn;
 use crate::session::read::Inbound;
 use crate::session::timer::Timeouts;
 use crate::session::write::Outbound;
@@ -29,7 +30,7 @@ pub struct ChannelBuilder {
 }
 
 impl ChannelBuilder {
-    pub(crate) fn new(terminator: Terminator) -> Self {
+    fn new(terminator: Terminator) -> Self {
         let output = Output::new();
         ChannelBuilder {
             terminator,
@@ -154,7 +155,32 @@ impl ChannelBuilder {
         output.set_high_water_mark(self.high_water_mark);
         output.set_low_water_mark(self.low_water_mark);
         let outbound = Outbound::new(output, self.timeouts.clone(), self.handle_capacity);
-        Channel::with(io, inbound, outbound, self.read_size)
+        Channel::with(Conn::new(io, inbound, outbound, self.read_size))
+    }
+}
+
+impl<S> Channel<S> {
+    /// A channel with the defaults.
+    pub fn new(io: S, terminator: impl Into<Terminator>) -> Self {
+        ChannelBuilder::new(terminator.into()).build(io)
+    }
+}
+
+impl Channel<()> {
+    /// A builder, for all that has a default.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Limit, Timeouts};
+    ///
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let channel = Channel::builder(b"\r\n")
+    ///     .limit(Limit::Skip(512))
+    ///     .timeouts(Timeouts::NONE)
+    ///     .build(server);
+    /// assert_eq!(channel.limit(), Limit::Skip(512));
+    /// ```
+    pub fn builder(terminator: impl Into<Terminator>) -> ChannelBuilder {
+        ChannelBuilder::new(terminator.into())
     }
 }
 

@@ -11,7 +11,8 @@ use crate::framing::{Limit, Terminator};
 use crate::output::{Producer, PushError};
 use crate::session::error::{CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
-use crate::session::read::{Framing, keep};
+use crate::session::input::Input;
+use crate::session::read::Framing;
 use crate::session::timer::Timeouts;
 use crate::session::write::{Outbound, Traffic, lock};
 
@@ -21,19 +22,19 @@ use crate::session::write::{Outbound, Traffic, lock};
 pub struct Chunk<'a> {
     bytes: &'a [u8],
     /// All that was read. `bytes` is in it.
-    input: &'a Bytes,
+    input: &'a Input,
 }
 
 impl<'a> Chunk<'a> {
     #[inline]
-    pub(crate) fn new(input: &'a Bytes, start: usize, end: usize) -> Self {
+    pub(crate) fn new(input: &'a Input, start: usize, end: usize) -> Self {
         Chunk { bytes: &input[start..end], input }
     }
 
     /// The bytes, to be kept: without a copy if there are many. Of fewer than 16 KiB a copy is made, so
     /// that a small piece does not keep the whole read buffer.
     pub fn to_bytes(&self) -> Bytes {
-        keep(self.bytes, self.input)
+        self.input.keep(self.bytes)
     }
 }
 
@@ -71,14 +72,14 @@ pub(crate) enum Outlet<'a> {
 pub struct Control<'a> {
     framing: &'a mut Framing,
     outlet: Outlet<'a>,
-    /// Input that was read and comes after what is being handed over, in bytes.
-    pending: u32,
+    /// How many bytes of input there are, with those that have been handed over.
+    input: usize,
 }
 
 impl<'a> Control<'a> {
     #[inline]
-    pub(crate) fn new(framing: &'a mut Framing, outlet: Outlet<'a>, pending: usize) -> Self {
-        Control { framing, outlet, pending: u32::try_from(pending).unwrap_or(u32::MAX) }
+    pub(crate) fn new(framing: &'a mut Framing, outlet: Outlet<'a>, input: usize) -> Self {
+        Control { framing, outlet, input }
     }
 
     /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
@@ -225,7 +226,7 @@ impl<'a> Control<'a> {
 
     /// Input that was read and comes behind what is being handed over, in bytes.
     pub fn pending_input(&self) -> usize {
-        self.pending as usize
+        self.input.saturating_sub(self.framing.framer.consumed())
     }
 
     /// Bytes read and written so far.
@@ -261,8 +262,9 @@ impl<'a> Control<'a> {
     /// [`UpgradeError`] if input is buffered behind this frame, which would be injected into the other
     /// protocol. Nothing has changed then.
     pub fn upgrade(&mut self) -> Result<(), UpgradeError> {
-        if self.pending > 0 {
-            return Err(UpgradeError::new((), Refusal::Pending(self.pending as usize)));
+        let pending = self.pending_input();
+        if pending > 0 {
+            return Err(UpgradeError::new((), Refusal::Pending(pending)));
         }
         self.with(|outbound| outbound.state.upgrade());
         Ok(())
@@ -276,7 +278,7 @@ impl<'a> Control<'a> {
     #[inline]
     fn with<R>(&mut self, act: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {
-            Outlet::Direct(outbound) => act(outbound),
+            Outlet::Direct(outbound) => act(outbound.change()),
             Outlet::Locked(outbound) => act(&mut lock(outbound)),
         }
     }
@@ -294,7 +296,7 @@ impl fmt::Debug for Control<'_> {
         f.debug_struct("Control")
             .field("terminator", &self.framing.framer.terminator())
             .field("limit", &self.framing.framer.limit())
-            .field("pending", &self.pending)
+            .field("pending_input", &self.pending_input())
             .finish_non_exhaustive()
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | [`channel`] | the channel, and its pull interface |
+//! | [`channel`] | the pull interface |
+//! | [`conn`] | the connection, and what moves it |
 //! | [`builder`] | what has a default |
+//! | [`input`] | the memory that is read into |
 //! | [`state`] | from the first byte to the end, and why |
 //! | [`read`], [`write`](mod@write) | the two halves: what was read, what is to be written |
 //! | [`control`] | what a callback can do |
@@ -13,9 +15,11 @@
 
 pub(crate) mod builder;
 pub(crate) mod channel;
+pub(crate) mod conn;
 pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod handle;
+pub(crate) mod input;
 pub(crate) mod read;
 pub(crate) mod state;
 pub(crate) mod timer;

@@ -1,33 +1,23 @@
 //! What has been read, and how it is cut into frames.
 //!
-//! This is the only place that calls the framer, and the only one that decides which memory input is
-//! read into:
-//!
-//! - Nothing is held while there is no input: a buffer comes from the thread's pool for each attempt to
-//!   read, and goes back if nothing came or when all has been looked at.
-//! - What is left of a frame or a terminator when input is awaited moves to memory of its own size. What
-//!   comes behind it is appended there, so that a byte costs what a byte costs.
-//! - All of it is `Bytes`, so that a piece of it can be kept without a copy. To make them of a buffer, and a
-//!   buffer of them again, costs nothing where a buffer is shared already: see [`shareable`].
+//! This is the only place that calls the framer, and so the only one that drops input from the front.
+//! [`Input`] has the memory.
 
 use std::io;
-use std::mem;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
-use tokio_util::io::poll_read_buf;
 
 use crate::framing::{Cut, FrameError, Framer, Limit, Terminator};
-use crate::pool;
+use crate::session::input::Input;
 use crate::session::timer::Frame;
 
 /// The reading side of a channel.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     /// What has been read. Its front up to the framer's position is done with.
-    pub(crate) input: Bytes,
+    pub(crate) input: Input,
     pub(crate) framing: Framing,
 }
 
@@ -36,7 +26,7 @@ impl Inbound {
     pub(crate) fn new(framer: Framer, read: BytesMut) -> Self {
         let framing =
             Framing { framer: Box::new(framer), message: None, own_end: OwnEnd::Off, read: 0 };
-        Inbound { input: read.freeze(), framing }
+        Inbound { input: Input::new(read), framing }
     }
 
     /// The next piece of a frame, or `None` if more input is wanted.
@@ -99,12 +89,6 @@ impl Inbound {
         self.framing.framer.has_owed()
     }
 
-    /// The rest of an overlong frame is dropped.
-    #[inline]
-    pub(crate) fn is_skipping(&self) -> bool {
-        self.framing.framer.is_skipping()
-    }
-
     /// Input that was read and not handed over.
     #[inline]
     pub(crate) fn pending(&self) -> usize {
@@ -125,11 +109,8 @@ impl Inbound {
             // It begins with its first byte.
             Terminator::Count(_) | Terminator::CountThen(_) if received == 0 && !in_message => None,
             Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
-            _ if framer.is_mid_frame() || in_message => {
-                // What is skipped earns no time.
-                let received = if self.is_skipping() { 0 } else { received };
-                Some(Frame::Delimited(received))
-            }
+            _ if framer.is_skipping() => Some(Frame::Skipped),
+            _ if framer.is_mid_frame() || in_message => Some(Frame::Delimited(received)),
             _ => None,
         }
     }
@@ -142,22 +123,29 @@ impl Inbound {
     /// Drops what was read and not handed over.
     pub(crate) fn discard(&mut self) {
         self.framing.framer.discard();
-        pool::give_back(mem::take(&mut self.input));
+        self.input.release();
     }
 
     /// What was read and not handed over.
     pub(crate) fn into_bytes(mut self) -> Bytes {
         self.trim();
-        self.input
+        self.input.into_bytes()
     }
 
-    /// Takes off the front what is done with, and gives the memory back if that is all.
+    /// Drops what is done with.
+    #[inline]
     pub(crate) fn trim(&mut self) {
         let consumed = self.framing.framer.take_consumed();
-        if consumed < self.input.len() {
-            self.input.advance(consumed);
-        } else {
-            pool::give_back(mem::take(&mut self.input));
+        if consumed > 0 {
+            self.input.drop_front(consumed);
+        }
+    }
+
+    /// While nothing is read, no memory is held for what is not there.
+    pub(crate) fn rest(&mut self) {
+        self.trim();
+        if self.input.is_empty() {
+            self.input.release();
         }
     }
 
@@ -169,70 +157,17 @@ impl Inbound {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         self.trim();
-        let io = Pin::new(io);
-        if self.input.is_empty() {
-            let mut buffer = shareable(pool::take(most));
-            let read = poll_read_buf(io, cx, &mut (&mut buffer).limit(most));
-            if let Poll::Ready(Ok(1..)) = read {
-                self.input = buffer.freeze();
-            } else {
-                pool::give(buffer);
-            }
-            return read;
+        let left = !self.input.is_empty();
+        let read = self.input.poll_read(cx, io, most);
+        if left {
+            // It may be somewhere else than it was, but it is the same, and need not be searched again.
+            self.framing.framer.moved_to(&self.input);
         }
-        // Something is left of a frame or of a terminator.
-        let mut buffer = match mem::take(&mut self.input).try_into_mut() {
-            Ok(buffer) => buffer,
-            // Others keep a piece of it.
-            Err(input) => {
-                let mut buffer = shareable(pool::take(most + input.len()));
-                buffer.extend_from_slice(&input);
-                buffer
-            }
-        };
-        let wanted = most.saturating_sub(buffer.len()).max(most / 4).max(1);
-        let read = if buffer.try_reclaim(wanted) {
-            let room = most.min(buffer.capacity() - buffer.len());
-            let read = poll_read_buf(io, cx, &mut (&mut buffer).limit(room));
-            if !matches!(read, Poll::Ready(Ok(1..))) {
-                buffer = of_its_size(buffer);
-            }
-            read
-        } else {
-            let mut fresh = shareable(pool::take(most));
-            let read = poll_read_buf(io, cx, &mut (&mut fresh).limit(most));
-            buffer.extend_from_slice(&fresh);
-            pool::give(fresh);
-            read
-        };
-        self.input = buffer.freeze();
-        // It may be somewhere else than it was, but it is the same, and need not be searched again.
-        self.framing.framer.moved_to(&self.input);
+        if let Poll::Ready(Ok(read)) = read {
+            self.framing.read += read as u64;
+        }
         read
     }
-}
-
-/// What is left when there is nothing to be read does not keep a whole read buffer.
-fn of_its_size(buffer: BytesMut) -> BytesMut {
-    if buffer.capacity() <= LEFT.max(buffer.len() * 3) {
-        return buffer;
-    }
-    let mut left = shareable(BytesMut::with_capacity(LEFT.max(buffer.len() * 2)));
-    left.extend_from_slice(&buffer);
-    pool::give(buffer);
-    left
-}
-
-/// A buffer that is `Bytes` and a buffer again without an allocation each time: it is counted already how
-/// many share it, which is one.
-fn shareable(mut buffer: BytesMut) -> BytesMut {
-    drop(buffer.split_to(0));
-    buffer
-}
-
-/// Bytes to be kept: a share of all input if there are many, else a copy that keeps nothing else.
-pub(crate) fn keep(bytes: &[u8], input: &Bytes) -> Bytes {
-    if bytes.len() < SHARE { Bytes::copy_from_slice(bytes) } else { input.slice_ref(bytes) }
 }
 
 /// What the application sets about its frames.
@@ -315,10 +250,3 @@ impl Framing {
         }
     }
 }
-
-/// From so many bytes on a chunk is shared rather than copied. Whoever keeps it keeps the read buffer, of
-/// which it must be a good part: a peer that sends little at a time must not make a queue of little
-/// pieces hold many times what it counts.
-const SHARE: usize = 16 * 1024;
-/// What is left when input is awaited may stay in memory of this size.
-const LEFT: usize = 256;

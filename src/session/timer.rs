@@ -117,7 +117,8 @@ impl Timeouts {
     fn of_frame(&self, frame: &Frame) -> Option<i64> {
         let earned = match (frame, self.min_rate) {
             (Frame::Counted(_), 0) => return None,
-            (_, 0) => 0,
+            // What is skipped earns no time.
+            (Frame::Skipped, _) | (_, 0) => 0,
             (Frame::Delimited(bytes) | Frame::Counted(bytes), rate) => bytes / u64::from(rate),
         };
         self.frame.map(|time| nanos(time).saturating_add(nanos(Duration::from_secs(earned))))
@@ -181,6 +182,8 @@ pub(crate) enum Frame {
     /// It ends at a delimiter.
     Delimited(u64),
     Counted(u64),
+    /// It was overlong, and the rest of it is dropped.
+    Skipped,
 }
 
 /// What has passed.
@@ -318,6 +321,8 @@ struct Watches {
     runs: Runs,
     /// The peer was asked whether it is there, and has not sent a byte since.
     asked: bool,
+    /// What `frame` times is the skip of an overlong frame.
+    skips: bool,
     /// When the peer was first waited for.
     opened: i64,
     /// Without a byte in either direction.
@@ -346,6 +351,7 @@ impl Watches {
             since: NEVER,
             runs: Runs::default(),
             asked: false,
+            skips: false,
             opened: NEVER,
             idle: 0,
             quiet: 0,
@@ -403,6 +409,14 @@ impl Watches {
         self.since = now;
         let limit = |time: Option<Duration>| time.map(nanos);
         let frame = wait.frame.and_then(|frame| timeouts.of_frame(&frame));
+        if let Some(frame) = wait.frame {
+            let skips = matches!(frame, Frame::Skipped);
+            if self.skips && !skips {
+                // The end of what was skipped is told nobody. Another frame has begun.
+                self.frame = 0;
+            }
+            self.skips = skips;
+        }
         self.runs = Runs {
             peer: wait.peer,
             frame: frame.is_some(),

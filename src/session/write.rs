@@ -34,6 +34,9 @@ pub(crate) struct Outbound {
     handle_capacity: u32,
     /// Input is to be dropped when the callback returns.
     pub(crate) discards_input: bool,
+    /// The last answer of [`Outbound::may_hand_over`] was yes, and nobody has had mutable access since. It
+    /// spares most pieces of frames the questions. With an inbox they are asked each time.
+    unchanged: bool,
 }
 
 /// How many bytes a channel has read and written.
@@ -65,17 +68,33 @@ impl Outbound {
             inbox: None,
             handle_capacity,
             discards_input: false,
+            unchanged: false,
         }
     }
 
     /// Whether the next piece of a frame may be handed over: there is room for what it brings forth, and
     /// nobody has asked for something else.
+    ///
+    /// It is asked of what [`peek`] gives.
     #[inline]
-    pub(crate) fn may_hand_over(&self) -> bool {
-        self.state.is_open()
+    pub(crate) fn may_hand_over(&mut self) -> bool {
+        self.unchanged || self.ask_whether_it_may()
+    }
+
+    fn ask_whether_it_may(&mut self) -> bool {
+        let may = self.state.is_open()
             && self.output.has_room()
             && !self.discards_input
-            && self.inbox.as_ref().is_none_or(|inbox| inbox.asked() == Asked::Nothing)
+            && self.inbox.as_ref().is_none_or(|inbox| inbox.asked() == Asked::Nothing);
+        self.unchanged = may && self.inbox.is_none();
+        may
+    }
+
+    /// For whoever may change it.
+    #[inline]
+    pub(crate) fn change(&mut self) -> &mut Self {
+        self.unchanged = false;
+        self
     }
 
     #[inline]
@@ -293,8 +312,17 @@ pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
     }
 }
 
-/// Nothing in here panics half-way but a producer, after which the queue has failed in good order.
+/// For whoever shares it with a callback that waits. Nothing in here panics half-way but a producer, after
+/// which the queue has failed in good order.
 #[inline]
 pub(crate) fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
-    outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    let mut outbound = outbound.lock().unwrap_or_else(PoisonError::into_inner);
+    outbound.change();
+    outbound
+}
+
+/// For whoever has it alone and changes nothing, or says so by [`Outbound::change`].
+#[inline]
+pub(crate) fn peek(outbound: &mut Mutex<Outbound>) -> &mut Outbound {
+    outbound.get_mut().unwrap_or_else(PoisonError::into_inner)
 }

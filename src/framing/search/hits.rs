@@ -83,7 +83,7 @@ pub(crate) struct Hits {
     searched: usize,
 }
 
-/// How many blocks are kept.
+/// How many blocks are kept: enough for many short frames, and not much memory for a connection.
 const BLOCKS: usize = 8;
 
 impl Hits {
@@ -96,7 +96,7 @@ impl Hits {
             return None;
         }
         // The 64 bits from that place on, of whatever blocks they are: where a block ends depends on the
-        // lengths of the frames before, and is a branch that the processor could not foretell.
+        // lengths of the frames before, and would be a branch that the processor cannot foretell.
         let places = self.map[block] >> place | self.map[block + 1] << 1 << (BLOCK - 1 - place);
         (places != 0).then(|| from + places.trailing_zeros() as usize)
     }

@@ -1,0 +1,494 @@
+//! One connection, and what moves it.
+//!
+//! A [`Conn`] is a stream, what has been read from it ([`Inbound`]), what is to be written to it and what
+//! it has come to ([`Outbound`]), and the deadlines. Whoever drives it does two things in turn: it takes
+//! what is there ([`Conn::cut`]), and if there is nothing, lets the connection move what can be moved
+//! ([`Conn::poll_turn`]), which waits. Nothing else waits while the connection is open, and nothing but
+//! [`Conn::poll_close`] after that.
+//!
+//! There are two drivers: [`Channel`](crate::Channel), which is pulled, and `handler/dispatch.rs`, which
+//! calls a handler.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::{future, mem};
+
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use crate::framing::{Cut, End, FrameError};
+use crate::pool;
+use crate::session::control::{Control, Outlet};
+use crate::session::error::{Cause, ChannelError, CloseReason};
+use crate::session::input::Input;
+use crate::session::read::{Found, Inbound, OwnEnd};
+use crate::session::state::{Rest, State};
+use crate::session::timer::{Passed, Timeout, Timer, Wait};
+use crate::session::write::{Outbound, Written, deadline, lock, peek};
+use crate::trace;
+
+/// One connection.
+pub(crate) struct Conn<S> {
+    pub(crate) io: S,
+    pub(crate) inbound: Inbound,
+    /// What a callback and the task that waits for it both use. Locked only while one waits.
+    pub(crate) outbound: Mutex<Outbound>,
+    pub(crate) timer: Timer,
+    read_size: u32,
+    /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
+    /// of a frame, [`READ_COST`] for each read.
+    budget: u32,
+    /// Why the connection failed has been returned to whoever pulls.
+    pub(crate) told: bool,
+}
+
+impl<S> Conn<S> {
+    pub(crate) fn new(io: S, inbound: Inbound, outbound: Outbound, read_size: u32) -> Self {
+        Conn {
+            io,
+            inbound,
+            outbound: Mutex::new(outbound),
+            timer: Timer::default(),
+            read_size,
+            budget: BUDGET,
+            told: false,
+        }
+    }
+
+    /// For whoever has only a shared reference.
+    pub(crate) fn outbound(&self) -> MutexGuard<'_, Outbound> {
+        lock(&self.outbound)
+    }
+
+    #[inline]
+    pub(crate) fn outbound_mut(&mut self) -> &mut Outbound {
+        get_mut(&mut self.outbound)
+    }
+
+    /// Drops what was read, beside output that was discarded: what the peer refused is of no account.
+    pub(crate) fn discard_input(&mut self) {
+        self.inbound.discard();
+        self.timer.discard();
+    }
+
+    /// Nothing happens any more, for this cause if nothing went wrong before.
+    pub(crate) fn fail(&mut self, cause: Cause) {
+        self.outbound_mut().fail(cause);
+        self.inbound.discard();
+    }
+
+    /// The next piece of a frame, if it is there and may be handed over. Most are: this is all that is
+    /// done for them.
+    #[inline(always)]
+    pub(crate) fn cut(&mut self) -> Option<Cut> {
+        let outbound = peek(&mut self.outbound);
+        if self.budget == 0 || !outbound.may_hand_over() {
+            return None;
+        }
+        self.budget -= 1;
+        let eof = outbound.state.is_eof();
+        match self.inbound.cut(eof) {
+            Ok(Some(cut)) => Some(cut),
+            Ok(None) if !eof => None,
+            ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),
+        }
+    }
+
+    /// Whether there may be something to cut: not if the application is to find the end of a message, and
+    /// wants more input for that.
+    #[inline]
+    pub(crate) fn find_own_end<E>(
+        &mut self,
+        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
+    ) -> Result<bool, E> {
+        if !matches!(self.inbound.framing.own_end, OwnEnd::Looked(_)) {
+            return Ok(true);
+        }
+        let outbound = peek(&mut self.outbound);
+        if !outbound.may_hand_over() {
+            return Ok(false);
+        }
+        match self.inbound.find_own_end(outbound.state.is_eof(), find)? {
+            Found::Here => Ok(true),
+            Found::Nothing => Ok(false),
+            Found::Overlong(max) => {
+                trace::overlong(self.inbound.framing.framer.limit());
+                self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Nothing more will be cut: for this cause, or because the input is at its end.
+    #[cold]
+    fn cut_nothing(&mut self, cause: Option<Cause>) -> Option<Cut> {
+        let in_message = self.inbound.framing.in_message();
+        let at_end = if in_message { CloseReason::Truncated } else { CloseReason::PeerClosed };
+        self.outbound_mut().state.over(cause.unwrap_or(at_end));
+        None
+    }
+
+    /// Nothing stands in the way of the next callback.
+    #[inline]
+    pub(crate) fn may_hand_over(&mut self) -> bool {
+        peek(&mut self.outbound).may_hand_over()
+    }
+
+    /// Nothing stands in the way of a turn but that there is nothing to be handed over.
+    pub(crate) fn is_drained(&mut self) -> bool {
+        self.budget > 0 && self.may_hand_over()
+    }
+
+    /// The end that is to be told next, if it may be. After a close it is not told at all.
+    pub(crate) fn take_owed(&mut self) -> Option<End> {
+        let outbound = get_mut(&mut self.outbound);
+        let may_be_told = match outbound.state {
+            State::Open | State::Eof => outbound.may_hand_over(),
+            // The upgrade was asked for with the last piece of a frame, and waits for its end.
+            State::Over(CloseReason::Upgrade) => true,
+            _ => {
+                self.inbound.framing.framer.owe(None);
+                return None;
+            }
+        };
+        if may_be_told { self.inbound.framing.framer.take_owed() } else { None }
+    }
+
+    /// A frame has ended in this way.
+    #[inline]
+    pub(crate) fn note_end(&mut self, end: End) {
+        self.inbound.framing.frame_ended();
+        match end {
+            End::Terminator | End::WrongEnd => {}
+            End::Overlong => trace::overlong(self.inbound.framing.framer.limit()),
+            End::Truncated => self.outbound_mut().state.over(CloseReason::Truncated),
+        }
+    }
+
+    /// The callback for the end of a frame is over: if it did not say that its message goes on, the next
+    /// has all its time.
+    #[inline]
+    pub(crate) fn end_told(&mut self) {
+        self.inbound.framing.frame_ended();
+        if !self.inbound.framing.in_message() {
+            self.timer.frame_ended();
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
+    /// Why the channel has failed, to whoever has not been told yet.
+    pub(crate) fn tell_once(&mut self) -> ChannelError {
+        if mem::replace(&mut self.told, true) {
+            return ChannelError::Closed;
+        }
+        self.outbound_mut().state.tell::<Infallible>().into()
+    }
+
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        loop {
+            let outbound = get_mut(&mut self.outbound);
+            outbound.poll_inbox(cx);
+            if !outbound.output.is_open() {
+                return Poll::Ready(Err(self.tell_once()));
+            }
+            if !outbound.output.is_full() {
+                return Poll::Ready(Ok(()));
+            }
+            match outbound.poll_room(cx, &mut self.io, &mut self.timer) {
+                Ok(Written::All) => {}
+                Ok(written) => ready!(self.poll_deadline(cx, written)),
+                Err(cause) => self.fail(cause),
+            }
+        }
+    }
+
+    /// Writes and flushes all that is queued, what other tasks have pushed included. A stall is not yet
+    /// a failure.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        let outbound = get_mut(&mut self.outbound);
+        outbound.poll_inbox(cx);
+        loop {
+            if outbound.state.is_closed() {
+                return Poll::Ready(Err(CloseReason::Aborted));
+            }
+            let written = outbound.poll_flush(cx, &mut self.io, &mut self.timer)?;
+            if written == Written::All {
+                if outbound.has_items() && outbound.output.is_open() {
+                    // What waited for room has it now.
+                    outbound.poll_inbox(cx);
+                    continue;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let refused = written == Written::Refused;
+            let wait = Wait { peer: refused, refused, ..Wait::default() };
+            let passed = ready!(self.timer.poll(cx, &outbound.timeouts, wait));
+            if let Some(timeout) = deadline(passed) {
+                trace::timed_out(timeout);
+                return Poll::Ready(Err(CloseReason::Timeout(timeout)));
+            }
+        }
+    }
+
+    /// A deadline fails the channel while nothing but the writer is waited for.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, written: Written) -> Poll<()> {
+        let refused = written == Written::Refused;
+        let wait = Wait { peer: refused, refused, ..Wait::default() };
+        let outbound = get_mut(&mut self.outbound);
+        if let Some(timeout) = deadline(ready!(self.timer.poll(cx, &outbound.timeouts, wait))) {
+            trace::timed_out(timeout);
+            self.fail(CloseReason::Timeout(timeout));
+        }
+        Poll::Ready(())
+    }
+
+    /// Moves what can be moved while the channel is open: takes what other tasks push, writes, reads
+    /// once. Ready when there is something new to look at, if only the state. With `shutdown`, the
+    /// message that has begun is not waited for as long as others.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, shutdown: bool) -> Poll<Turn> {
+        let budget = match mem::replace(&mut self.budget, BUDGET) {
+            0 => {
+                self.budget = REFRESHED;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // Others have had their turn, and there may be more to hand over.
+            REFRESHED => return Poll::Ready(Turn::Again),
+            left => left,
+        };
+        let outbound = get_mut(&mut self.outbound);
+        outbound.poll_inbox(cx);
+        if mem::take(&mut outbound.discards_input) {
+            self.discard_input();
+            return Poll::Ready(Turn::Again);
+        }
+        if !outbound.state.is_open() {
+            return Poll::Ready(Turn::Again);
+        }
+        let mut wait = Wait::default();
+        if outbound.output.is_full() || outbound.state.is_eof() {
+            match outbound.poll_room(cx, &mut self.io, &mut self.timer) {
+                Ok(Written::All) => return self.turned(),
+                Ok(written) => wait.refused = written == Written::Refused,
+                Err(cause) => {
+                    self.fail(cause);
+                    return self.turned();
+                }
+            }
+            self.inbound.rest();
+            wait.peer = wait.refused;
+        } else {
+            // The input is drained: now is the time to flush.
+            let written = match outbound.poll_flush(cx, &mut self.io, &mut self.timer) {
+                Ok(written) => written,
+                Err(cause) => {
+                    self.fail(cause);
+                    return self.turned();
+                }
+            };
+            if outbound.has_items() {
+                // What waited for room has it now.
+                return self.turned();
+            }
+            match self.inbound.poll_read(cx, &mut self.io, self.read_size as usize) {
+                Poll::Ready(Ok(read)) => {
+                    if read == 0 {
+                        outbound.state.end_input();
+                    }
+                    self.timer.read();
+                    self.budget = budget.saturating_sub(READ_COST).max(1);
+                    return self.turned();
+                }
+                Poll::Ready(Err(error)) => {
+                    self.fail(CloseReason::Io(error));
+                    return self.turned();
+                }
+                Poll::Pending => {}
+            }
+            wait.refused = written == Written::Refused;
+            wait.peer = written != Written::Waiting;
+            wait.frame = self.inbound.unfinished();
+            if wait.frame.is_none() {
+                self.timer.frame_ended();
+            }
+            wait.shutdown = shutdown;
+        }
+        let outbound = get_mut(&mut self.outbound);
+        match ready!(self.timer.poll(cx, &outbound.timeouts, wait)) {
+            Passed::Shutdown => return Poll::Ready(Turn::Shutdown),
+            Passed::Deadline(Timeout::Quiet) => return Poll::Ready(Turn::Quiet),
+            Passed::Deadline(timeout) => outbound.time_out(timeout),
+            Passed::End => {}
+        }
+        self.turned()
+    }
+
+    fn turned(&mut self) -> Poll<Turn> {
+        self.timer.pause();
+        Poll::Ready(Turn::Again)
+    }
+
+    /// Brings a channel that closes to its end: writes what is queued, shuts down, waits for the peer.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let outbound = get_mut(&mut self.outbound);
+            outbound.poll_inbox(cx);
+            let lingers = outbound.timeouts.linger.is_some();
+            let mut wait = Wait::default();
+            match outbound.state {
+                State::Open | State::Eof | State::Over(_) => outbound.finish(),
+                State::Closed(_) => {
+                    outbound.end_inbox();
+                    self.inbound.discard();
+                    return Poll::Ready(());
+                }
+                State::Lingering(_, rest) => {
+                    if rest == 0 {
+                        outbound.state.end();
+                        continue;
+                    }
+                    if self.poll_drop_input(cx, rest).is_ready() {
+                        continue;
+                    }
+                    wait.end = get_mut(&mut self.outbound).timeouts.linger;
+                }
+                State::Closing(_, rest) => {
+                    self.inbound.discard();
+                    match outbound.poll_flush(cx, &mut self.io, &mut self.timer) {
+                        Ok(Written::All) => {
+                            outbound.state.written(lingers);
+                            self.timer.begin_end();
+                            continue;
+                        }
+                        Ok(written) => wait.refused = written == Written::Refused,
+                        Err(cause) => {
+                            self.fail(cause);
+                            continue;
+                        }
+                    }
+                    // A peer that writes all before it reads must not wait for us as we for it.
+                    if lingers && rest > 0 && self.poll_drop_input(cx, rest).is_ready() {
+                        continue;
+                    }
+                    let outbound = get_mut(&mut self.outbound);
+                    // After a deadline the last word has its own.
+                    let passed = outbound.state.passed();
+                    wait.end = passed.map(|_| LAST_WORD);
+                    wait.peer = wait.refused && passed.is_none();
+                }
+            }
+            let outbound = get_mut(&mut self.outbound);
+            if matches!(outbound.state, State::Closing(..) | State::Lingering(..)) {
+                let passed = ready!(self.timer.poll(cx, &outbound.timeouts, wait));
+                match (&outbound.state, passed) {
+                    (State::Lingering(..), Passed::End) => outbound.state.end(),
+                    (_, Passed::Deadline(timeout)) => {
+                        trace::timed_out(timeout);
+                        self.fail(CloseReason::Timeout(timeout));
+                    }
+                    (_, Passed::End) => self.fail(CloseReason::Timeout(Timeout::WriteStall)),
+                    (_, Passed::Shutdown) => {}
+                }
+            }
+        }
+    }
+
+    /// Reads at most so many bytes, and drops them.
+    fn poll_drop_input(&mut self, cx: &mut Context<'_>, most: Rest) -> Poll<()> {
+        let most = most.min(self.read_size);
+        let mut buffer = pool::take(most as usize);
+        let mut room = (&mut buffer).limit(most as usize);
+        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut room);
+        pool::give(buffer);
+        let outbound = get_mut(&mut self.outbound);
+        match ready!(read) {
+            Ok(read @ 1..) => {
+                self.inbound.framing.read += read as u64;
+                outbound.state.dropped(read as Rest);
+            }
+            // If something is wrong, the writer will say so.
+            Ok(0) | Err(_) => outbound.state.end_input(),
+        }
+        Poll::Ready(())
+    }
+
+    /// Starts the shutdown of a stream that has failed or was aborted, without waiting for it, unless it
+    /// was shut down before.
+    pub(crate) async fn shut_down(&mut self) {
+        if self.outbound_mut().output.is_closed() {
+            return;
+        }
+        future::poll_fn(|cx| {
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// The input, and what a callback that does not wait needs.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
+        let Inbound { input, framing } = &mut self.inbound;
+        let outbound = peek(&mut self.outbound);
+        let control = Control::new(framing, Outlet::Direct(outbound), input.len());
+        (input, control)
+    }
+
+    /// If a callback waits now, no memory is held for input.
+    #[inline]
+    pub(crate) fn trim_before_wait(&mut self) {
+        if self.inbound.pending() == 0 {
+            self.inbound.trim();
+        }
+    }
+}
+
+/// What goes on while a callback waits.
+pub(crate) struct Meanwhile<'a, S> {
+    pub(crate) input: &'a mut Input,
+    pub(crate) outbound: &'a Mutex<Outbound>,
+    pub(crate) io: &'a mut S,
+    pub(crate) timer: &'a mut Timer,
+}
+
+impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
+    /// Ready if the callback is not to be waited for any more.
+    #[inline(never)]
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.input.is_empty() {
+            self.input.release();
+        }
+        lock(self.outbound).poll_meanwhile(cx, self.io, self.timer)
+    }
+}
+
+/// What has come of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There is something new to look at.
+    Again,
+    /// The peer has been quiet: [`Timeouts::quiet`].
+    Quiet,
+    /// A message is not waited for any longer, now that the connection is wanted to end.
+    Shutdown,
+}
+
+/// For whoever has it alone, and may change it.
+#[inline]
+fn get_mut(outbound: &mut Mutex<Outbound>) -> &mut Outbound {
+    peek(outbound).change()
+}
+
+/// How much is done in one poll: so many pieces of frames.
+const BUDGET: u32 = 1024;
+/// The budget after a turn of other tasks.
+const REFRESHED: u32 = BUDGET + 1;
+/// What a read costs, in pieces of frames.
+const READ_COST: u32 = 64;
+/// What is pushed when a deadline has passed is to be written in this time.
+const LAST_WORD: Duration = Duration::from_secs(5);

@@ -334,6 +334,37 @@ pub struct Served {
 }
 
 /// The listener failed for good.
+///
+/// ```
+/// use asynchat::Server;
+/// use std::{io, task::{Context, Poll}};
+/// use tokio::net::TcpStream;
+/// use tokio_util::{net::Listener, sync::CancellationToken};
+///
+/// /// Out of order.
+/// struct Broken;
+///
+/// impl Listener for Broken {
+///     type Io = TcpStream;
+///     type Addr = ();
+///
+///     fn poll_accept(&mut self, _: &mut Context<'_>) -> Poll<io::Result<(TcpStream, ())>> {
+///         Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+///     }
+///
+///     fn local_addr(&self) -> io::Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let stop = CancellationToken::new(); // which is not needed here
+/// let failed = Server::new().serve(Broken, stop, |_| async {}).await.unwrap_err();
+/// assert_eq!(failed.served().accepted, 0);
+/// assert_eq!(failed.served().accept_errors, 1);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ServeError {
     error: io::Error,

@@ -26,8 +26,8 @@ use asynchat::{CloseReason, Served};
 use futures::future::join_all;
 use proptest::prelude::*;
 use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream, ReadHalf,
-    Sink, WriteHalf,
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+    DuplexStream, ReadHalf, Sink, WriteHalf,
 };
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -954,6 +954,10 @@ async fn a_thousand_members() {
     }
     assert_eq!(clients.len(), MEMBERS - 1);
 
+    // It has been cut off, and not only forgotten: nothing comes behind what was on its way.
+    let mut late = Vec::new();
+    let reading = tokio::time::timeout(Duration::from_secs(30), stuck.read_to_end(&mut late));
+    let _ = reading.await.expect("it is cut off");
     server.stop.cancel();
     for (client, dropped) in &mut clients {
         let mut line = client.line().await;

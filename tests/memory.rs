@@ -34,7 +34,7 @@ impl Handler for Slow {
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         let _handle = control.handle();
-        let blocks = repeat_n([b'x'; 16 * 1024], 256);
+        let blocks = repeat_n([b'x'; 16 * 1024], 4096);
         control.push(vec![b'x'; 16 * 1024]);
         control.push_with_producer(producer::iter(blocks));
         if self.0 == b"wait" {

@@ -11,6 +11,9 @@ mod channel;
 mod commands;
 #[path = "../examples/redis_server/protocol.rs"]
 mod protocol;
+#[allow(dead_code)] // It is not asked who a client is.
+#[path = "../examples/support/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "../examples/redis_server/pubsub.rs"]
 mod pubsub;
 #[path = "../examples/redis_server/session.rs"]
@@ -465,7 +468,7 @@ impl Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(session::serve(listener, stop.clone()));
+        let serving = tokio::spawn(session::serve(listener, stop.clone(), false));
         Running { addr, stop, serving }
     }
 

@@ -160,7 +160,7 @@ async fn served<'a>(host: &Arc<Host>, reads: impl IntoIterator<Item = &'a [u8]>)
     let reads =
         reads.into_iter().filter(|read| !read.is_empty()).map(Bytes::copy_from_slice).collect();
     let wire = Wire { reads, output: Arc::clone(&output) };
-    session::serve(host.clone(), wire, ends(), CancellationToken::new()).await;
+    session::serve(host.clone(), wire, Bytes::new(), ends(), CancellationToken::new()).await;
     let output = output.lock().unwrap().clone();
     String::from_utf8(output).unwrap()
 }
@@ -521,7 +521,7 @@ impl Client {
     fn connect(host: &Arc<Host>) -> Self {
         let (client, server) = tokio::io::duplex(1 << 16);
         let stop = CancellationToken::new();
-        let serving = session::serve(host.clone(), server, ends(), stop.clone());
+        let serving = session::serve(host.clone(), server, Bytes::new(), ends(), stop.clone());
         Client { io: BufReader::new(client), stop, serving: tokio::spawn(serving) }
     }
 

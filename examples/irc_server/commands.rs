@@ -503,7 +503,7 @@ impl Client<'_> {
             let next = Next::Members(name.into(), None);
             return Then::List(List { nick: self.reply.nick.clone(), next: Some(next) });
         }
-        // Who has no channel in common with the client can be asked for by name only.
+        // Nobody is told who there is at all.
         let found = self.state.find(mask);
         if let Some(user) = found.and_then(|id| self.state.users.get(&id)) {
             user.who(&mut self.reply, "*", "");
@@ -550,7 +550,7 @@ impl Client<'_> {
             Some(id) if id != self.id => {
                 self.reply.text("502", format_args!(""), "Can't change mode for other users");
             }
-            // All are invisible to those who have nothing to do with them: there is nothing to change.
+            // All are found by their name, or in a channel, only: there is nothing to change.
             Some(_) => match message.param(1) {
                 None => self.reply.plain("221", format_args!(" +i")),
                 Some(flags) if flags.iter().all(|flag| b"+-i".contains(flag)) => {}

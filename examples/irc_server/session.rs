@@ -282,8 +282,9 @@ impl Handler for Session {
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         let line = mem::take(&mut self.line);
-        if let Some(message) = Message::parse(&line) {
-            if self.keep_pace(control).await {
+        // An empty line, too, has to be looked at.
+        if self.keep_pace(control).await {
+            if let Some(message) = Message::parse(&line) {
                 self.obey(&message, control);
             }
         }

@@ -1,7 +1,7 @@
 //! A Redis server, for those of its commands that clients use most.
 //!
 //! ```text
-//! cargo run --release --example redis_server [ADDR]
+//! cargo run --release --example redis_server [ADDR] [--proxy-protocol]
 //! ```
 //!
 //! It speaks RESP2, and takes lines of words (`nc`), with
@@ -21,6 +21,8 @@
 //! minute to complete a command, and a second more for each 64 KiB of it, a minute to take some of an answer,
 //! and an hour to say something.
 //!
+//! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
+//!
 //! Commands are carried out one at a time, as Redis does: by one thread, so that nobody waits for a lock.
 //!
 //! | file | what it knows |
@@ -31,9 +33,13 @@
 //! | `commands.rs` | what each command does |
 //! | `store.rs` | keys and values |
 //! | `pubsub.rs` | who hears which channel |
+//! | `../support/proxy_protocol.rs` | what a proxy says first |
 
 mod commands;
 mod protocol;
+#[allow(dead_code, reason = "it is not asked who a client is")]
+#[path = "../support/proxy_protocol.rs"]
+mod proxy_protocol;
 mod pubsub;
 mod session;
 mod store;
@@ -44,25 +50,16 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-const USAGE: &str = "usage: redis_server [ADDR]";
+const USAGE: &str = "usage: redis_server [ADDR] [--proxy-protocol]";
 const DEFAULT_ADDR: &str = "127.0.0.1:6379";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let addr = match args.as_slice() {
-        [] => DEFAULT_ADDR,
-        [flag] if flag.starts_with('-') => {
-            println!("{USAGE}\nthe default is {DEFAULT_ADDR}");
-            return ExitCode::SUCCESS;
-        }
-        [addr] => addr,
-        _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
-        }
+    let Some((addr, proxied)) = options(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}\nthe default is {DEFAULT_ADDR}");
+        return ExitCode::from(2);
     };
-    match run(addr).await {
+    match run(&addr, proxied).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("redis_server: {error}");
@@ -71,12 +68,26 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(addr: &str) -> io::Result<()> {
+/// Where to listen, and whether proxies connect.
+fn options(args: impl Iterator<Item = String>) -> Option<(String, bool)> {
+    let (mut addr, mut proxied) = (None, false);
+    for arg in args {
+        match arg.as_str() {
+            "--proxy-protocol" => proxied = true,
+            flag if flag.starts_with('-') => return None,
+            _ if addr.is_some() => return None,
+            _ => addr = Some(arg),
+        }
+    }
+    Some((addr.unwrap_or_else(|| DEFAULT_ADDR.to_owned()), proxied))
+}
+
+async fn run(addr: &str, proxied: bool) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     let signal = stop_signal()?;
     println!("listening on {}", listener.local_addr()?);
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(session::serve(listener, stop.clone()));
+    let serving = tokio::spawn(session::serve(listener, stop.clone(), proxied));
     tokio::spawn(async move {
         signal.await;
         stop.cancel();

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
 use crate::protocol::{COMMAND, Parser, Refusal, Reply, TOO_LONG};
+use crate::proxy_protocol::{self, Accepted};
 use crate::pubsub::{BACKLOG, Subscriptions};
 
 const CONNECTIONS: usize = 10_000;
@@ -25,7 +26,11 @@ const RATE: u32 = 64 << 10;
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// Serves clients until it is told to stop.
-pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) -> io::Result<Served> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    stop: CancellationToken,
+    proxied: bool,
+) -> io::Result<Served> {
     let shared = Shared::default();
     let last = Arc::new(AtomicU64::new(0));
     let builder = channels();
@@ -36,8 +41,13 @@ pub(crate) async fn serve(listener: TcpListener, stop: CancellationToken) -> io:
             let (session, builder) = (Session::new(id, shared.clone()), builder.clone());
             async move {
                 let _ = connection.io.set_nodelay(true);
-                let mut channel = builder.build(connection.io);
+                // Whoever is no proxy is not answered.
+                let accept = |io| proxy_protocol::accept(io, proxied);
+                let connection = connection.handshake(proxy_protocol::DEADLINE, accept).await?;
+                let Accepted { io, input, .. } = connection.io;
+                let mut channel = builder.build_with_input(io, input);
                 channel.run_until(session, connection.shutdown.cancelled()).await;
+                Ok::<_, io::Error>(())
             }
         })
         .await;
@@ -72,7 +82,7 @@ impl Session {
 impl Handler for Session {
     type Error = Infallible;
 
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
         Ok(self.parser.find_end(input))
     }
 
@@ -94,26 +104,23 @@ impl Handler for Session {
             }
         };
         let was_subscribed = client.is_subscribed();
-        let mut then = Then::Go;
-        let done = control.push_with(|out| {
-            then = match Command::find(words.get(0)) {
-                Some(command) => command.run(client, words, Reply::new(out)),
-                None => unknown(&words),
-            }?;
-            Ok(())
+        let done = control.push_with(|out| match Command::find(words.get(0)) {
+            Some(command) => command.run(client, words, Reply::new(out)),
+            None => unknown(&words),
         });
-        if let Err(refusal) = done {
+        let then = done.unwrap_or_else(|refusal| {
             // What it had written is not sent.
             refuse(&refusal, control);
-        }
+            None
+        });
         match then {
-            Then::Go => {}
-            Then::Close => control.close_when_done(),
-            Then::Send(bytes) => {
+            None | Some(Then::Go) => {}
+            Some(Then::Close) => control.close_when_done(),
+            Some(Then::Send(bytes)) => {
                 control.push(bytes);
                 control.push("\r\n");
             }
-            Then::Subscribe => {
+            Some(Then::Subscribe) => {
                 let Client { id, shared, subscriptions, .. } = client;
                 let subscriptions = subscriptions.get_or_insert_with(|| {
                     Subscriptions::new(shared.hub.clone(), *id, control.handle())
@@ -144,11 +151,8 @@ impl Handler for Session {
 
 /// Answers with an error.
 fn refuse(refusal: &Refusal, control: &mut Control<'_>) {
-    let refused: Result<(), Infallible> = control.push_with(|out| {
+    let Ok(_) = control.push_with(|out| {
         Reply::new(out).error(refusal);
-        Ok(())
+        Ok::<_, Infallible>(())
     });
-    match refused {
-        Ok(()) => {}
-    }
 }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! cargo run --release --example smtp_server [ADDR] [MAILDIR] [--discard] [--tls CERTIFICATE KEY]
+//!     [--proxy-protocol]
 //! ```
 //!
 //! Every recipient is taken, and every message put into the one Maildir, byte for byte as it came, behind
 //! lines that say from where, by whom and for whom. What is answered 250 is on the disk. With `--discard`
-//! messages are read and dropped.
+//! messages are read and dropped. With `--proxy-protocol` it is for proxies, who say first for whom they connect.
 //!
 //! | what | |
 //! |---|---|
@@ -26,9 +27,12 @@
 //! | `text.rs` | what DATA sends → a message (no I/O) |
 //! | `maildir.rs` | a message → a file |
 //! | `tls.rs` | the certificate |
+//! | `../support/proxy_protocol.rs` | what a proxy says first |
 
 mod command;
 mod maildir;
+#[path = "../support/proxy_protocol.rs"]
+mod proxy_protocol;
 mod session;
 mod text;
 mod tls;
@@ -46,10 +50,11 @@ use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::maildir::{Maildir, Store};
+use crate::proxy_protocol::{Accepted, Origin};
 use crate::session::{Ends, Host};
 
-const USAGE: &str =
-    "usage: smtp_server [ADDR] [MAILDIR] [--discard] [--tls CERTIFICATE.pem KEY.pem]";
+const USAGE: &str = "usage: smtp_server [ADDR] [MAILDIR] [--discard] [--tls CERTIFICATE.pem KEY.pem] \
+                     [--proxy-protocol]";
 const DEFAULT_ADDR: &str = "127.0.0.1:2525";
 const DEFAULT_DIR: &str = "Maildir";
 
@@ -66,6 +71,7 @@ struct Options {
     addr: String,
     dir: PathBuf,
     discard: bool,
+    proxied: bool,
     certificate: Option<(PathBuf, PathBuf)>,
 }
 
@@ -86,10 +92,12 @@ fn main() -> ExitCode {
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
-    let (mut discard, mut certificate, mut plain) = (false, None, Vec::new());
+    let (mut discard, mut proxied) = (false, false);
+    let (mut certificate, mut plain) = (None, Vec::new());
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--discard" => discard = true,
+            "--proxy-protocol" => proxied = true,
             "--tls" => certificate = Some((args.next()?.into(), args.next()?.into())),
             flag if flag.starts_with('-') => return None,
             _ => plain.push(arg),
@@ -98,11 +106,11 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
     let mut plain = plain.into_iter();
     let addr = plain.next().unwrap_or_else(|| DEFAULT_ADDR.to_owned());
     let dir = plain.next().unwrap_or_else(|| DEFAULT_DIR.to_owned()).into();
-    plain.next().is_none().then_some(Options { addr, dir, discard, certificate })
+    plain.next().is_none().then_some(Options { addr, dir, discard, proxied, certificate })
 }
 
 async fn run(options: Options) -> io::Result<()> {
-    let Options { addr, dir, discard, certificate } = options;
+    let Options { addr, dir, discard, proxied, certificate } = options;
     let named = |what: &Path, error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}", what.display()))
     };
@@ -131,9 +139,13 @@ async fn run(options: Options) -> io::Result<()> {
         async move {
             // Replies are written together; waiting for more would only delay them.
             let _ = connection.io.set_nodelay(true);
-            if let Ok(ends) = ends(&connection.io) {
-                session::serve(host, connection.io, ends, connection.shutdown).await;
-            }
+            // Whoever is no proxy is not answered.
+            let accept = |io| proxy_protocol::accept(io, proxied);
+            let connection = connection.handshake(proxy_protocol::DEADLINE, accept).await?;
+            let Accepted { io, input, origin } = connection.io;
+            let ends = ends(&io, origin)?;
+            session::serve(host, io, input, ends, connection.shutdown).await;
+            Ok::<_, io::Error>(())
         }
     };
     server.serve(listener, stop, service).await?;
@@ -141,12 +153,16 @@ async fn run(options: Options) -> io::Result<()> {
 }
 
 /// Both addresses in brackets, as whoever has no name introduces himself.
-fn ends(io: &TcpStream) -> io::Result<Ends> {
+fn ends(io: &TcpStream, origin: Origin) -> io::Result<Ends> {
     let literal = |address: SocketAddr| match address.ip().to_canonical() {
         IpAddr::V4(ip) => format!("[{ip}]"),
         IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
     };
-    Ok(Ends { local: literal(io.local_addr()?), peer: literal(io.peer_addr()?) })
+    let (local, peer) = match origin {
+        Origin::Unknown => (io.local_addr()?, io.peer_addr()?),
+        Origin::Client { source, destination } => (destination, source),
+    };
+    Ok(Ends { local: literal(local), peer: literal(peer) })
 }
 
 /// Listens for SIGINT and SIGTERM from now on; the future ends at the first of them.

@@ -15,6 +15,7 @@ use asynchat::{
     Channel, ChannelBuilder, Chunk, CloseReason, Control, Handler, Limit, Terminator, Timeout,
     Timeouts,
 };
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -78,12 +79,17 @@ pub(crate) fn channels() -> ChannelBuilder {
     Channel::builder(b"\r\n").limit(Limit::Skip(MAX_LINE)).whole_frames(true).timeouts(timeouts)
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve<S>(host: Arc<Host>, io: S, ends: Ends, stop: CancellationToken)
-where
+/// Serves one connection to its end, of which some input may have been read before.
+pub(crate) async fn serve<S>(
+    host: Arc<Host>,
+    io: S,
+    input: Bytes,
+    ends: Ends,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut channel = channels().build(io);
+    let mut channel = channels().build_with_input(io, input);
     let Ok(_slot) = host.slots.try_acquire() else {
         let _ = channel.push("421 4.3.2 too many connections, come back later\r\n");
         let _ = channel.close().await;

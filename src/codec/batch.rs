@@ -121,6 +121,23 @@ where
 }
 
 /// Complete frames that came together: one piece of memory, and where each of them is. Never empty.
+///
+/// ```
+/// use asynchat::{Frame, FrameCodec};
+/// use bytes::BytesMut;
+/// use tokio_util::codec::Decoder;
+///
+/// let mut codec = FrameCodec::lf().batched();
+/// let mut buffer = BytesMut::from("one\n\nthree\nfo");
+/// let Some(Frame::Complete(batch)) = codec.decode(&mut buffer)? else {
+///     unreachable!("three lines are complete");
+/// };
+/// assert_eq!(batch.len(), 3);
+/// assert_eq!(batch.get(2), Some(&b"three"[..]));
+/// assert_eq!(batch.get_bytes(3), None);
+/// assert!(batch.iter().eq([&b"one"[..], b"", b"three"]));
+/// # Ok::<(), asynchat::CodecError>(())
+/// ```
 #[derive(Clone)]
 pub struct Batch {
     bytes: Bytes,

@@ -4,6 +4,21 @@ use std::{error, fmt, io};
 use crate::framing::FrameError;
 
 /// Why a stream of frames ended, or an item could not be encoded.
+///
+/// ```
+/// use asynchat::{CodecError, FrameCodec, FrameError, Limit};
+/// use bytes::BytesMut;
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// let mut codec = FrameCodec::lf().with_limit(Limit::Fail(3));
+/// let mut buffer = BytesMut::from("too long\n");
+/// assert!(codec.decode(&mut buffer).is_ok(), "its beginning is an item");
+/// let error = codec.decode(&mut buffer).unwrap_err();
+/// assert!(matches!(error, CodecError::Frame(FrameError::Overlong(3))));
+///
+/// let error = codec.encode("two\nlines", &mut BytesMut::new()).unwrap_err();
+/// assert!(matches!(error, CodecError::Injection));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CodecError {

@@ -100,6 +100,18 @@ impl FrameCodec {
     /// Lines that end with CRLF or with LF alone, as `tokio_util::codec::LinesCodec` reads them. Written
     /// lines end with CRLF; to write them as `LinesCodec` does, say
     /// [`.with_ending(b"\n")`](Self::with_ending).
+    ///
+    /// ```
+    /// use asynchat::{Frame, FrameCodec};
+    /// use bytes::BytesMut;
+    /// use tokio_util::codec::Decoder;
+    ///
+    /// let mut codec = FrameCodec::crlf_or_lf();
+    /// let mut buffer = BytesMut::from("one\ntwo\r\n");
+    /// assert_eq!(codec.decode(&mut buffer)?, Some(Frame::Complete("one".into())));
+    /// assert_eq!(codec.decode(&mut buffer)?, Some(Frame::Complete("two".into())));
+    /// # Ok::<(), asynchat::CodecError>(())
+    /// ```
     pub fn crlf_or_lf() -> Self {
         static SET: OnceLock<DelimiterSet> = OnceLock::new();
         let set = SET.get_or_init(|| match DelimiterSet::new(["\r\n", "\n"]) {
@@ -264,6 +276,15 @@ impl<T: AsRef<[u8]>> Encoder<T> for FrameCodec {
 ///
 /// This enum is complete: a frame ends in one of three ways. `B` is `Bytes` for a [`FrameCodec`]; a
 /// [`BatchCodec`] has a [`Batch`](crate::Batch) of complete frames.
+///
+/// ```
+/// use asynchat::Frame;
+///
+/// let frame = Frame::Complete("hello".into());
+/// assert_eq!(frame.to_str(), Ok("hello"));
+/// // However it ended:
+/// assert_eq!(Frame::Truncated("hel".into()).into_bytes(), "hel");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<B = Bytes> {
     /// The payload, without its delimiter.

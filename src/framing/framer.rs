@@ -265,6 +265,15 @@ impl Framer {
 
     /// As [`step`](Self::step), when no more input will come: see [`next_eof`](Self::next_eof).
     ///
+    /// ```
+    /// use asynchat::{End, Framer, Step};
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// let cut = Step { payload: &b"cut\r"[..], end: Some(End::Truncated) };
+    /// assert_eq!(framer.step_eof(b"cut\r"), Ok(Some(cut)));
+    /// assert_eq!(framer.step_eof(b"cut\r"), Ok(None));
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`next`](Self::next).
@@ -292,6 +301,18 @@ impl Framer {
     /// A terminator that ended the chunk just returned still has its event. Of a frame that is being
     /// cut, the length goes on, bytes of an unfinished count included, unless the old or new terminator
     /// is `None`, which has no frames.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer, Limit};
+    ///
+    /// let mut framer = Framer::new(b"\n").with_limit(Limit::Skip(2));
+    /// let input = b"abcdQUIT\n";
+    /// assert_eq!(framer.next(input)?, Some(Event::Chunk(&b"ab"[..])));
+    /// assert_eq!(framer.next(input)?, Some(Event::Overlong));
+    /// framer.set_terminator(b"\n"); // as it was: the rest is still dropped
+    /// assert_eq!(framer.next(input)?, None);
+    /// # Ok::<(), asynchat::FrameError>(())
+    /// ```
     #[inline(always)]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
         self.switch(terminator.into());
@@ -332,6 +353,15 @@ impl Framer {
     }
 
     /// Sets the limit, for the current frame too: if that is longer already, it is overlong.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer, Limit};
+    ///
+    /// let mut framer = Framer::new(b"\n");
+    /// assert_eq!(framer.next(b"abc"), Ok(Some(Event::Chunk(&b"abc"[..]))));
+    /// framer.set_limit(Limit::Skip(2));
+    /// assert_eq!(framer.next(b"abcd\n"), Ok(Some(Event::Overlong)));
+    /// ```
     pub fn set_limit(&mut self, limit: Limit) {
         self.unsay_overlong();
         let (beyond, max) = match limit {
@@ -388,6 +418,19 @@ impl Framer {
     /// another buffer now. The next input begins with the next read.
     ///
     /// The terminator, what remains of a count and the length of the current frame stay.
+    ///
+    /// ```
+    /// use asynchat::{Event, Framer};
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// let mut buffer = b"abc\r".to_vec();
+    /// assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&b"abc"[..]))));
+    /// buffer.clear();
+    /// framer.discard();
+    /// buffer.extend_from_slice(b"\nd");
+    /// // The CR is gone: this is no terminator.
+    /// assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&b"\nd"[..]))));
+    /// ```
     pub fn discard(&mut self) {
         self.unsay_overlong();
         self.start = 0;
@@ -398,6 +441,15 @@ impl Framer {
 
     /// Whether the end of the input here would cut a frame: bytes of a frame that ends at a delimiter
     /// have been seen (withheld or delivered), a count is not spent, or an overlong frame is skipped.
+    ///
+    /// ```
+    /// use asynchat::Framer;
+    ///
+    /// let mut framer = Framer::new(b"\r\n");
+    /// assert!(!framer.is_mid_frame());
+    /// assert_eq!(framer.next(b"\r"), Ok(None));
+    /// assert!(framer.is_mid_frame());
+    /// ```
     pub fn is_mid_frame(&self) -> bool {
         match self.progress {
             _ if self.owed == Some(End::Truncated) => true,

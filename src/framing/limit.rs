@@ -43,6 +43,19 @@ pub enum Limit {
 /// It follows the [`Event::Overlong`](crate::Event::Overlong) or
 /// [`Event::WrongEnd`](crate::Event::WrongEnd) that said so, and is returned again by every later call,
 /// until another terminator is set or [`Framer::resume`](crate::Framer::resume) is called.
+///
+/// ```
+/// use asynchat::{Event, FrameError, Framer, Limit};
+///
+/// let mut framer = Framer::new(b"\n").with_limit(Limit::Fail(3));
+/// assert_eq!(framer.next(b"abcdef"), Ok(Some(Event::Chunk(&b"abc"[..]))));
+/// assert_eq!(framer.next(b"abcdef"), Ok(Some(Event::Overlong)));
+/// assert_eq!(framer.next(b"abcdef"), Err(FrameError::Overlong(3)));
+/// assert_eq!(framer.next(b"abcdef"), Err(FrameError::Overlong(3)));
+/// // What is left can be had in another way.
+/// framer.set_terminator(3);
+/// assert_eq!(framer.next(b"abcdef"), Ok(Some(Event::Chunk(&b"def"[..]))));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {

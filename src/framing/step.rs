@@ -46,6 +46,17 @@ impl<B> Step<B> {
 /// How a frame ended.
 ///
 /// This enum is complete: a frame ends in one of these four ways.
+///
+/// ```
+/// use asynchat::{End, Framer, Limit};
+///
+/// let mut framer = Framer::new(b"\n").with_limit(Limit::Skip(3));
+/// let mut ends = Vec::new();
+/// while let Ok(Some(step)) = framer.step_eof(b"one\nthree\ntw") {
+///     ends.push(step.end);
+/// }
+/// assert_eq!(ends, [Some(End::Terminator), Some(End::Overlong), Some(End::Truncated)]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
     /// Its terminator was found, or its count spent.

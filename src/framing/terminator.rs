@@ -268,6 +268,13 @@ impl fmt::Debug for Ending {
 }
 
 /// The end of a counted frame has 1 to 8 bytes.
+///
+/// ```
+/// use asynchat::Ending;
+///
+/// let error = Ending::new("123456789").unwrap_err();
+/// assert_eq!(error.to_string(), "the end of a counted frame has 1 to 8 bytes");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndingError;
@@ -465,6 +472,13 @@ impl fmt::Debug for Literal<'_> {
 }
 
 /// A delimiter of no bytes was asked for.
+///
+/// ```
+/// use asynchat::Terminator;
+///
+/// let error = Terminator::try_from(String::new()).unwrap_err();
+/// assert_eq!(error.to_string(), "a delimiter has at least one byte");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EmptyDelimiter;
@@ -478,6 +492,15 @@ impl fmt::Display for EmptyDelimiter {
 impl error::Error for EmptyDelimiter {}
 
 /// A [`DelimiterSet`] could not be made.
+///
+/// ```
+/// use asynchat::{DelimiterSet, DelimiterSetError};
+///
+/// assert_eq!(DelimiterSet::new(["ab", "abc"]), Err(DelimiterSetError::Unreachable));
+/// assert_eq!(DelimiterSet::new(["\n", "\n"]), Err(DelimiterSetError::Duplicate));
+/// assert_eq!(DelimiterSet::new(["\n", ""]), Err(DelimiterSetError::EmptyMember));
+/// assert_eq!(DelimiterSet::new([""; 0]), Err(DelimiterSetError::Empty));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DelimiterSetError {

@@ -33,7 +33,8 @@ macro_rules! attend {
             Poll::Ready(result) => result?,
             Poll::Pending => {
                 let (outbound, io, timer) = (&$conn.outbound, &mut $conn.io, &mut $conn.timer);
-                wait(called, $run, Meanwhile { input, outbound, io, timer }).await?;
+                // Boxed: all connections would have the room for it, and few are waiting here.
+                Box::pin(wait(called, $run, Meanwhile { input, outbound, io, timer })).await?;
             }
         }
     }};
@@ -41,6 +42,43 @@ macro_rules! attend {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Drives a handler until the connection ends. Returns the handler, and how it ended.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// /// How many lines there are.
+    /// struct Count(u64);
+    ///
+    /// impl Handler for Count {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         _: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         self.0 += 1;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"one\ntwo\nthr").await?;
+    /// drop(client);
+    /// let (count, reason) = Channel::new(server, b"\n").run(Count(0)).await;
+    /// assert_eq!(count.0, 2);
+    /// assert!(matches!(reason, CloseReason::Truncated));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancellation safety
     ///
@@ -141,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         run: &mut Run<'_, F>,
     ) -> impl Future<Output = Result<(), H::Error>> {
         async move {
-            self.outbound_mut().state.forget_upgrade();
+            self.forget_upgrade();
             if self.inbound.framing.own_end != OwnEnd::Off {
                 // This handler has not been asked yet.
                 self.inbound.framing.set_own_end(true);
@@ -187,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return Ok(None);
         }
         loop {
-            if !self.find_own_end(|input| handler.find_end(input))? {
+            if !self.find_own_end(|input, control| handler.find_end(input, control))? {
                 return Ok(None);
             }
             let whole = self.inbound.is_whole();

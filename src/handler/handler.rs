@@ -106,13 +106,67 @@ pub trait Handler {
     /// than no byte: `Some(0)` is `None`. One that is longer than its limit, whichever that is, is the end of
     /// the connection.
     ///
+    /// If the input ends in the middle of a message, what there is of it comes to `collect_incoming_data`
+    /// in one piece, and then [`eof`](Self::eof) is called with `truncated`, and not `found_terminator`.
+    ///
+    /// Bytes that are no message can be answered here, and the connection closed. To go on with a
+    /// terminator instead, as after the detection of a protocol, call
+    /// [`Control::set_own_end`] with `false` and set it: it governs these bytes, and the answer given here
+    /// is not heeded.
+    ///
     /// By default the end is never found.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// /// A byte says how many follow.
+    /// #[derive(Default)]
+    /// struct Counted(Vec<Vec<u8>>);
+    ///
+    /// impl Handler for Counted {
+    ///     type Error = Infallible;
+    ///
+    ///     fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+    ///         Ok(input.first().map(|length| 1 + usize::from(*length)))
+    ///     }
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         message: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         self.0.push(message[1..].to_vec());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"\x05hello\x02hi").await?;
+    /// drop(client);
+    /// let mut channel = Channel::builder(None).own_end(true).build(server);
+    /// let (counted, _) = channel.run(Counted::default()).await;
+    /// assert_eq!(counted.0, [&b"hello"[..], b"hi"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
     /// As [`collect_incoming_data`](Self::collect_incoming_data).
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Self::Error> {
-        let _ = input;
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, Self::Error> {
+        let _ = (input, control);
         Ok(None)
     }
 
@@ -121,6 +175,49 @@ pub trait Handler {
     /// nothing more is read meanwhile.
     ///
     /// It is called after the pieces of each read, before the next. By default nothing is done.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler};
+    /// use std::io;
+    /// use tokio::io::{AsyncWrite, AsyncWriteExt};
+    ///
+    /// /// Writes a body to somewhere slow, with no more of it in memory than one read brings.
+    /// struct Upload<W> {
+    ///     chunk: Vec<u8>,
+    ///     disk: W,
+    /// }
+    ///
+    /// impl<W: AsyncWrite + Unpin + Send> Handler for Upload<W> {
+    ///     type Error = io::Error;
+    ///
+    ///     fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> io::Result<()> {
+    ///         self.chunk.extend_from_slice(&data);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn collected(&mut self, _: &mut Control<'_>) -> io::Result<()> {
+    ///         self.disk.write_all(&self.chunk).await?;
+    ///         self.chunk.clear();
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> io::Result<()> {
+    ///         self.collected(control).await // what came with the end
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(1000);
+    /// let sending = tokio::spawn(async move { client.write_all(&[b'x'; 10_000]).await });
+    /// let upload = Upload { chunk: Vec::new(), disk: io::Cursor::new(Vec::new()) };
+    /// let (upload, _) = Channel::new(server, 10_000).run(upload).await;
+    /// assert_eq!(upload.disk.into_inner().len(), 10_000);
+    /// assert!(upload.chunk.capacity() < 10_000);
+    /// # sending.await??;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -138,6 +235,50 @@ pub trait Handler {
     /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the
     /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed.
     ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler, Limit};
+    /// use std::convert::Infallible;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// struct Session;
+    ///
+    /// impl Handler for Session {
+    /// #     type Error = Infallible;
+    /// #
+    /// #     fn collect_incoming_data(
+    /// #         &mut self,
+    /// #         _: Chunk<'_>,
+    /// #         _: &mut Control<'_>,
+    /// #     ) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// #
+    /// #     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    /// #         control.push("250 ok\n");
+    /// #         Ok(())
+    /// #     }
+    /// #
+    ///     async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         control.push("500 too long\n");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"much too long\nshort\n").await?;
+    /// client.shutdown().await?;
+    /// let mut channel = Channel::builder(b"\n").limit(Limit::Skip(8)).build(server);
+    /// channel.run(Session).await;
+    /// # drop(channel);
+    /// # let mut answers = String::new();
+    /// # client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "500 too long\n250 ok\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`collect_incoming_data`](Self::collect_incoming_data).
@@ -154,6 +295,49 @@ pub trait Handler {
     ///
     /// By default nothing is done, and the connection is closed.
     ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler, Terminator};
+    /// use std::convert::Infallible;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// struct Session;
+    ///
+    /// impl Handler for Session {
+    /// #     type Error = Infallible;
+    /// #
+    /// #     fn collect_incoming_data(
+    /// #         &mut self,
+    /// #         _: Chunk<'_>,
+    /// #         _: &mut Control<'_>,
+    /// #     ) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// #
+    /// #     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    /// #         control.push("250 ok\n");
+    /// #         Ok(())
+    /// #     }
+    /// #
+    ///     async fn wrong_end(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         control.push("500 where is the comma?\n");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"hello;").await?;
+    /// let mut channel = Channel::new(server, Terminator::count_then(5, b","));
+    /// channel.run(Session).await;
+    /// # drop(channel);
+    /// # let mut answers = String::new();
+    /// # client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "500 where is the comma?\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`collect_incoming_data`](Self::collect_incoming_data).
@@ -167,6 +351,54 @@ pub trait Handler {
 
     /// The peer sends no more, in mid-frame if `truncated`. Output can still be pushed; when it is
     /// written the connection is closed.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// struct Session;
+    ///
+    /// impl Handler for Session {
+    /// #     type Error = Infallible;
+    /// #
+    /// #     fn collect_incoming_data(
+    /// #         &mut self,
+    /// #         _: Chunk<'_>,
+    /// #         _: &mut Control<'_>,
+    /// #     ) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// #
+    /// #     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    /// #         control.push("250 ok\n");
+    /// #         Ok(())
+    /// #     }
+    /// #
+    ///     async fn eof(
+    ///         &mut self,
+    ///         truncated: bool,
+    ///         control: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         write!(control, "221 goodbye, truncated: {truncated}\n");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"NOOP\nNO").await?;
+    /// client.shutdown().await?;
+    /// let mut channel = Channel::new(server, b"\n");
+    /// channel.run(Session).await;
+    /// # drop(channel);
+    /// # let mut answers = String::new();
+    /// # client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "250 ok\n221 goodbye, truncated: true\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -186,6 +418,53 @@ pub trait Handler {
     ///
     /// By default nothing is said.
     ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler, Timeout};
+    /// use std::convert::Infallible;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// struct Session;
+    ///
+    /// impl Handler for Session {
+    /// #     type Error = Infallible;
+    /// #
+    /// #     fn collect_incoming_data(
+    /// #         &mut self,
+    /// #         _: Chunk<'_>,
+    /// #         _: &mut Control<'_>,
+    /// #     ) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// #
+    /// #     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    /// #         control.push("250 ok\n");
+    /// #         Ok(())
+    /// #     }
+    /// #
+    ///     fn timed_out(
+    ///         &mut self,
+    ///         timeout: Timeout,
+    ///         control: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         write!(control, "421 {timeout}\n");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"half a li").await?;
+    /// let mut channel = Channel::new(server, b"\n");
+    /// channel.run(Session).await;
+    /// # drop(channel);
+    /// # let mut answers = String::new();
+    /// # client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "421 frame took too long to arrive\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`collect_incoming_data`](Self::collect_incoming_data).
@@ -202,6 +481,51 @@ pub trait Handler {
     /// is still there can be asked (`PING`); the connection goes on.
     ///
     /// It is called again when the time has passed again. By default nothing is done.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler, Timeouts};
+    /// use std::convert::Infallible;
+    /// use std::time::Duration;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// struct Session;
+    ///
+    /// impl Handler for Session {
+    /// #     type Error = Infallible;
+    /// #
+    /// #     fn collect_incoming_data(
+    /// #         &mut self,
+    /// #         _: Chunk<'_>,
+    /// #         _: &mut Control<'_>,
+    /// #     ) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// #
+    /// #     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    /// #         control.push("250 ok\n");
+    /// #         Ok(())
+    /// #     }
+    /// #
+    ///     fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         control.push("PING\n");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    /// let timeouts = Timeouts::default().quiet(minutes(2)).idle(minutes(5));
+    /// let mut channel = Channel::builder(b"\n").timeouts(timeouts).build(server);
+    /// channel.run(Session).await; // nobody answers
+    /// # drop(channel);
+    /// # let mut answers = String::new();
+    /// # client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "PING\nPING\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -233,6 +557,44 @@ pub trait Handler {
     }
 
     /// The connection is closed. Nothing is called after this.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
+    /// use std::convert::Infallible;
+    ///
+    /// #[derive(Default)]
+    /// struct Session {
+    ///     log: Vec<String>,
+    /// }
+    ///
+    /// impl Handler for Session {
+    /// #     type Error = Infallible;
+    /// #
+    /// #     fn collect_incoming_data(
+    /// #         &mut self,
+    /// #         _: Chunk<'_>,
+    /// #         _: &mut Control<'_>,
+    /// #     ) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// #
+    /// #     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// #
+    ///     fn closed(&mut self, reason: &CloseReason<Infallible>) {
+    ///         self.log.push(reason.to_string());
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (client, server) = tokio::io::duplex(64);
+    /// drop(client);
+    /// let (session, _) = Channel::new(server, b"\n").run(Session::default()).await;
+    /// assert_eq!(session.log, ["closed by the peer"]);
+    /// # }
+    /// ```
     fn closed(&mut self, reason: &CloseReason<Self::Error>) {
         let _ = reason;
     }

@@ -92,6 +92,15 @@ pub trait Producer {
     ///
     /// It is a hint for whoever makes a head to go before the bytes, such as a `Content-Length`; the
     /// queue does not rely on it. The default, `(0, None)`, is right for any producer.
+    ///
+    /// ```
+    /// use asynchat::producer::{self, Producer};
+    /// use bytes::Bytes;
+    ///
+    /// let page = Bytes::from("<head>").chain(Bytes::from("<body>"));
+    /// assert_eq!(page.size_hint(), (12, Some(12)));
+    /// assert_eq!(producer::reader(&b"of unknown length"[..]).size_hint(), (0, None));
+    /// ```
     fn size_hint(&self) -> (u64, Option<u64>) {
         (0, None)
     }

@@ -241,6 +241,26 @@ impl<T, E> ProducerSink<T, E> {
     /// down.
     ///
     /// It only schedules the close: [`flush`](Self::flush) or [`close`](Self::close) carries it out.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use tokio::io::AsyncReadExt;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (local, mut peer) = tokio::io::duplex(64);
+    /// let mut sink = ProducerSink::new(FramedWrite::new(local, BytesCodec::new()));
+    /// sink.push("221 goodbye\r\n").unwrap();
+    /// sink.close_when_done();
+    /// assert!(sink.push("and another thing").is_err());
+    /// sink.flush().await?; // and the end
+    /// let mut sent = String::new();
+    /// peer.read_to_string(&mut sent).await?;
+    /// assert_eq!(sent, "221 goodbye\r\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close_when_done(&mut self) {
         self.adopt();
         self.output.close_when_done();
@@ -337,6 +357,25 @@ impl<T, E> ProducerSink<T, E> {
     }
 
     /// Sets the number of queued bytes from which [`ready`](Self::ready) waits, from 1 to 4 GiB.
+    ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use futures::FutureExt;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), asynchat::SinkError> {
+    /// let (local, peer) = tokio::io::duplex(1);
+    /// let mut sink = ProducerSink::new(FramedWrite::new(local, BytesCodec::new()));
+    /// sink.set_high_water_mark(100);
+    /// sink.push([0; 99]).unwrap();
+    /// assert!(sink.ready().now_or_never().is_some());
+    /// sink.push([0; 200]).unwrap(); // never refused, but now it is full
+    /// assert!(sink.ready().now_or_never().is_none());
+    /// # drop(peer);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_high_water_mark(&mut self, bytes: usize) {
         self.output.set_high_water_mark(bytes);
     }

@@ -1,8 +1,8 @@
 //! All that has a default in a channel.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio_util::codec::FramedParts;
 
 use crate::codec::TerminatorCodec;
@@ -16,6 +16,32 @@ use crate::session::write::Outbound;
 
 /// All that has a default in a [`Channel`]; made by [`Channel::builder`]. One builder makes any number
 /// of channels.
+///
+/// ```
+/// use asynchat::{Channel, Event, Limit, Timeouts};
+/// use std::time::Duration;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Lines of commands, each of them whole, from peers who are given half a minute.
+/// let channels = Channel::builder(b"\r\n")
+///     .whole_frames(true)
+///     .limit(Limit::Skip(510))
+///     .timeouts(Timeouts::default().idle(Duration::from_secs(30)))
+///     .high_water_mark(16 * 1024)
+///     .low_water_mark(4 * 1024);
+///
+/// for _ in 0..2 {
+///     let (mut client, server) = tokio::io::duplex(64);
+///     let mut channel = channels.build(server);
+///     client.write_all(b"NO").await?;
+///     client.write_all(b"OP\r\n").await?;
+///     assert_eq!(channel.next().await.transpose()?, Some(Event::Chunk("NOOP".into())));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ChannelBuilder {
     terminator: Terminator,
@@ -37,7 +63,7 @@ impl ChannelBuilder {
             limit: Limit::Fail(DEFAULT_LIMIT),
             whole_frames: false,
             own_end: false,
-            timeouts: default_timeouts(),
+            timeouts: Timeouts::DEFAULT.shared(),
             high_water_mark: output.high_water_mark(),
             low_water_mark: output.low_water_mark(),
             read_size: READ_SIZE,
@@ -61,8 +87,8 @@ impl ChannelBuilder {
     }
 
     /// Whether the handler finds the ends of its messages itself, with
-    /// [`Handler::find_end`](crate::Handler::find_end): not by default. The terminator is not looked for
-    /// then.
+    /// [`Handler::find_end`](crate::Handler::find_end), where there is an example: not by default. The
+    /// terminator is not looked for then.
     #[must_use]
     pub fn own_end(mut self, own: bool) -> Self {
         self.own_end = own;
@@ -72,7 +98,7 @@ impl ChannelBuilder {
     /// The deadlines: [`Timeouts::default`] by default.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = Arc::new(timeouts);
+        self.timeouts = timeouts.shared();
         self
     }
 
@@ -110,8 +136,33 @@ impl ChannelBuilder {
 
     /// Makes a channel of a stream.
     pub fn build<S>(&self, io: S) -> Channel<S> {
+        self.build_with_input(io, Bytes::new())
+    }
+
+    /// Makes a channel of a stream of which some input has been read already: what
+    /// [`Channel::into_parts`] has given, say, behind a head that comes before another protocol.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"abcdhello\n").await?;
+    /// let mut head = Channel::builder(4).whole_frames(true).build(server);
+    /// assert_eq!(head.next().await.expect("it is there")?, Event::Chunk("abcd".into()));
+    /// assert_eq!(head.next().await.expect("it is there")?, Event::Terminator);
+    ///
+    /// let (io, input) = head.into_parts();
+    /// let mut lines = Channel::builder(b"\n").build_with_input(io, input);
+    /// assert_eq!(lines.next().await.expect("it is there")?, Event::Chunk("hello".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_with_input<S>(&self, io: S, input: Bytes) -> Channel<S> {
         let framer = Framer::new(self.terminator.clone()).with_limit(self.limit);
-        let mut inbound = Inbound::new(framer, BytesMut::new());
+        let mut inbound = Inbound::new(framer, BytesMut::from(input));
         inbound.framing.set_whole_frames(self.whole_frames);
         self.build_with(io, inbound)
     }
@@ -182,11 +233,6 @@ impl Channel<()> {
     pub fn builder(terminator: impl Into<Terminator>) -> ChannelBuilder {
         ChannelBuilder::new(terminator.into())
     }
-}
-
-fn default_timeouts() -> Arc<Timeouts> {
-    static DEFAULT: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::DEFAULT));
-    DEFAULT.clone()
 }
 
 /// In bytes of payload.

@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::{fmt, future, mem};
 
@@ -117,6 +116,27 @@ impl<S> Channel<S> {
     }
 
     /// Marks the message at hand as one of several frames: see [`Control::begin_message`].
+    ///
+    /// ```
+    /// use asynchat::{Channel, ChannelError, Event};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), ChannelError> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// # let sent =
+    /// client.write_all(b"GET /\n").await;
+    /// # assert!(sent.is_ok());
+    /// drop(client);
+    /// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
+    /// assert_eq!(channel.next().await.transpose()?, Some(Event::Chunk("GET /".into())));
+    /// channel.begin_message(); // headers are to come, up to an empty line
+    /// assert_eq!(channel.next().await.transpose()?, Some(Event::Terminator));
+    /// // A request was cut, though no line was.
+    /// assert_eq!(channel.next().await.transpose()?, Some(Event::Truncated));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn begin_message(&mut self) {
         self.conn.inbound.framing.begin_message();
     }
@@ -128,7 +148,7 @@ impl<S> Channel<S> {
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.conn.outbound_mut().timeouts = Arc::new(timeouts);
+        self.conn.outbound_mut().timeouts = timeouts.shared();
     }
 
     /// The deadlines in force.
@@ -139,6 +159,26 @@ impl<S> Channel<S> {
     /// Queues bytes. They go out while the channel is polled: by [`next`](Self::next),
     /// [`ready`](Self::ready), [`flush`](Self::flush) or [`close`](Self::close).
     ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\r\n");
+    /// channel.push("one, ")?;
+    /// channel.push(vec![b't', b'w', b'o'])?;
+    /// channel.close_when_done();
+    /// assert_eq!(channel.push("three").unwrap_err().into_inner(), "three");
+    /// channel.close().await?;
+    /// let mut sent = String::new();
+    /// client.read_to_string(&mut sent).await?;
+    /// assert_eq!(sent, "one, two");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// After [`close_when_done`](Self::close_when_done), or when the channel has failed: the item is
@@ -148,6 +188,16 @@ impl<S> Channel<S> {
     }
 
     /// Queues formatted text, without an allocation for it: `write!(channel, "{} bytes\r\n", n)?`.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    ///
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\r\n");
+    /// write!(channel, "{} bytes\r\n", 17)?;
+    /// assert_eq!(channel.queued_bytes(), 10);
+    /// # Ok::<(), asynchat::PushError<()>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -161,6 +211,21 @@ impl<S> Channel<S> {
     }
 
     /// Queues what `write` appends to the output in place: all of it or, if it fails, nothing.
+    ///
+    /// ```
+    /// use asynchat::{Channel, ChannelError};
+    /// use bytes::BufMut;
+    ///
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\r\n");
+    /// let length = channel.push_with(|output| {
+    ///     output.put_u16(3);
+    ///     output.put_slice(b"abc");
+    ///     Ok::<_, ChannelError>(5)
+    /// })?;
+    /// assert_eq!((length, channel.queued_bytes()), (5, 5));
+    /// # Ok::<(), ChannelError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -185,6 +250,24 @@ impl<S> Channel<S> {
 
     /// Queues a producer, behind all that was pushed before it.
     ///
+    /// ```
+    /// use asynchat::{Channel, producer};
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\r\n");
+    /// channel.push("a file: ")?;
+    /// channel.push_with_producer(producer::reader(&b"what it holds"[..]))?;
+    /// channel.close().await?;
+    /// let mut sent = String::new();
+    /// client.read_to_string(&mut sent).await?;
+    /// assert_eq!(sent, "a file: what it holds");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`push`](Self::push).
@@ -203,12 +286,46 @@ impl<S> Channel<S> {
 
     /// Drops what is queued for output, and input that is buffered or withheld. A scheduled close stays,
     /// as do the terminator and what remains of a count.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\n");
+    /// client.write_all(b"one\ntwo\n").await?;
+    /// assert_eq!(channel.next().await.transpose()?, Some(Event::Chunk("one".into())));
+    /// channel.push("an answer")?;
+    /// channel.discard_buffers();
+    /// assert_eq!((channel.queued_bytes(), channel.pending_input()), (0, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn discard_buffers(&mut self) {
         self.conn.outbound_mut().output.discard_buffers();
         self.conn.discard_input();
     }
 
     /// Drops everything and closes now: nothing that is queued is written.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\n");
+    /// channel.push("never sent")?;
+    /// channel.abort();
+    /// assert!(channel.next().await.is_none());
+    /// drop(channel);
+    /// assert_eq!(client.read(&mut [0; 64]).await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn abort(&mut self) {
         self.conn.fail(CloseReason::Aborted);
     }
@@ -250,7 +367,25 @@ impl<S> Channel<S> {
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
-    /// output is dropped: [`flush`](Self::flush) first.
+    /// output is dropped: [`flush`](Self::flush) first. Another channel is made of both by
+    /// [`build_with_input`](crate::ChannelBuilder::build_with_input).
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"RAW\nwhatever comes").await?;
+    /// let mut channel = Channel::new(server, b"\n");
+    /// assert_eq!(channel.next().await.transpose()?, Some(Event::Chunk("RAW".into())));
+    /// assert_eq!(channel.next().await.transpose()?, Some(Event::Terminator));
+    /// let (_stream, read) = channel.into_parts();
+    /// assert_eq!(read, "whatever comes");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_parts(self) -> (S, Bytes) {
         (self.conn.io, self.conn.inbound.into_bytes())
     }
@@ -380,6 +515,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Waits until there is room for output: at once below the high-water mark, else until the low-water
     /// mark is reached.
     ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use futures::FutureExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (client, server) = tokio::io::duplex(1);
+    /// let mut channel = Channel::builder(b"\n").high_water_mark(100).build(server);
+    /// channel.ready().await?;
+    /// channel.push([0; 200])?;
+    /// assert!(channel.ready().now_or_never().is_none(), "nobody reads");
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ChannelError`] if the stream, a producer or the write-stall deadline fails;
@@ -393,6 +544,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// Writes all that is queued, and flushes the stream.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\n");
+    /// channel.push("220 hello\r\n")?;
+    /// channel.flush().await?;
+    /// assert_eq!(channel.queued_bytes(), 0);
+    /// assert_eq!(client.read(&mut [0; 64]).await?, 11);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -416,6 +583,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// ([`Timeouts::linger`]), so that a reset does not destroy what was sent last.
     ///
     /// What the peer sends meanwhile is dropped.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\n");
+    /// channel.push("421 too many connections\r\n")?;
+    /// let closing = tokio::spawn(async move { channel.close().await });
+    /// let mut sent = String::new();
+    /// client.read_to_string(&mut sent).await?;
+    /// assert_eq!(sent, "421 too many connections\r\n");
+    /// drop(client); // which `close` has waited for
+    /// closing.await??;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -547,16 +733,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         cx: &mut Context<'_>,
         find_end: &mut dyn FnMut(&[u8]) -> Option<usize>,
     ) -> Poll<Result<Option<Cut>, ChannelError>> {
-        self.conn.outbound_mut().state.forget_upgrade();
+        self.conn.forget_upgrade();
         if mem::take(&mut self.frame_ended) && !self.conn.inbound.framing.in_message() {
             self.conn.timer.frame_ended();
         }
         loop {
             if !self.conn.inbound.has_owed() {
-                let found = self.conn.find_own_end(|input| Ok::<_, Infallible>(find_end(input)));
+                let found = self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)));
                 if let Ok(true) = found {
                     if let Some(cut) = self.conn.cut() {
                         return Poll::Ready(Ok(Some(cut)));
+                    }
+                    if self.ends_in_message() {
+                        let outcome = Some(End::Truncated);
+                        return Poll::Ready(Ok(Some(Cut { start: 0, end: 0, outcome })));
                     }
                 }
             } else if let Some(end) = self.conn.take_owed() {
@@ -580,8 +770,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
+    /// The input has ended between two frames of a message, and this has not been said yet.
+    fn ends_in_message(&mut self) -> bool {
+        let truncated =
+            matches!(self.conn.outbound_mut().state.cause(), Some(CloseReason::Truncated));
+        truncated && self.conn.inbound.framing.end_message()
+    }
+
     /// An end of a frame was pulled.
     fn end_pulled(&mut self, end: End) {
+        if end == End::Truncated {
+            // That is said once, of a frame and its message together.
+            self.conn.inbound.framing.end_message();
+        }
         // Whether its message goes on is said behind it.
         self.frame_ended = true;
         self.conn.note_end(end);

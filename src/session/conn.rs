@@ -81,6 +81,14 @@ impl<S> Conn<S> {
         self.inbound.discard();
     }
 
+    /// An upgrade that was asked for is not carried out: it goes on.
+    #[inline]
+    pub(crate) fn forget_upgrade(&mut self) {
+        if !peek(&mut self.outbound).state.is_open() {
+            self.outbound_mut().state.forget_upgrade();
+        }
+    }
+
     /// The next piece of a frame, if it is there and may be handed over. Most are: this is all that is
     /// done for them.
     #[inline(always)]
@@ -99,11 +107,11 @@ impl<S> Conn<S> {
     }
 
     /// Whether there may be something to cut: not if the application is to find the end of a message, and
-    /// wants more input for that.
+    /// wants more input for that. It is asked if there is something new to be asked about.
     #[inline]
     pub(crate) fn find_own_end<E>(
         &mut self,
-        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
+        find: impl FnOnce(&[u8], &mut Control<'_>) -> Result<Option<usize>, E>,
     ) -> Result<bool, E> {
         if !matches!(self.inbound.framing.own_end, OwnEnd::Looked(_)) {
             return Ok(true);
@@ -112,7 +120,21 @@ impl<S> Conn<S> {
         if !outbound.may_hand_over() {
             return Ok(false);
         }
-        match self.inbound.find_own_end(outbound.state.is_eof(), find)? {
+        let eof = outbound.state.is_eof();
+        let Some(asked) = self.inbound.question(eof) else {
+            return Ok(true);
+        };
+        let mut end = None;
+        if !asked.is_empty() {
+            let (input, mut control) = self.parts();
+            end = find(&input[asked], &mut control)?;
+            let outbound = peek(&mut self.outbound);
+            if !outbound.state.is_open() || outbound.discards_input {
+                // It does not want these bytes.
+                return Ok(false);
+            }
+        }
+        match self.inbound.answer(eof, end) {
             Found::Here => Ok(true),
             Found::Nothing => Ok(false),
             Found::Overlong(max) => {
@@ -121,6 +143,15 @@ impl<S> Conn<S> {
                 Ok(false)
             }
         }
+    }
+
+    /// The input, and what a callback that does not wait needs.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
+        let Inbound { input, framing } = &mut self.inbound;
+        let outbound = peek(&mut self.outbound);
+        let control = Control::new(framing, Outlet::Direct(outbound), input.len());
+        (input, control)
     }
 
     /// Nothing more will be cut: for this cause, or because the input is at its end.
@@ -144,18 +175,18 @@ impl<S> Conn<S> {
     }
 
     /// The end that is to be told next, if it may be. After a close it is not told at all.
+    #[inline]
     pub(crate) fn take_owed(&mut self) -> Option<End> {
-        let outbound = get_mut(&mut self.outbound);
-        let may_be_told = match outbound.state {
-            State::Open | State::Eof => outbound.may_hand_over(),
+        let may_be_told = self.may_hand_over()
             // The upgrade was asked for with the last piece of a frame, and waits for its end.
-            State::Over(CloseReason::Upgrade) => true,
-            _ => {
-                self.inbound.framing.framer.owe(None);
-                return None;
-            }
-        };
-        if may_be_told { self.inbound.framing.framer.take_owed() } else { None }
+            || matches!(peek(&mut self.outbound).state, State::Over(CloseReason::Upgrade));
+        if may_be_told {
+            return self.inbound.framing.framer.take_owed();
+        }
+        if !peek(&mut self.outbound).state.is_open() {
+            self.inbound.framing.framer.owe(None);
+        }
+        None
     }
 
     /// A frame has ended in this way.
@@ -428,15 +459,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Poll::Ready(())
         })
         .await;
-    }
-
-    /// The input, and what a callback that does not wait needs.
-    #[inline]
-    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
-        let Inbound { input, framing } = &mut self.inbound;
-        let outbound = peek(&mut self.outbound);
-        let control = Control::new(framing, Outlet::Direct(outbound), input.len());
-        (input, control)
     }
 
     /// If a callback waits now, no memory is held for input.

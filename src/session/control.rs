@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use bytes::{Bytes, BytesMut};
 
@@ -18,6 +18,23 @@ use crate::session::write::{Outbound, Traffic, lock};
 
 /// Some bytes of a frame, lent. It derefs to `[u8]`, is never empty unless it is a whole frame that is
 /// empty, and holds no byte of a terminator.
+///
+/// ```
+/// use asynchat::Channel;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut client, server) = tokio::io::duplex(64);
+/// client.write_all(b"SET a 1\n").await?;
+/// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
+/// let Some((step, _)) = channel.step().await? else { unreachable!("a line has come") };
+/// assert!(step.payload.starts_with(b"SET "));
+/// let kept = step.payload.to_bytes();
+/// assert_eq!(kept, "SET a 1");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Chunk<'a> {
     bytes: &'a [u8],
@@ -69,6 +86,35 @@ pub(crate) enum Outlet<'a> {
 
 /// What a [`Handler`](crate::Handler), or whoever holds a [`Step`](crate::Channel::step), can do with its
 /// connection.
+///
+/// ```
+/// use asynchat::{Channel, Limit};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut client, server) = tokio::io::duplex(64);
+/// client.write_all(b"DATA\r\nHi.\r\n.\r\n").await?;
+/// let mut channel = Channel::builder(b"\r\n").whole_frames(true).build(server);
+/// while let Some((step, mut control)) = channel.step().await? {
+///     match &step.payload[..] {
+///         b"DATA" => {
+///             control.push("354 go on\r\n");
+///             control.set_terminator(b"\r\n.\r\n");
+///             control.set_limit(Limit::Fail(1 << 20));
+///         }
+///         text => {
+///             write!(control, "250 {} bytes\r\n", text.len());
+///             control.close_when_done();
+///         }
+///     }
+/// }
+/// let mut answers = String::new();
+/// client.read_to_string(&mut answers).await?;
+/// assert_eq!(answers, "354 go on\r\n250 3 bytes\r\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Control<'a> {
     framing: &'a mut Framing,
     outlet: Outlet<'a>,
@@ -118,6 +164,51 @@ impl<'a> Control<'a> {
     ///
     /// When that is over, a terminator has to be set, and frames come in pieces unless
     /// [`set_whole_frames`](Self::set_whole_frames) says otherwise.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// /// A line, and then messages of two bytes.
+    /// struct Pairs;
+    ///
+    /// impl Handler for Pairs {
+    ///     type Error = Infallible;
+    ///
+    ///     fn find_end(&mut self, _: &[u8]) -> Result<Option<usize>, Infallible> {
+    ///         Ok(Some(2))
+    ///     }
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         data: Chunk<'_>,
+    ///         control: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         write!(control, "[{}]", data.escape_ascii());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         control.set_own_end(true);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"pairs\nabcd").await?;
+    /// client.shutdown().await?;
+    /// let mut channel = Channel::new(server, b"\n");
+    /// channel.run(Pairs).await;
+    /// drop(channel);
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
+    /// assert_eq!(answers, "[pairs][ab][cd]");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_own_end(&mut self, own: bool) {
         self.framing.set_own_end(own);
     }
@@ -150,7 +241,7 @@ impl<'a> Control<'a> {
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.with(|outbound| outbound.timeouts = Arc::new(timeouts));
+        self.with(|outbound| outbound.timeouts = timeouts.shared());
     }
 
     /// Queues bytes. After the close, or when the connection has failed, they are dropped: nothing that
@@ -163,6 +254,21 @@ impl<'a> Control<'a> {
 
     /// Queues bytes.
     ///
+    /// ```
+    /// # use asynchat::Channel;
+    /// # use tokio::io::AsyncWriteExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, server) = tokio::io::duplex(64);
+    /// # client.write_all(b"QUIT\n").await?;
+    /// # let mut channel = Channel::new(server, b"\n");
+    /// # let Some((_, mut control)) = channel.step().await? else { unreachable!() };
+    /// control.close_when_done();
+    /// assert_eq!(control.try_push("too late").unwrap_err().into_inner(), "too late");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// After the close, or when the connection has failed: the item is handed back.
@@ -174,6 +280,21 @@ impl<'a> Control<'a> {
     /// Queues formatted text, without an allocation for it: `write!(control, "{} bytes\r\n", n)`. As with
     /// [`push`](Self::push), it is dropped after the close.
     ///
+    /// ```
+    /// # use asynchat::Channel;
+    /// # use tokio::io::AsyncWriteExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, server) = tokio::io::duplex(64);
+    /// # client.write_all(b"STAT\n").await?;
+    /// # let mut channel = Channel::new(server, b"\n");
+    /// # let Some((_, mut control)) = channel.step().await? else { unreachable!() };
+    /// write!(control, "+OK {} {}\r\n", 2, 320);
+    /// assert_eq!(control.queued_bytes(), 11);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
@@ -181,8 +302,29 @@ impl<'a> Control<'a> {
         let _ = self.with(|outbound| outbound.write_fmt(text));
     }
 
-    /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing. Nothing is
-    /// written, and `write` not called, after the close.
+    /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing, and returns
+    /// what `write` does. After the close it is `None`: nothing is written, and `write` not called.
+    ///
+    /// ```
+    /// # use asynchat::Channel;
+    /// # use tokio::io::AsyncWriteExt;
+    /// use bytes::BufMut;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, server) = tokio::io::duplex(64);
+    /// # client.write_all(b"STAT\n").await?;
+    /// # let mut channel = Channel::new(server, b"\n");
+    /// # let Some((_, mut control)) = channel.step().await? else { unreachable!() };
+    /// let refused = control.push_with(|output| {
+    ///     output.put_slice(b"the beginning of an answer");
+    ///     Err("that could not be completed")
+    /// });
+    /// assert!(refused.is_err());
+    /// assert_eq!(control.queued_bytes(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -191,15 +333,39 @@ impl<'a> Control<'a> {
     /// # Panics
     ///
     /// If `write` does, or removes what was in the buffer; the connection has failed then.
-    pub fn push_with<E>(
+    pub fn push_with<R, E>(
         &mut self,
-        write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.with(|outbound| outbound.push_with(write)).unwrap_or(Ok(()))
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<Option<R>, E> {
+        let written = self.with(|outbound| outbound.push_with(write));
+        written.map_or(Ok(None), |result| result.map(Some))
     }
 
     /// Queues a producer, behind all that was pushed before it. As with [`push`](Self::push), it is
     /// dropped after the close.
+    ///
+    /// ```
+    /// # use asynchat::Channel;
+    /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// use asynchat::producer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, server) = tokio::io::duplex(64);
+    /// # client.write_all(b"RETR\n").await?;
+    /// # let mut channel = Channel::new(server, b"\n");
+    /// # let Some((_, mut control)) = channel.step().await? else { unreachable!() };
+    /// control.push_with_producer(producer::iter(["one\n", "two\n"]));
+    /// control.push("226 done\n");
+    /// # channel.close_when_done();
+    /// # drop(channel.close().await);
+    /// # let mut sent = String::new();
+    /// # drop(channel);
+    /// # client.read_to_string(&mut sent).await?;
+    /// # assert_eq!(sent, "one\ntwo\n226 done\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn push_with_producer<P>(&mut self, producer: P)
     where
         P: Producer + Send + 'static,
@@ -225,6 +391,20 @@ impl<'a> Control<'a> {
     }
 
     /// Input that was read and comes behind what is being handed over, in bytes.
+    ///
+    /// ```
+    /// # use asynchat::Channel;
+    /// # use tokio::io::AsyncWriteExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"one\ntwo").await?;
+    /// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
+    /// let Some((_, control)) = channel.step().await? else { unreachable!("a line has come") };
+    /// assert_eq!(control.pending_input(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pending_input(&self) -> usize {
         self.input.saturating_sub(self.framing.framer.consumed())
     }
@@ -256,6 +436,20 @@ impl<'a> Control<'a> {
 
     /// Ends the channel's run with [`CloseReason::Upgrade`] once all that was pushed is written, for TLS
     /// or another protocol: [`Channel::upgrade`](crate::Channel::upgrade) then gives the stream.
+    ///
+    /// ```
+    /// # use asynchat::Channel;
+    /// # use tokio::io::AsyncWriteExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"STARTTLS\nMAIL").await?;
+    /// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
+    /// let Some((_, mut control)) = channel.step().await? else { unreachable!("a line has come") };
+    /// assert_eq!(control.upgrade().unwrap_err().pending_input(), 4);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

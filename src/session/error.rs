@@ -118,6 +118,30 @@ impl From<SinkError> for Cause {
 }
 
 /// Why a channel could not go on. It is told once.
+///
+/// ```
+/// use asynchat::{Channel, ChannelError, FrameError, Limit};
+/// use std::io;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut client, server) = tokio::io::duplex(64);
+/// client.write_all(b"too long\n").await?;
+/// let mut channel =
+///     Channel::builder(b"\n").whole_frames(true).limit(Limit::Fail(3)).build(server);
+/// let error = loop {
+///     match channel.next().await.expect("it fails first") {
+///         Ok(_) => {} // what the limit allows, and that it is too long
+///         Err(error) => break error,
+///     }
+/// };
+/// assert!(matches!(error, ChannelError::Frame(FrameError::Overlong(3))));
+/// assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidData);
+/// assert!(channel.next().await.is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ChannelError {
@@ -198,6 +222,25 @@ impl From<ChannelError> for io::Error {
 /// `C` is what is given back: the [`Channel`](crate::Channel) of
 /// [`Channel::upgrade`](crate::Channel::upgrade), with all that is in it, or nothing where a
 /// [`Control`](crate::Control) was asked.
+///
+/// ```
+/// use asynchat::{Channel, Event};
+/// use tokio::io::AsyncWriteExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut client, server) = tokio::io::duplex(64);
+/// client.write_all(b"STARTTLS\nMAIL\n").await?;
+/// let mut channel = Channel::new(server, b"\n");
+/// while channel.next().await.transpose()? != Some(Event::Terminator) {}
+///
+/// let refused = channel.upgrade().await.unwrap_err();
+/// assert_eq!(refused.pending_input(), 5);
+/// let mut channel = refused.into_inner(); // as it was
+/// assert_eq!(channel.next().await.transpose()?, Some(Event::Chunk("MAIL".into())));
+/// # Ok(())
+/// # }
+/// ```
 pub struct UpgradeError<C = ()> {
     channel: C,
     reason: Refusal,

@@ -56,6 +56,18 @@ impl Handle {
     /// Large owned bytes are not copied: give the same [`Bytes`] to a thousand channels and they share
     /// it.
     ///
+    /// ```
+    /// use asynchat::{Channel, HandleError};
+    ///
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::builder(b"\n").handle_capacity(10).build(server);
+    /// let handle = channel.handle();
+    /// assert_eq!(handle.push("8 bytes\n"), Ok(()));
+    /// assert_eq!(handle.push("8 bytes\n"), Err(HandleError::Full("8 bytes\n")));
+    /// drop(channel);
+    /// assert_eq!(handle.push("8 bytes\n"), Err(HandleError::Closed("8 bytes\n")));
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`HandleError::Full`] if more than the handle's capacity would be waiting for the channel's task
@@ -78,6 +90,31 @@ impl Handle {
     }
 
     /// As [`push`](Self::push), but waits until there is room.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(8);
+    /// let mut channel = Channel::builder(b"\n").handle_capacity(10).build(server);
+    /// let handle = channel.handle();
+    /// let serving = tokio::spawn(async move { channel.next().await.is_none() });
+    /// tokio::spawn(async move {
+    ///     for _ in 0..100 {
+    ///         handle.send("8 bytes\n").await.unwrap();
+    ///     }
+    ///     handle.close_when_done();
+    /// });
+    /// let mut heard = Vec::new();
+    /// client.read_to_end(&mut heard).await?;
+    /// assert_eq!(heard.len(), 800);
+    /// drop(client);
+    /// assert!(serving.await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -128,6 +165,21 @@ impl Handle {
     }
 
     /// Closes the channel now, whatever waits and whatever its handler is doing.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\n");
+    /// let handle = channel.handle();
+    /// let serving = tokio::spawn(async move { channel.next().await.is_none() });
+    /// handle.abort();
+    /// handle.closed().await;
+    /// assert!(serving.await.unwrap());
+    /// # }
+    /// ```
     pub fn abort(&self) {
         let mut mail = self.mailbox.lock();
         if mail.asked != Asked::Ended {
@@ -351,6 +403,14 @@ impl fmt::Debug for Inbox {
 }
 
 /// Why a push from another task was refused, with the item.
+///
+/// ```
+/// use asynchat::HandleError;
+///
+/// let refused = HandleError::Full("news");
+/// assert_eq!(refused.to_string(), "the receiver does not keep up");
+/// assert_eq!(refused.into_inner(), "news");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError<T> {

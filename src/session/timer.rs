@@ -11,7 +11,7 @@
 //! line in each of its methods.
 
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{error, fmt, mem};
@@ -113,6 +113,17 @@ impl Timeouts {
         self
     }
 
+    /// For many channels. Those of the defaults, and of none, are shared by all.
+    pub(crate) fn shared(self) -> Arc<Timeouts> {
+        static DEFAULT: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::DEFAULT));
+        static NONE: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::NONE));
+        match self {
+            Timeouts::DEFAULT => DEFAULT.clone(),
+            Timeouts::NONE => NONE.clone(),
+            other => Arc::new(other),
+        }
+    }
+
     /// How long a frame may take of which so many bytes have come.
     fn of_frame(&self, frame: &Frame) -> Option<i64> {
         let earned = match (frame, self.min_rate) {
@@ -132,6 +143,22 @@ impl Default for Timeouts {
 }
 
 /// Which deadline has passed.
+///
+/// ```
+/// use asynchat::{Channel, ChannelError, Timeout, Timeouts};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (client, server) = tokio::io::duplex(64);
+/// let timeouts = Timeouts::NONE.idle(Duration::from_secs(10));
+/// let mut channel = Channel::builder(b"\n").timeouts(timeouts).build(server);
+/// let error = channel.next().await.expect("it is idle").unwrap_err();
+/// assert!(matches!(error, ChannelError::Timeout(Timeout::Idle)));
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Timeout {

@@ -40,6 +40,24 @@ pub(crate) struct Outbound {
 }
 
 /// How many bytes a channel has read and written.
+///
+/// ```
+/// use asynchat::Channel;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut client, server) = tokio::io::duplex(64);
+/// client.write_all(b"PING\n").await?;
+/// let mut channel = Channel::new(server, b"\n");
+/// channel.next().await.transpose()?;
+/// channel.push("+PONG\n")?;
+/// channel.flush().await?;
+/// let traffic = channel.traffic();
+/// assert_eq!((traffic.read, traffic.written), (5, 6));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
@@ -218,6 +236,7 @@ impl Outbound {
     }
 
     /// Writes and flushes what is queued; after a close, shuts the stream down.
+    #[inline]
     pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,

@@ -4,6 +4,16 @@ use std::thread;
 /// One way to deliver an input: in which reads, and whether the input ends there.
 ///
 /// Its `Display` is what a failure says of it.
+///
+/// ```
+/// use asynchat::verify::Verifier;
+///
+/// let mut deliveries = Vec::new();
+/// Verifier::new().without_trailing().check(b"abc", |delivery| deliveries.push(delivery.clone()));
+/// assert!(deliveries[0].is_whole() && deliveries[0].ends());
+/// assert!(deliveries.iter().all(|delivery| delivery.input() == b"abc"));
+/// assert!(deliveries.iter().any(|delivery| delivery.reads().eq([b"a", b"b", b"c"])));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     input: Vec<u8>,

@@ -57,6 +57,21 @@ pub use self::handler::Answered;
 /// Every run is repeatable: what is random follows from the [`seed`](Self::seed), which is always the same
 /// unless it is set.
 ///
+/// ```
+/// use asynchat::verify::Verifier;
+///
+/// // It is wrong: a read may end between CR and LF.
+/// let lines = |reads: &[&[u8]]| -> usize {
+///     reads.iter().map(|read| read.windows(2).filter(|pair| pair == b"\r\n").count()).sum()
+/// };
+/// let verified = std::panic::catch_unwind(|| {
+///     Verifier::new().check(b"one\r\ntwo\r\n", |delivery| {
+///         lines(&delivery.reads().collect::<Vec<_>>())
+///     })
+/// });
+/// assert!(verified.is_err());
+/// ```
+///
 /// # Panics
 ///
 /// The methods that verify panic like `assert_eq!` at the first delivery with another outcome. The message

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use asynchat::{
-    Channel, ChannelError, Chunk, CloseReason, Control, End, FrameError, Handler, Limit,
+    Channel, ChannelError, Chunk, CloseReason, Control, End, Event, FrameError, Handler, Limit,
     Terminator, Timeout, Timeouts,
 };
 
@@ -44,10 +44,25 @@ impl Handler for Noting {
         Ok(())
     }
 
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, Infallible> {
         self.asked.push(input.len());
         Ok(match input[0] {
             b'z' => Some(0),
+            b'?' => {
+                control.push("what?");
+                control.close_when_done();
+                Some(1)
+            }
+            b'a'..=b'y' => {
+                control.set_own_end(false);
+                control.set_terminator(b"\n");
+                control.set_whole_frames(true);
+                None
+            }
             digit => Some(usize::from(digit - b'0') + 1),
         })
     }
@@ -216,6 +231,21 @@ fn a_message_whose_end_is_beyond_the_limit_is_told_and_closes() {
 }
 
 #[test]
+fn bytes_that_are_no_message_are_answered_where_they_are_seen() {
+    let (calls, output, reason) = noted("3abc?xy", true, own);
+    assert_eq!(calls, ["3abc", "end"]);
+    assert_eq!(output, "what?");
+    assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+}
+
+#[test]
+fn a_protocol_is_detected_where_its_first_bytes_are_seen() {
+    let (calls, _, reason) = noted("1aline\nx\n", true, own);
+    assert_eq!(calls, ["1a", "end", "line", "end", "x", "end", "eof"]);
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+}
+
+#[test]
 fn a_terminator_takes_over_from_the_handlers_own_ends() {
     let (calls, _, _) = noted("2xy1!line\n\n", true, own);
     assert_eq!(calls, ["2xy", "end", "1!", "end", "line", "end", "", "end", "eof"]);
@@ -345,9 +375,35 @@ async fn the_input_that_ends_between_the_frames_of_a_message_is_truncated() {
         channel.next().await.unwrap().unwrap();
     }
     channel.begin_message();
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Truncated);
     assert!(channel.next().await.is_none());
     let (_, reason) = channel.run(lines_behind_heads()).await;
     assert!(matches!(reason, CloseReason::Truncated), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_cut_in_a_frame_is_said_to_be_truncated_once() {
+    let (mut channel, peer) = lines(patient());
+    peer.send("2\na");
+    peer.close();
+    for _ in 0..2 {
+        channel.next().await.unwrap().unwrap();
+    }
+    channel.begin_message();
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("a".into()));
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Truncated);
+    assert!(channel.next().await.is_none());
+    // In whole frames, lent.
+    let (mut channel, peer) = lines(patient());
+    peer.send("2\n");
+    peer.close();
+    channel.set_whole_frames(true);
+    let (step, mut control) = channel.step().await.unwrap().unwrap();
+    assert_eq!(step.end, Some(End::Terminator));
+    control.begin_message();
+    let (step, _) = channel.step().await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b""[..], Some(End::Truncated)));
+    assert!(channel.step().await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,121 @@
+"""Kills one of two Redis examples behind HAProxy under load: haproxy_redis.py PROXY BACKEND_A BACKEND_B PID_OF_A
+
+The store is in memory, and what the killed one had answered is gone with it. What must hold is this:
+
+- On each connection the answers are those of its commands, complete and in order, up to where it was cut: a
+  client that asks again for what was not answered gets on, and is in the end answered everything.
+- The one that lives has all that it has answered, once.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+proxy, backend_a, backend_b, pid = sys.argv[1:5]
+CLIENTS, COMMANDS, PIPELINED = 16, 4000, 50
+HEAD = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n"
+
+lock = threading.Lock()
+answered = 0
+cut = 0
+# For each connection: which backend it was, and how many of its commands were answered, and sent.
+connections = {}
+failures = []
+
+
+def connect(address, timeout=20):
+    host, port = address.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=timeout)
+
+
+def ask(address, *commands):
+    """Past the proxy, as a proxy would."""
+    with connect(address) as sock, sock.makefile("rwb") as stream:
+        stream.write(HEAD + b"".join(command.encode() + b"\r\n" for command in commands))
+        stream.flush()
+        return [answer(stream) for _ in commands]
+
+
+def answer(stream):
+    line = stream.readline()
+    if not line.endswith(b"\r\n"):
+        raise ConnectionError("cut")
+    if line.startswith(b"$") and line != b"$-1\r\n":
+        line = stream.read(int(line[1:]) + 2)
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError("cut")
+    return line[:-2].decode()
+
+
+def load(number):
+    """Increments a key of each connection: the answers are 1, 2, 3, or something is wrong."""
+    global answered, cut
+    done, count = 0, 0
+    while done < COMMANDS:
+        count += 1
+        key = f"client-{number}-{count}"
+        got = sent = 0
+        name = None
+        try:
+            with connect(proxy) as sock, sock.makefile("rwb") as stream:
+                stream.write(b"GET name\r\n")
+                stream.flush()
+                name = answer(stream)
+                # Connections come and go, as clients do.
+                for _ in range(8):
+                    if done >= COMMANDS:
+                        break
+                    batch = min(PIPELINED, COMMANDS - done)
+                    sent += batch
+                    stream.write(f"INCR {key}\r\n".encode() * batch)
+                    stream.flush()
+                    for _ in range(batch):
+                        line = answer(stream)
+                        got += 1
+                        assert line == f":{got}", (key, got, line)
+                        done += 1
+                        with lock:
+                            answered += 1
+        except OSError:
+            with lock:
+                cut += 1
+            time.sleep(0.01)
+        finally:
+            with lock:
+                connections[key] = (name, got, sent)
+
+
+def guarded(number):
+    try:
+        load(number)
+    except BaseException as error:
+        failures.append(error)
+        raise
+
+
+for backend, name in ((backend_a, "a"), (backend_b, "b")):
+    assert ask(backend, f"SET name {name}", "GET name") == ["+OK", name]
+threads = [threading.Thread(target=guarded, args=(number,)) for number in range(CLIENTS)]
+for thread in threads:
+    thread.start()
+deadline = time.monotonic() + 60
+while answered < CLIENTS * COMMANDS // 4:
+    assert time.monotonic() < deadline and not failures, f"only {answered} were answered"
+    time.sleep(0.005)
+os.kill(int(pid), signal.SIGKILL)
+for thread in threads:
+    thread.join()
+
+assert not failures
+assert answered == CLIENTS * COMMANDS, answered
+names = [name for name, *_ in connections.values()]
+assert cut > 0 and "a" in names and "b" in names, "nothing was cut, or one has not served"
+kept = {key: counts for key, (name, *counts) in connections.items() if name == "b"}
+values = ask(backend_b, *(f"GET {key}" for key in kept))
+for (key, (got, sent)), value in zip(kept.items(), values):
+    held = 0 if value == "$-1" else int(value)
+    assert got <= held <= sent, f"{key}: {got} answered, {held} held, {sent} sent"
+print(f"haproxy_redis.py: {answered} answered in order, {cut} connections cut, {len(connections)} in all")

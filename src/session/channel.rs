@@ -367,7 +367,7 @@ impl<S> Channel<S> {
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
-    /// output is dropped: [`flush`](Self::flush) first. [`ChannelBuilder::build_with_input`] makes
+    /// output is dropped: [`flush`](Self::flush) first. [`ChannelBuilder::build_with_input`](crate::ChannelBuilder::build_with_input) makes
     /// another channel of both.
     ///
     /// ```

@@ -162,6 +162,9 @@ impl<'a> Control<'a> {
     /// [`Handler::find_end`](crate::Handler::find_end) is asked instead of a terminator being looked for,
     /// and messages are handed over whole.
     ///
+    /// If the input ends in the middle of a message, what there is of it is collected in one piece, and
+    /// [`Handler::eof`](crate::Handler::eof) is told that it is truncated.
+    ///
     /// When that is over, a terminator has to be set, and frames come in pieces unless
     /// [`set_whole_frames`](Self::set_whole_frames) says otherwise.
     ///

@@ -716,6 +716,25 @@ fn an_abort_is_heard_during_a_transfer() {
     client.expect("NOOP", "200");
 }
 
+#[test]
+fn an_upload_that_is_aborted_is_not_written_any_more() {
+    let server = Server::start("aborted", &["--writable"]);
+    let mut client = server.client();
+    let content: Vec<u8> = (0..4_000_000_u32).map(|i| (i / 3) as u8).collect();
+    for _ in 0..20 {
+        let mut data = client.data();
+        client.expect("STOR x", "150");
+        data.write_all(&content[..3_000_000]).unwrap();
+        client.expect("ABOR", "426");
+        client.read("226");
+        drop(data);
+        let size = client.expect("SIZE x", "213");
+        let size: usize = size[4..].trim_end().parse().unwrap();
+        client.put("APPE x", &content[size..]);
+        assert!(server.content("x") == content, "{size}");
+    }
+}
+
 fn urgent(socket: &TcpStream, bytes: &[u8]) {
     rustix::net::send(socket, bytes, rustix::net::SendFlags::OOB).unwrap();
 }

@@ -171,3 +171,61 @@ fn two_hundred_resets_at_once_leave_no_memory_behind() {
     assert!(left.bytes_max > 200 * 1024, "{left:?}");
     assert!(left.bytes_current < 4096, "{left:?}");
 }
+
+/// A stream that brings the beginning of a line's end, and then nothing.
+struct Half(bool);
+
+impl AsyncRead for Half {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Pending;
+        }
+        buffer.put_slice(b"ab\r");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Half {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut channels = Vec::with_capacity(101);
+    let mut open = |count: usize| {
+        for _ in 0..count {
+            let mut channel = Channel::new(Half(false), b"\r\n");
+            let chunk = std::pin::pin!(channel.next()).poll(&mut cx);
+            assert!(matches!(chunk, Poll::Ready(Some(Ok(asynchat::Event::Chunk(_))))));
+            drop(chunk);
+            assert!(std::pin::pin!(channel.next()).poll(&mut cx).is_pending());
+            assert_eq!(channel.pending_input(), 1);
+            channels.push(channel);
+        }
+    };
+    // What all of them share is there before.
+    open(1);
+    let held = measure(|| open(100));
+    assert!(held.bytes_current < 100 * 1024, "{held:?}");
+}

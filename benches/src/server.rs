@@ -93,6 +93,11 @@ impl Server {
         Server { child, address }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The CPU time of all its threads so far.
     pub fn time(&self) -> io::Result<Duration> {
         let mut nanoseconds = 0;

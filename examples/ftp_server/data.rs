@@ -2,11 +2,10 @@
 //!
 //! The client connects to a port that was made for it. Only its own address is let in, within a time.
 //! What it gets comes from a producer, behind which the channel closes. What it sends has no terminator:
-//! it goes to the disk as it comes, and nothing more is read until it is there. The end of the connection
-//! is the end of the file.
+//! it goes to the disk as it comes, and no more is read than that can take. The end of the connection is the
+//! end of the file.
 
 use std::io::{self, Read as _, Write as _};
-use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,11 +13,12 @@ use asynchat::producer::{self, Producer};
 use asynchat::{
     Channel, ChannelBuilder, ChannelError, Chunk, CloseReason, Control, Handler, Timeouts,
 };
-use bytes::Bytes;
 use cap_std::fs::File;
 use futures::stream;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::LocalPoolHandle;
 
 use crate::command::Reply;
 use crate::files::off_thread;
@@ -28,13 +28,10 @@ use crate::sendfile;
 
 /// The bytes of a file that are read at a time.
 const BLOCK: usize = 128 * 1024;
-/// The bytes of an upload that are written at a time, and the pieces in which they may have come. Each way to
-/// a thread that waits for the disk costs about as much as 64 KiB cost. In memory a piece takes up to four
-/// times its size, as large ones share the buffer that they were read into.
-const UPLOADED: usize = 512 * 1024;
-const PIECES: usize = 64;
 /// How many connections may wait to be accepted. There is one that is wanted, and perhaps some strangers'.
 const BACKLOG: u32 = 8;
+
+pub(crate) const ABORTED: &str = "426 the transfer is aborted";
 
 /// How data connections are treated.
 #[derive(Clone, Copy, Debug)]
@@ -147,25 +144,45 @@ fn read(file: File, terms: Terms) -> impl Producer + Send + 'static {
 
 /// Writes what the client sends to a file. Returns the reply for the control connection.
 ///
+/// The channel runs in one of the threads that may wait for the disk: what is read is written at once, from
+/// where it was read to, and nothing more is read meanwhile. It costs less than to hand all bytes to another
+/// thread.
+///
 /// What has come stays in the file, whatever happens: of an upload that was cut the client can send the
-/// rest.
-pub(crate) async fn receive(port: Port, file: File, terms: Terms) -> Reply {
-    let io = match port.accept(terms).await {
+/// rest. When it is aborted, nothing is being written any more once this returns: whoever writes to the file
+/// next has it alone.
+pub(crate) async fn receive(
+    port: Port,
+    file: File,
+    terms: Terms,
+    threads: LocalPoolHandle,
+    abort: CancellationToken,
+) -> Reply {
+    let io = match abort.run_until_cancelled(port.accept(terms)).await {
+        Some(Ok(io)) => io,
+        Some(Err(reply)) => return reply,
+        None => return ABORTED.into(),
+    };
+    // It belongs to the runtime of that thread from here on.
+    let io = match io.into_std() {
         Ok(io) => io,
-        Err(reply) => return reply,
+        Err(error) => return cut(&error),
     };
-    let pace = terms.rate.map(Pace::new);
-    let upload = Upload { file: Some(file), unwritten: Vec::new(), bytes: 0, pace };
-    let (mut upload, reason) = channels(terms).build(io).run(upload).await;
-    let reply = match reason {
-        CloseReason::PeerClosed => "226 complete".into(),
-        CloseReason::Handler(reply) => return reply,
-        reason => cut(&reason),
-    };
-    match upload.write().await {
-        Ok(()) => reply,
-        Err(error) => error.into(),
-    }
+    let receiving = threads.spawn_pinned(move || async move {
+        let io = match TcpStream::from_std(io) {
+            Ok(io) => io,
+            Err(error) => return cut(&error),
+        };
+        let upload = Upload { file, pace: terms.rate.map(Pace::new) };
+        let mut channel = channels(terms).build(io);
+        match channel.run_until(upload, abort.cancelled()).await.1 {
+            CloseReason::PeerClosed => "226 complete".into(),
+            CloseReason::Done => ABORTED.into(),
+            CloseReason::Handler(error) => error.into(),
+            reason => cut(&reason),
+        }
+    });
+    receiving.await.unwrap_or_else(|error| cut(&error))
 }
 
 /// Of what has gone wrong where a file is sent by the kernel: was it the file?
@@ -186,48 +203,23 @@ impl Terms {
 }
 
 struct Upload {
-    /// `None` if a write has failed.
-    file: Option<File>,
-    unwritten: Vec<Bytes>,
-    /// In `unwritten`.
-    bytes: usize,
+    file: File,
     pace: Option<Pace>,
 }
 
-impl Upload {
-    async fn write(&mut self) -> io::Result<()> {
-        let Some(mut file) = self.file.take() else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        let mut pieces = mem::take(&mut self.unwritten);
-        self.bytes = 0;
-        let written = off_thread(move || {
-            pieces.drain(..).try_for_each(|piece| file.write_all(&piece))?;
-            Ok((file, pieces))
-        });
-        let (file, pieces) = written.await?;
-        (self.file, self.unwritten) = (Some(file), pieces);
-        Ok(())
-    }
-}
-
 impl Handler for Upload {
-    type Error = Reply;
+    type Error = io::Error;
 
-    fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> Result<(), Reply> {
-        self.unwritten.push(data.to_bytes());
-        self.bytes += data.len();
+    /// It waits for the disk.
+    fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> io::Result<()> {
         if let Some(pace) = &mut self.pace {
             pace.spend(data.len());
         }
-        Ok(())
+        self.file.write_all(&data)
     }
 
     /// Nothing more is read until this returns.
-    async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Reply> {
-        if self.bytes >= UPLOADED || self.unwritten.len() >= PIECES {
-            self.write().await?;
-        }
+    async fn collected(&mut self, _: &mut Control<'_>) -> io::Result<()> {
         if let Some(pace) = &mut self.pace {
             pace.keep().await;
         }
@@ -235,7 +227,7 @@ impl Handler for Upload {
     }
 
     /// There is no terminator.
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Reply> {
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> io::Result<()> {
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::files::{Files, off_thread};
 use crate::path::VirtualPath;
 
 /// A producer of the lines: so many entries are read at a time, however many there are.
-const ENTRIES: usize = 128;
+const ENTRIES: usize = 256;
 
 pub(crate) async fn list(
     files: &Files,
@@ -81,6 +81,12 @@ impl Listing {
                         continue;
                     }
                     let link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                    if self.style == Style::Names && !link {
+                        // Nothing has to be known of it.
+                        lines += &name;
+                        lines += "\r\n";
+                        continue;
+                    }
                     let metadata = if link {
                         self.root.metadata(self.path.entry(&name).below_root())
                     } else {

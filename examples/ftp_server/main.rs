@@ -26,8 +26,8 @@
 //! - **Names** are UTF-8. One with a CR or LF cannot be said by the protocol, and is not shown.
 //! - **An upload that is cut**, aborted or too large for the disk leaves in the file what has been written of
 //!   it: the client can ask for SIZE and send the rest by APPE, or by REST and STOR. The end of an upload is
-//!   the end of its connection, so a client that is stopped in good order has sent a shorter file. Nothing
-//!   is forced to the disk before it is answered.
+//!   the end of its connection: that of a client that is ended in good order cannot be told from a whole one.
+//!   Nothing is forced to the disk before it is answered.
 //! - **REST** before STOR drops what is behind that point. Beyond the end of a file it is refused (554).
 //! - **Many commands at a time** are obeyed in turn. While something is being transferred ABOR and STAT are
 //!   obeyed at once, also behind Telnet's interrupt, and the rest when it is over.
@@ -66,6 +66,7 @@ use asynchat::{Connection, Server};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::LocalPoolHandle;
 
 use crate::data::Terms;
 use crate::files::Files;
@@ -80,8 +81,9 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
 /// Connections at a time. Each has a file descriptor, and two more while something is transferred.
 const CONNECTIONS: usize = 300;
-/// Threads that wait for the disk.
+/// Threads that wait for the disk, and those that do with uploads.
 const DISK_THREADS: usize = 16;
+const UPLOAD_THREADS: usize = 4;
 /// How long connections may take to end once the server is to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -142,7 +144,8 @@ async fn run(options: Options) -> io::Result<()> {
         io::Error::new(error.kind(), format!("{}: {error}", what.display()))
     };
     let files = Files::open(&dir, writable).map_err(|error| named(&dir, error))?;
-    let host = Arc::new(Host { files, terms, login });
+    let uploads = LocalPoolHandle::new(UPLOAD_THREADS);
+    let host = Arc::new(Host { files, terms, uploads, login });
     let listener =
         TcpListener::bind(&addr).await.map_err(|error| named(Path::new(&addr), error))?;
     let signal = stop_signal()?;

@@ -1,8 +1,7 @@
 //! One control connection: what is answered, limits, deadlines.
 //!
 //! It is pulled: a line is the next event, or the end of the transfer that is under way, or the wish to
-//! stop. A transfer is a future that this task polls beside its control connection, so that to abort it is
-//! to drop it. While there is one, ABOR and STAT are obeyed at once; all other commands wait for its end,
+//! stop. A transfer is a future that this task polls beside its control connection. While there is one, ABOR and STAT are obeyed at once; all other commands wait for its end,
 //! or a client that sends many at a time could not tell the replies apart.
 
 use std::collections::VecDeque;
@@ -16,7 +15,8 @@ use asynchat::{Channel, ChannelBuilder, ChannelError, End, Limit, Timeout, Timeo
 use cap_std::fs::Dir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::LocalPoolHandle;
 
 use crate::command::{Command, Epsv, Reply, Style, parse};
 use crate::data::{self, Port, Terms};
@@ -46,6 +46,8 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 pub(crate) struct Host {
     pub(crate) files: Files,
     pub(crate) terms: Terms,
+    /// Threads that serve the connections of uploads, and wait for the disk.
+    pub(crate) uploads: LocalPoolHandle,
     /// A name and its password. Without them everybody is let in.
     pub(crate) login: Option<(String, String)>,
 }
@@ -84,8 +86,19 @@ pub(crate) struct Session<'a> {
     waiting: VecDeque<Result<Command, Reply>>,
 }
 
-/// It ends with what is said of it.
-type Transfer = Pin<Box<dyn Future<Output = Reply> + Send>>;
+struct Transfer {
+    /// It ends with what is said of it.
+    over: Pin<Box<dyn Future<Output = Reply> + Send>>,
+    /// Ends it soon, when it is dropped too.
+    abort: DropGuard,
+}
+
+impl Transfer {
+    async fn abort(self) -> Reply {
+        drop(self.abort);
+        self.over.await
+    }
+}
 
 enum Login {
     Unknown,
@@ -149,8 +162,8 @@ impl<'a> Session<'a> {
                     deadline = Some(Instant::now() + SHUTDOWN);
                 }
                 Event::Stop => {
-                    if self.transfer.take().is_some() {
-                        control.push("426 the server is shutting down\r\n")?;
+                    if let Some(transfer) = self.transfer.take() {
+                        write!(control, "{}\r\n", transfer.abort().await)?;
                     }
                     control.push("421 the server is shutting down\r\n")?;
                     control.close_when_done();
@@ -194,7 +207,7 @@ impl<'a> Session<'a> {
         };
         let transferred = async {
             match &mut self.transfer {
-                Some(transfer) => transfer.await,
+                Some(transfer) => (&mut transfer.over).await,
                 None => future::pending().await,
             }
         };
@@ -215,14 +228,12 @@ impl<'a> Session<'a> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        if self.transfer.is_some() {
+        if let Some(transfer) = self.transfer.take() {
             match line {
-                Ok(Command::Stat) => {}
-                Ok(Command::Abor) => {
-                    self.transfer = None;
-                    control.push("426 the transfer is aborted\r\n")?;
-                }
+                Ok(Command::Stat) => self.transfer = Some(transfer),
+                Ok(Command::Abor) => write!(control, "{}\r\n", transfer.abort().await)?,
                 line => {
+                    self.transfer = Some(transfer);
                     self.waiting.push_back(line);
                     if self.waiting.len() > MAX_WAITING {
                         control.push("421 too many commands at a time\r\n")?;
@@ -403,7 +414,7 @@ impl<'a> Session<'a> {
         let path = self.working.resolve(name)?;
         let file = self.host.files.download(path, offset).await?;
         let terms = self.host.terms;
-        self.begin(|port| data::send_file(port, file, terms))
+        self.begin(|port, abort| unless(abort, data::send_file(port, file, terms)))
     }
 
     async fn stor(&mut self, name: &str, start: Start) -> Result<Reply, Reply> {
@@ -414,8 +425,8 @@ impl<'a> Session<'a> {
             return Err(NO_PORT.into());
         }
         let file = self.host.files.upload(path, start).await?;
-        let terms = self.host.terms;
-        self.begin(|port| data::receive(port, file, terms))
+        let (terms, threads) = (self.host.terms, self.host.uploads.clone());
+        self.begin(|port, abort| data::receive(port, file, terms, threads, abort))
     }
 
     async fn list(&mut self, style: Style, name: Option<String>) -> Result<Reply, Reply> {
@@ -423,17 +434,22 @@ impl<'a> Session<'a> {
         let path = self.resolve(name.as_deref())?;
         let lines = listing::list(&self.host.files, style, path).await?;
         let terms = self.host.terms;
-        self.begin(|port| data::send(port, lines, terms))
+        self.begin(|port, abort| unless(abort, data::send(port, lines, terms)))
     }
 
     /// The port is used up only now: a client whose command is refused may have connected already, and would
     /// take it for an error of the network if that were closed before it has read the reply.
-    fn begin<T>(&mut self, transfer: impl FnOnce(Port) -> T) -> Result<Reply, Reply>
+    fn begin<T>(
+        &mut self,
+        transfer: impl FnOnce(Port, CancellationToken) -> T,
+    ) -> Result<Reply, Reply>
     where
         T: Future<Output = Reply> + Send + 'static,
     {
         let port = self.port.take().ok_or(NO_PORT)?;
-        self.transfer = Some(Box::pin(transfer(port)));
+        let abort = CancellationToken::new();
+        let over = Box::pin(transfer(port, abort.clone()));
+        self.transfer = Some(Transfer { over, abort: abort.drop_guard() });
         Ok("150 here it comes".into())
     }
 
@@ -455,6 +471,11 @@ impl<'a> Session<'a> {
         }
         .into()
     }
+}
+
+/// A transfer of which nothing is left when it is dropped.
+async fn unless(abort: CancellationToken, transfer: impl Future<Output = Reply>) -> Reply {
+    abort.run_until_cancelled(transfer).await.unwrap_or_else(|| data::ABORTED.into())
 }
 
 /// The next line of a control connection, or its end.

@@ -1,0 +1,162 @@
+"""What ftp.sh measures: ftp.py FTP_SERVER SCRATCH_DIRECTORY ROUNDS
+
+The first part is a client of its own, and counts the CPU time of the server. The second is ftpbench, and is
+about how long its clients wait.
+"""
+
+import ftplib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+binary, scratch, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+PEER = """
+import sys, logging
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.servers import FTPServer
+logging.basicConfig(level=logging.ERROR)
+FTPHandler.authorizer = DummyAuthorizer()
+FTPHandler.authorizer.add_user("me", "secret", sys.argv[1], perm="elradfmwMT")
+server = FTPServer(("127.0.0.1", 0), FTPHandler)
+print("listening on %s:%d" % server.socket.getsockname(), flush=True)
+server.serve_forever()
+"""
+SERVERS = {
+    "asynchat": lambda dir: [binary, "127.0.0.1:0", dir, "--writable"],
+    "pyftpdlib": lambda dir: [sys.executable, "-c", PEER, dir],
+}
+BIG = 500_000_000
+SMALL, FILES = bytes(1000), 500
+
+
+class Server:
+    def __init__(self, name):
+        dir = os.path.join(scratch, name)
+        os.makedirs(os.path.join(dir, "many"), exist_ok=True)
+        with open(os.path.join(dir, "big"), "wb") as file:
+            file.write(bytes(BIG))
+        for i in range(1000):
+            open(os.path.join(dir, "many", f"file {i}"), "w").close()
+        self.process = subprocess.Popen(
+            SERVERS[name](dir), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        host, port = self.process.stdout.readline().split()[-1].rsplit(":", 1)
+        self.host, self.port = host, int(port)
+
+    def connect(self):
+        ftp = ftplib.FTP(timeout=60)
+        ftp.connect(self.host, self.port)
+        ftp.login("me", "secret")
+        return ftp
+
+    def cpu(self):
+        """In seconds, of all its threads."""
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def download(ftp):
+    ftp.voidcmd("TYPE I")
+    room = memoryview(bytearray(256 * 1024))
+    with ftp.transfercmd("RETR big") as data:
+        while data.recv_into(room):
+            pass
+    ftp.voidresp()
+
+
+def upload(ftp, block):
+    ftp.voidcmd("TYPE I")
+    block = bytes(block)
+    with ftp.transfercmd("STOR up") as data:
+        for _ in range(BIG // len(block)):
+            data.sendall(block)
+    ftp.voidresp()
+
+
+def store(ftp):
+    ftp.voidcmd("TYPE I")
+    for i in range(FILES):
+        with ftp.transfercmd(f"STOR {i}") as data:
+            data.sendall(SMALL)
+        ftp.voidresp()
+
+
+def retrieve(ftp):
+    ftp.voidcmd("TYPE I")
+    for i in range(FILES):
+        with ftp.transfercmd(f"RETR {i}") as data:
+            while data.recv(4096):
+                pass
+        ftp.voidresp()
+
+
+def four(act, ftp, server):
+    """Four clients at a time."""
+    clients = [ftp] + [server.connect() for _ in range(3)]
+    threads = [threading.Thread(target=act, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+# What is done, how many units that is, and the unit.
+WORK = {
+    "download, 500 MB": (lambda ftp, _: download(ftp), BIG / 1e6, "MB"),
+    "upload, 500 MB by 64 KiB": (lambda ftp, _: upload(ftp, 65536), BIG / 1e6, "MB"),
+    "upload, 500 MB by 8 KiB": (lambda ftp, _: upload(ftp, 8192), BIG / 1e6, "MB"),
+    "four downloads at a time": (lambda ftp, server: four(download, ftp, server), 4 * BIG / 1e6, "MB"),
+    "store files of 1 kB": (lambda ftp, _: store(ftp), FILES, "file"),
+    "retrieve files of 1 kB": (lambda ftp, _: retrieve(ftp), FILES, "file"),
+    "list 1000 files": (lambda ftp, _: [ftp.nlst("many") for _ in range(20)], 20, "list"),
+    "facts of 1000 files": (lambda ftp, _: [list(ftp.mlsd("many")) for _ in range(20)], 20, "list"),
+    "connect, log in, quit": (lambda _, server: [server.connect().quit() for _ in range(300)], 300, "session"),
+}
+cpu, wall, waits = {}, {}, {}
+for _ in range(rounds):
+    for name in SERVERS:
+        server = Server(name)
+        ftp = server.connect()
+        for row, (act, units, _) in WORK.items():
+            used, began = server.cpu(), time.monotonic()
+            act(ftp, server)
+            cpu.setdefault((row, name), []).append((server.cpu() - used) / units * 1e6)
+            wall.setdefault((row, name), []).append(units / (time.monotonic() - began))
+        command = [os.path.join(os.path.dirname(sys.executable), "ftpbench"), "-b", "all", "-n", "100", "-s", "10M"]
+        command += ["-u", "me", "-p", "secret", "-H", server.host, "-P", str(server.port)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for line in printed.splitlines():
+            found = re.search(r"^(.*?\))\s+([\d.]+)\s+(MB/sec|secs)", re.sub(r"\x1b\[[\d;]*m", "", line))
+            if found:
+                row, figure, unit = found.groups()
+                waits.setdefault((f"{row}, {unit}", name), []).append(float(figure))
+        ftp.close()
+        server.stop()
+
+
+def line(figures, row, unit="", digits=1):
+    ours, theirs = (statistics.median(figures[row, name]) for name in SERVERS)
+    print(f"{row + unit:<52} {ours:>10.{digits}f} {theirs:>10.{digits}f} {ours / theirs if theirs else 0:>7.2f}")
+
+
+print(f"{f'medians of {rounds} rounds':<52} {'asynchat':>10} {'pyftpdlib':>10} {'ratio':>7}")
+print("CPU time of the server, microseconds")
+for row, (_, _, unit) in WORK.items():
+    line(cpu, row, f", a {unit}")
+print("rate")
+for row, (_, _, unit) in WORK.items():
+    line(wall, row, f", {unit}/s")
+print("ftpbench -n 100 -s 10M")
+for row in dict.fromkeys(row for row, _ in waits):
+    line(waits, row, digits=2)

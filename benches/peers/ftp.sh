@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The FTP example beside pyftpdlib: benches/peers/ftp.sh [ROUNDS], 5 by default.
+#
+# Both are started anew for each round and take turns. Printed is one table of medians. Files are in memory
+# (/dev/shm), so that it is the servers that are measured. pyftpdlib is installed from PyPI below target/.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+target=${CARGO_TARGET_DIR:-$PWD/target}
+python=$target/peers/bin/python
+
+cargo build --quiet --locked --release --example ftp_server
+[[ -x $target/peers/bin/ftpbench ]] || {
+    python3 -m venv "$target/peers"
+    "$target/peers/bin/pip" install --quiet --disable-pip-version-check pyftpdlib
+}
+scratch=$(mktemp -d -p /dev/shm)
+trap 'rm -rf "$scratch"' EXIT
+"$python" benches/peers/ftp.py "$target/release/examples/ftp_server" "$scratch" "${1:-5}"

@@ -9,9 +9,10 @@
 //              frame has come, `search.rs` where the next delimiter is.
 //   codec/     The framer as tokio-util's `Decoder`, and the encoders.
 //   output/    The queue of bytes and producers, and the sink over a `FramedWrite`.
-//   session/   One connection: `channel.rs` is what its owner calls, `read.rs` and `write.rs` its two halves,
-//              `state.rs` how it comes to its end, `timer.rs` its deadlines, `handle.rs` who pushes into it
-//              from elsewhere, `control.rs` what a callback may do.
+//   session/   One connection: `conn.rs` is what moves it, `channel.rs` what its owner calls, `read.rs` and
+//              `write.rs` its two halves, `input.rs` the memory that is read into, `state.rs` how it comes to
+//              its end, `timer.rs` its deadlines, `handle.rs` who pushes into it from elsewhere, `control.rs`
+//              what a callback may do, `builder.rs` what has a default.
 //   handler/   asynchat's callbacks, and `dispatch.rs`, the one loop that calls them.
 //   serve.rs   The accept loop.   pool.rs  Buffers that are read into.   trace.rs  Events for `tracing`.
 //   verify/    What checks that a decoder or handler does not depend on how its input is cut.

@@ -1,21 +1,26 @@
 //! Random connections against a naive model: a handler, or a puller that drops `next` at random, does
 //! random things at the ends of frames, while input comes and output goes in random pieces at random
-//! times and another task pushes.
+//! times and another task pushes. And random conversations with a handler that finds the ends of its
+//! messages itself, changes to lines and back, waits in the middle of one, and asks a peer that is quiet.
 //!
 //! `STORM_RUNS` sets the number of runs, `STORM_SEED` the first seed, `STORM_STEPS` the most pieces that the
 //! input of a connection is made of. A failure names its seed.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
+use std::convert::Infallible;
 use std::env;
 use std::task::Poll;
+use std::time::Duration;
 
 use asynchat::{
-    Channel, ChannelError, CloseReason, Event, Handle, HandleError, Limit, Terminator, producer,
+    Channel, ChannelError, Chunk, CloseReason, Control, Event, Handle, HandleError, Handler, Limit,
+    Terminator, Timeouts, producer,
 };
 use bytes::Bytes;
+use tokio::runtime::Runtime;
 
-use support::{Log, Peer, Scripted, Seen, Socket, Then, patient, pipe, seen, wait};
+use support::{Log, Peer, Scripted, Seen, Socket, Then, patient, pipe, seconds, seen, wait};
 
 #[path = "support/channel.rs"]
 mod support;
@@ -556,23 +561,220 @@ fn is_subsequence(of: &str, part: &str) -> bool {
     part.chars().all(|c| of.any(|o| o == c))
 }
 
+/// A conversation in two languages: messages that begin with their length as a digit, whose ends the handler
+/// finds itself, and lines, to which an `L` leads and out of which the line `own`. The lines `begin` and
+/// `end` mark messages of several frames.
+struct Bilingual {
+    random: Random,
+    own: bool,
+    line: String,
+    heard: Vec<String>,
+    /// How often it was told that the peer is quiet, and that a part of a line is collected.
+    quiet: usize,
+    collected: usize,
+}
+
+impl Bilingual {
+    fn heard(&mut self, what: String, control: &mut Control<'_>) {
+        write!(control, "[{what}]");
+        self.heard.push(what);
+    }
+}
+
+impl Handler for Bilingual {
+    type Error = Infallible;
+
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, Infallible> {
+        assert!(self.own, "it was not asked to ask");
+        if input[0] == b'L' {
+            self.own = false;
+            control.set_own_end(false);
+            control.set_terminator(b"\r\n");
+            return Ok(None);
+        }
+        // A parser may want to see all of it, or be content with its length.
+        let length = 1 + usize::from(input[0] - b'0');
+        Ok((self.random.one_in(2) || input.len() >= length).then_some(length))
+    }
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        let data = std::str::from_utf8(&data).unwrap();
+        match self.own {
+            true => self.heard(data.into(), control),
+            false => self.line.push_str(data),
+        }
+        Ok(())
+    }
+
+    async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        assert!(!self.line.is_empty(), "there is something of a line, and messages are whole");
+        self.collected += 1;
+        yields(self.random.below(4)).await;
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        if !self.own {
+            let line = std::mem::take(&mut self.line);
+            match &*line {
+                "own" => {
+                    self.own = true;
+                    control.set_own_end(true);
+                }
+                "begin" => control.begin_message(),
+                "end" => control.end_message(),
+                _ => {}
+            }
+            self.heard(line, control);
+        }
+        yields(self.random.below(4)).await;
+        Ok(())
+    }
+
+    async fn eof(&mut self, truncated: bool, control: &mut Control<'_>) -> Result<(), Infallible> {
+        if !self.line.is_empty() {
+            let line = std::mem::take(&mut self.line);
+            self.heard(line, control);
+        }
+        self.heard(if truncated { "truncated" } else { "eof" }.into(), control);
+        Ok(())
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.push("?");
+        self.quiet += 1;
+        Ok(())
+    }
+}
+
+/// What a peer says, and what of it is to be heard.
+fn conversation(random: &mut Random) -> (String, Vec<String>) {
+    let (mut said, mut heard) = (String::new(), Vec::new());
+    let (mut own, mut in_message) = (true, false);
+    for _ in 0..random.below(40) {
+        let what = match (own, random.below(8)) {
+            (true, 0) => "L".to_owned() + random.pick(&["", "x", "\r", "a line"]),
+            (true, _) => {
+                let length = random.below(10);
+                format!("{length}{}", &"L\r\n-xyz.."[..length])
+            }
+            (false, 0 | 1) => "own".into(),
+            (false, 2) => "begin".into(),
+            (false, 3) => "end".into(),
+            (false, _) => random.pick(&["", "a", "\r", "L", "3abc", "some line"]).into(),
+        };
+        own = own && !what.starts_with('L');
+        said.push_str(&what);
+        if !own {
+            said.push_str("\r\n");
+            in_message = what == "begin" || (in_message && what != "end");
+            own = what == "own";
+        }
+        heard.push(what);
+    }
+    // The last of it may be the beginning of something.
+    let rest = match (own, random.one_in(3)) {
+        (_, false) => "",
+        (true, true) => "7L\r\n",
+        (false, true) => "half a li",
+    };
+    said.push_str(rest);
+    heard.extend((!rest.is_empty()).then(|| rest.to_owned()));
+    heard.push(if in_message || !rest.is_empty() { "truncated" } else { "eof" }.into());
+    (said, heard)
+}
+
+async fn converse(seed: u64) -> (usize, usize) {
+    let mut random = Random::new(seed);
+    let (said, heard) = conversation(&mut random);
+    let (socket, peer) = pipe();
+    peer.chop(1 + random.below(30));
+    let mut channel = Channel::builder(None)
+        .own_end(true)
+        .read_size(1 + random.below(60))
+        .high_water_mark(1 + random.below(50))
+        .low_water_mark(random.below(20))
+        .timeouts(Timeouts::NONE.quiet(Duration::from_secs(2)))
+        .build(socket);
+    let handler = Bilingual {
+        random: random.clone(),
+        own: true,
+        line: String::new(),
+        heard: Vec::new(),
+        quiet: 0,
+        collected: 0,
+    };
+    let running = tokio::spawn(async move { channel.run(handler).await });
+    let mut rest = said.as_str();
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at((1 + random.below(20)).min(rest.len()));
+        peer.send(now);
+        rest = later;
+        if random.one_in(10) {
+            seconds(random.below(6) as u64).await;
+        }
+        yields(random.below(10)).await;
+    }
+    peer.close();
+    let (handler, reason) = running.await.unwrap();
+    assert_eq!(handler.heard, heard, "of {said:?}");
+    let truncated = heard.last().is_some_and(|last| last == "truncated");
+    match reason {
+        CloseReason::Truncated => assert!(truncated),
+        CloseReason::PeerClosed => assert!(!truncated),
+        other => panic!("{other:?}"),
+    }
+    // A question may come at any time; all else is in order.
+    let answers: String = heard.iter().map(|what| format!("[{what}]")).collect();
+    assert_eq!(peer.output().replace('?', ""), answers);
+    assert_eq!(peer.output().matches('?').count(), handler.quiet);
+    (handler.quiet, handler.collected)
+}
+
+#[test]
+fn random_conversations_are_heard_as_they_are_said() {
+    let (mut quiet, mut collected) = (0, 0);
+    each_seed(|runtime, seed| {
+        let (quieter, more) = runtime.block_on(converse(seed));
+        quiet += quieter;
+        collected += more;
+    });
+    if number("STORM_RUNS").is_none() {
+        assert!(quiet > 0 && collected > 0, "{quiet} {collected}");
+    }
+}
+
 #[test]
 fn random_connections_do_what_the_model_says() {
-    let number = |name| env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
+    let steps = number("STORM_STEPS").map_or(STEPS, |steps| steps as usize);
+    each_seed(|runtime, seed| runtime.block_on(run(seed, steps)));
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Runs with each seed, in a runtime whose clock goes as fast as nothing happens.
+fn each_seed(mut each: impl FnMut(&Runtime, u64)) {
     let runs = number("STORM_RUNS").unwrap_or(1500);
     let first = number("STORM_SEED").unwrap_or(1);
-    let steps = number("STORM_STEPS").map_or(STEPS, |steps| steps as usize);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     for seed in first..first + runs {
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            runtime.block_on(run(seed, steps));
-        }));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| each(&runtime, seed)));
         if let Err(panic) = ran {
-            eprintln!("STORM_SEED={seed} STORM_STEPS={steps} STORM_RUNS=1 repeats it");
+            eprintln!("STORM_SEED={seed} STORM_RUNS=1 repeats it, with the same STORM_STEPS");
             std::panic::resume_unwind(panic);
         }
     }

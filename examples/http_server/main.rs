@@ -60,7 +60,7 @@ const CROWDED: usize = CONNECTIONS - 64;
 /// What the kernel keeps of what a peer has not read yet, in bytes, about. It says that there is room again
 /// only when a good part of this has been read: the more it is, the longer a steady but slow reader seems
 /// to read nothing. And the less, the slower is a fast one that is far away.
-const SEND_BUFFER: u32 = 128 * 1024;
+const SEND_BUFFER: u32 = 64 * 1024;
 /// Threads that wait for the disk. Many of them, with a small file each, would mostly wake one another.
 const DISK_THREADS: usize = 4;
 /// How long requests that have begun may take to be answered once the server is to stop.

@@ -367,8 +367,9 @@ impl<S> Channel<S> {
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
-    /// output is dropped: [`flush`](Self::flush) first. Another channel is made of both by
-    /// [`build_with_input`](crate::ChannelBuilder::build_with_input).
+    /// output is dropped: [`flush`](Self::flush) first. [`build_with_input`] makes another channel of both.
+    ///
+    /// [`build_with_input`]: crate::ChannelBuilder::build_with_input
     ///
     /// ```
     /// use asynchat::{Channel, Event};

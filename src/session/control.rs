@@ -162,6 +162,9 @@ impl<'a> Control<'a> {
     /// [`Handler::find_end`](crate::Handler::find_end) is asked instead of a terminator being looked for,
     /// and messages are handed over whole.
     ///
+    /// If the input ends in the middle of a message, what there is of it is collected in one piece, and
+    /// [`Handler::eof`](crate::Handler::eof) is told that it is truncated.
+    ///
     /// When that is over, a terminator has to be set, and frames come in pieces unless
     /// [`set_whole_frames`](Self::set_whole_frames) says otherwise.
     ///
@@ -437,19 +440,12 @@ impl<'a> Control<'a> {
     /// Ends the channel's run with [`CloseReason::Upgrade`] once all that was pushed is written, for TLS
     /// or another protocol: [`Channel::upgrade`](crate::Channel::upgrade) then gives the stream.
     ///
-    /// ```
-    /// # use asynchat::Channel;
-    /// # use tokio::io::AsyncWriteExt;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let (mut client, server) = tokio::io::duplex(64);
-    /// client.write_all(b"STARTTLS\nMAIL").await?;
-    /// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
-    /// let Some((_, mut control)) = channel.step().await? else { unreachable!("a line has come") };
-    /// assert_eq!(control.upgrade().unwrap_err().pending_input(), 4);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// What is pushed after this call, by the callback or by a [`Handle`], still goes out before the stream
+    /// is given. If it is called with a frame's last piece, [`found_terminator`] is still called for that
+    /// frame. Nothing is handed over after it, but [`closed`].
+    ///
+    /// [`found_terminator`]: crate::Handler::found_terminator
+    /// [`closed`]: crate::Handler::closed
     ///
     /// # Errors
     ///

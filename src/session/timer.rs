@@ -51,6 +51,10 @@ pub struct Timeouts {
     /// The time allowed in `frame` grows by a second for each so many bytes received, so that an honest
     /// upload may take as long as it needs: 1024 by default. With 0 it does not grow, and counted frames
     /// have no deadline at all.
+    ///
+    /// By default, then, a peer that sends 1 KiB a second is never cut off, whatever the length of its
+    /// message, and 100 MiB may take it 28 hours. Where messages are large, ask for the rate that they
+    /// are worth waiting for.
     pub min_rate: u32,
     /// Without the peer taking a byte of what is ready for it: 60 seconds by default.
     pub write_stall: Option<Duration>,

@@ -128,7 +128,11 @@ pub trait Handler {
     /// impl Handler for Counted {
     ///     type Error = Infallible;
     ///
-    ///     fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+    ///     fn find_end(
+    ///         &mut self,
+    ///         input: &[u8],
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<Option<usize>, Infallible> {
     ///         Ok(input.first().map(|length| 1 + usize::from(*length)))
     ///     }
     ///

@@ -179,7 +179,11 @@ impl<'a> Control<'a> {
     /// impl Handler for Pairs {
     ///     type Error = Infallible;
     ///
-    ///     fn find_end(&mut self, _: &[u8]) -> Result<Option<usize>, Infallible> {
+    ///     fn find_end(
+    ///         &mut self,
+    ///         _: &[u8],
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<Option<usize>, Infallible> {
     ///         Ok(Some(2))
     ///     }
     ///
@@ -319,7 +323,7 @@ impl<'a> Control<'a> {
     /// # client.write_all(b"STAT\n").await?;
     /// # let mut channel = Channel::new(server, b"\n");
     /// # let Some((_, mut control)) = channel.step().await? else { unreachable!() };
-    /// let refused = control.push_with(|output| {
+    /// let refused: Result<Option<()>, _> = control.push_with(|output| {
     ///     output.put_slice(b"the beginning of an answer");
     ///     Err("that could not be completed")
     /// });

@@ -1,7 +1,7 @@
 //! The HTTP server of `examples/`, as a process, against clients that spell out every byte.
 //!
-//! Nothing here depends on time: each test waits for bytes, or for the end of the connection. The
-//! timeout on reads only turns a hang into a failure.
+//! Nothing here depends on time, but for the slow readers: each test waits for bytes, or for the end of the
+//! connection. The timeout on reads only turns a hang into a failure.
 
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const HANG: Duration = Duration::from_secs(60);
 
@@ -1192,6 +1192,37 @@ fn a_large_file_takes_little_memory_however_slow_its_readers_are() {
     assert!(peak < 32 * 1024, "{peak} kB");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn slow_but_steady_readers_get_all_of_a_file() {
+    const SIZE: usize = 3 << 20;
+    // Longer than the 30 seconds in which a peer may take nothing.
+    const FOR: Duration = Duration::from_secs(36);
+    let server = Server::start();
+    fs::File::create(site().join("slow.bin")).unwrap().set_len(SIZE as u64).unwrap();
+    let readers: Vec<_> = [5usize, 10, 20, 40].map(|rate| (rate << 10, server.connect())).into();
+    let readers: Vec<_> = readers
+        .into_iter()
+        .map(|(rate, mut client)| {
+            thread::spawn(move || {
+                client.send(get("/slow.bin"));
+                assert_eq!(client.head().status, 200);
+                // Ten times a second, so much: a terminal, a player, an old telephone.
+                let (start, mut read) = (Instant::now(), 0);
+                while start.elapsed() < FOR {
+                    let piece = (rate / 10).min(SIZE - read);
+                    read += client.bytes(piece).len();
+                    thread::sleep(Duration::from_millis(100));
+                }
+                assert_eq!(client.bytes(SIZE - read).len(), SIZE - read, "at {rate} bytes/s");
+            })
+        })
+        .collect();
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}
+
 #[test]
 fn a_file_that_shrinks_is_cut_off() {
     let server = Server::start();
@@ -1287,6 +1318,50 @@ fn running_out_of_file_descriptors_is_survived() {
     for mut client in clients {
         client.response().assert(200, "hello");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whoever_has_been_idle_for_longest_makes_room() {
+    // The example takes 1024 connections, and is crowded from 960 on.
+    const CROWDED: usize = 960;
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let files = files.split_whitespace().next().unwrap();
+    if files.parse().is_ok_and(|files: usize| files < 2 * CROWDED) {
+        eprintln!("not tested: only {files} files may be open");
+        return;
+    }
+    let server = Server::start();
+    let mut busy = server.connect();
+    busy.send(format!("{CHUNKED}5\r\nhello\r\n"));
+    assert_eq!(busy.head().status, 200);
+    assert_eq!(busy.chunk(), b"hello");
+    let mut first = server.connect();
+    first.send(get("/style.css"));
+    first.response().assert(200, "a{}");
+    let mut second = server.connect();
+    second.send(get("/style.css"));
+    second.response().assert(200, "a{}");
+    let mut others: Vec<Client> = (3..CROWDED).map(|_| server.connect()).collect();
+    // All have been let in when the last of them is answered.
+    let last = others.last_mut().unwrap();
+    last.send(get("/style.css"));
+    last.response().assert(200, "a{}");
+    // The first has said something since the second did.
+    first.send(get("/style.css"));
+    first.response().assert(200, "a{}");
+
+    let mut one_more = server.connect();
+    one_more.send(get("/style.css"));
+    one_more.response().assert(200, "a{}");
+    second.assert_end();
+    // Nobody else went: neither the busy one, which is older, nor those that came later.
+    busy.send("5\r\nworld\r\n0\r\n\r\n");
+    assert_eq!(busy.chunk(), b"world");
+    assert_eq!(busy.chunk(), b"");
+    first.send(get("/style.css"));
+    first.response().assert(200, "a{}");
 }
 
 #[test]

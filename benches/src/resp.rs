@@ -345,7 +345,7 @@ impl Handler for OwnEnd {
     type Error = Infallible;
 
     #[inline]
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
         Ok(self.find(input))
     }
 

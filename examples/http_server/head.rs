@@ -82,9 +82,14 @@ impl Head {
         self.bytes.extend_from_slice(b"\r\n\r\n");
         let request = parse(&self.bytes);
         self.bytes.clear();
+        // A connection that is idle now does not keep the room that a long head took.
+        self.bytes.shrink_to(KEPT);
         request
     }
 }
+
+/// The room, in bytes, that is kept for the next head.
+const KEPT: usize = 512;
 
 /// Parses a head that ends with its empty line.
 fn parse(bytes: &[u8]) -> Result<Request, Refusal> {

@@ -82,7 +82,7 @@ impl Session {
 impl Handler for Session {
     type Error = Infallible;
 
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
         Ok(self.parser.find_end(input))
     }
 
@@ -104,26 +104,23 @@ impl Handler for Session {
             }
         };
         let was_subscribed = client.is_subscribed();
-        let mut then = Then::Go;
-        let done = control.push_with(|out| {
-            then = match Command::find(words.get(0)) {
-                Some(command) => command.run(client, words, Reply::new(out)),
-                None => unknown(&words),
-            }?;
-            Ok(())
+        let done = control.push_with(|out| match Command::find(words.get(0)) {
+            Some(command) => command.run(client, words, Reply::new(out)),
+            None => unknown(&words),
         });
-        if let Err(refusal) = done {
+        let then = done.unwrap_or_else(|refusal| {
             // What it had written is not sent.
             refuse(&refusal, control);
-        }
+            None
+        });
         match then {
-            Then::Go => {}
-            Then::Close => control.close_when_done(),
-            Then::Send(bytes) => {
+            None | Some(Then::Go) => {}
+            Some(Then::Close) => control.close_when_done(),
+            Some(Then::Send(bytes)) => {
                 control.push(bytes);
                 control.push("\r\n");
             }
-            Then::Subscribe => {
+            Some(Then::Subscribe) => {
                 let Client { id, shared, subscriptions, .. } = client;
                 let subscriptions = subscriptions.get_or_insert_with(|| {
                     Subscriptions::new(shared.hub.clone(), *id, control.handle())
@@ -154,11 +151,8 @@ impl Handler for Session {
 
 /// Answers with an error.
 fn refuse(refusal: &Refusal, control: &mut Control<'_>) {
-    let refused: Result<(), Infallible> = control.push_with(|out| {
+    let Ok(_) = control.push_with(|out| {
         Reply::new(out).error(refusal);
-        Ok(())
+        Ok::<_, Infallible>(())
     });
-    match refused {
-        Ok(()) => {}
-    }
 }

@@ -33,7 +33,8 @@ macro_rules! attend {
             Poll::Ready(result) => result?,
             Poll::Pending => {
                 let (outbound, io, timer) = (&$conn.outbound, &mut $conn.io, &mut $conn.timer);
-                wait(called, $run, Meanwhile { input, outbound, io, timer }).await?;
+                // Boxed: all connections would have the room for it, and few are waiting here.
+                Box::pin(wait(called, $run, Meanwhile { input, outbound, io, timer })).await?;
             }
         }
     }};
@@ -224,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return Ok(None);
         }
         loop {
-            if !self.find_own_end(|input| handler.find_end(input))? {
+            if !self.find_own_end(|input, control| handler.find_end(input, control))? {
                 return Ok(None);
             }
             let whole = self.inbound.is_whole();

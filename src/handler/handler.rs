@@ -106,6 +106,14 @@ pub trait Handler {
     /// than no byte: `Some(0)` is `None`. One that is longer than its limit, whichever that is, is the end of
     /// the connection.
     ///
+    /// If the input ends in the middle of a message, what there is of it comes to `collect_incoming_data`
+    /// in one piece, and then [`eof`](Self::eof) is called with `truncated`, and not `found_terminator`.
+    ///
+    /// Bytes that are no message can be answered here, and the connection closed. To go on with a
+    /// terminator instead, as after the detection of a protocol, call
+    /// [`Control::set_own_end`] with `false` and set it: it governs these bytes, and the answer given here
+    /// is not heeded.
+    ///
     /// By default the end is never found.
     ///
     /// ```
@@ -153,8 +161,12 @@ pub trait Handler {
     /// # Errors
     ///
     /// As [`collect_incoming_data`](Self::collect_incoming_data).
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Self::Error> {
-        let _ = input;
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, Self::Error> {
+        let _ = (input, control);
         Ok(None)
     }
 

@@ -1,6 +1,6 @@
 //! All that has a default in a channel.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::FramedParts;
@@ -63,7 +63,7 @@ impl ChannelBuilder {
             limit: Limit::Fail(DEFAULT_LIMIT),
             whole_frames: false,
             own_end: false,
-            timeouts: default_timeouts(),
+            timeouts: Timeouts::DEFAULT.shared(),
             high_water_mark: output.high_water_mark(),
             low_water_mark: output.low_water_mark(),
             read_size: READ_SIZE,
@@ -98,7 +98,7 @@ impl ChannelBuilder {
     /// The deadlines: [`Timeouts::default`] by default.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = Arc::new(timeouts);
+        self.timeouts = timeouts.shared();
         self
     }
 
@@ -233,11 +233,6 @@ impl Channel<()> {
     pub fn builder(terminator: impl Into<Terminator>) -> ChannelBuilder {
         ChannelBuilder::new(terminator.into())
     }
-}
-
-fn default_timeouts() -> Arc<Timeouts> {
-    static DEFAULT: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::DEFAULT));
-    DEFAULT.clone()
 }
 
 /// In bytes of payload.

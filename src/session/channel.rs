@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::{fmt, future, mem};
 
@@ -149,7 +148,7 @@ impl<S> Channel<S> {
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.conn.outbound_mut().timeouts = Arc::new(timeouts);
+        self.conn.outbound_mut().timeouts = timeouts.shared();
     }
 
     /// The deadlines in force.
@@ -368,8 +367,8 @@ impl<S> Channel<S> {
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
-    /// output is dropped: [`flush`](Self::flush) first. [`ChannelBuilder::build_with_input`] makes
-    /// another channel of both.
+    /// output is dropped: [`flush`](Self::flush) first. Another channel is made of both by
+    /// [`build_with_input`](crate::ChannelBuilder::build_with_input).
     ///
     /// ```
     /// use asynchat::{Channel, Event};
@@ -740,7 +739,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
         loop {
             if !self.conn.inbound.has_owed() {
-                let found = self.conn.find_own_end(|input| Ok::<_, Infallible>(find_end(input)));
+                let found = self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)));
                 if let Ok(true) = found {
                     if let Some(cut) = self.conn.cut() {
                         return Poll::Ready(Ok(Some(cut)));

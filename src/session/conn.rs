@@ -107,11 +107,11 @@ impl<S> Conn<S> {
     }
 
     /// Whether there may be something to cut: not if the application is to find the end of a message, and
-    /// wants more input for that.
+    /// wants more input for that. It is asked if there is something new to be asked about.
     #[inline]
     pub(crate) fn find_own_end<E>(
         &mut self,
-        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
+        find: impl FnOnce(&[u8], &mut Control<'_>) -> Result<Option<usize>, E>,
     ) -> Result<bool, E> {
         if !matches!(self.inbound.framing.own_end, OwnEnd::Looked(_)) {
             return Ok(true);
@@ -120,7 +120,21 @@ impl<S> Conn<S> {
         if !outbound.may_hand_over() {
             return Ok(false);
         }
-        match self.inbound.find_own_end(outbound.state.is_eof(), find)? {
+        let eof = outbound.state.is_eof();
+        let Some(asked) = self.inbound.question(eof) else {
+            return Ok(true);
+        };
+        let mut end = None;
+        if !asked.is_empty() {
+            let (input, mut control) = self.parts();
+            end = find(&input[asked], &mut control)?;
+            let outbound = peek(&mut self.outbound);
+            if !outbound.state.is_open() || outbound.discards_input {
+                // It does not want these bytes.
+                return Ok(false);
+            }
+        }
+        match self.inbound.answer(eof, end) {
             Found::Here => Ok(true),
             Found::Nothing => Ok(false),
             Found::Overlong(max) => {
@@ -129,6 +143,15 @@ impl<S> Conn<S> {
                 Ok(false)
             }
         }
+    }
+
+    /// The input, and what a callback that does not wait needs.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
+        let Inbound { input, framing } = &mut self.inbound;
+        let outbound = peek(&mut self.outbound);
+        let control = Control::new(framing, Outlet::Direct(outbound), input.len());
+        (input, control)
     }
 
     /// Nothing more will be cut: for this cause, or because the input is at its end.
@@ -436,15 +459,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Poll::Ready(())
         })
         .await;
-    }
-
-    /// The input, and what a callback that does not wait needs.
-    #[inline]
-    pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
-        let Inbound { input, framing } = &mut self.inbound;
-        let outbound = peek(&mut self.outbound);
-        let control = Control::new(framing, Outlet::Direct(outbound), input.len());
-        (input, control)
     }
 
     /// If a callback waits now, no memory is held for input.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use bytes::{Bytes, BytesMut};
 
@@ -241,7 +241,7 @@ impl<'a> Control<'a> {
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.with(|outbound| outbound.timeouts = Arc::new(timeouts));
+        self.with(|outbound| outbound.timeouts = timeouts.shared());
     }
 
     /// Queues bytes. After the close, or when the connection has failed, they are dropped: nothing that
@@ -302,8 +302,8 @@ impl<'a> Control<'a> {
         let _ = self.with(|outbound| outbound.write_fmt(text));
     }
 
-    /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing. Nothing is
-    /// written, and `write` not called, after the close.
+    /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing, and returns
+    /// what `write` does. After the close it is `None`: nothing is written, and `write` not called.
     ///
     /// ```
     /// # use asynchat::Channel;
@@ -333,11 +333,12 @@ impl<'a> Control<'a> {
     /// # Panics
     ///
     /// If `write` does, or removes what was in the buffer; the connection has failed then.
-    pub fn push_with<E>(
+    pub fn push_with<R, E>(
         &mut self,
-        write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.with(|outbound| outbound.push_with(write)).unwrap_or(Ok(()))
+        write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
+    ) -> Result<Option<R>, E> {
+        let written = self.with(|outbound| outbound.push_with(write));
+        written.map_or(Ok(None), |result| result.map(Some))
     }
 
     /// Queues a producer, behind all that was pushed before it. As with [`push`](Self::push), it is

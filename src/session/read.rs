@@ -4,6 +4,7 @@
 //! [`Input`] has the memory.
 
 use std::io;
+use std::ops::Range;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -35,46 +36,51 @@ impl Inbound {
         self.framing.framer.cut(&self.input, eof)
     }
 
-    /// Where the application finds the ends of its messages, this is to be called before a cut. It asks
-    /// `find` if there is anything new to be asked about.
-    pub(crate) fn find_own_end<E>(
-        &mut self,
-        eof: bool,
-        find: impl FnOnce(&[u8]) -> Result<Option<usize>, E>,
-    ) -> Result<Found, E> {
+    /// What the application is to be asked about before a cut: where does the message end that begins
+    /// with these bytes? `None` if it is not asked at all, and nothing in it if not now.
+    pub(crate) fn question(&self, eof: bool) -> Option<Range<usize>> {
         let OwnEnd::Looked(looked) = self.framing.own_end else {
-            return Ok(Found::Here);
+            return None;
         };
-        let framer = &mut self.framing.framer;
-        let pending = self.input.get(framer.consumed()..).unwrap_or_default();
-        if framer.is_mid_frame() || (eof && pending.is_empty()) {
-            return Ok(Found::Here);
+        let framer = &self.framing.framer;
+        let (start, end) = (framer.consumed(), self.input.len());
+        if framer.is_mid_frame() || (eof && start >= end) {
+            return None;
         }
-        let end = match pending.len() {
-            length if length > looked => find(pending)?.filter(|end| *end > 0),
-            _ => None,
-        };
+        let is_new = end.saturating_sub(start) > looked as usize;
+        Some(start..if is_new { end } else { start })
+    }
+
+    /// The answer: the message has so many bytes, or more are wanted to find out.
+    pub(crate) fn answer(&mut self, eof: bool, end: Option<usize>) -> Found {
+        let pending = self.pending();
+        let Framing { framer, own_end, .. } = &mut self.framing;
+        if !matches!(own_end, OwnEnd::Looked(_)) {
+            // It wants to be asked no more.
+            return Found::Here;
+        }
+        let end = end.filter(|end| *end > 0);
         let max = match framer.limit() {
             Limit::Fail(max) | Limit::Skip(max) => max,
             _ => u64::MAX,
         };
-        let length = end.unwrap_or(pending.len()) as u64;
+        let length = end.unwrap_or(pending) as u64;
         if length > max {
-            return Ok(Found::Overlong(max));
+            return Found::Overlong(max);
         }
         let count = match end {
             Some(_) => length,
             // What there is of it is handed over as what it is, the beginning of a message.
             None if eof => u64::MAX,
             None => {
-                self.framing.own_end = OwnEnd::Looked(pending.len());
-                return Ok(Found::Nothing);
+                *own_end = OwnEnd::Looked(u32::try_from(pending).unwrap_or(u32::MAX));
+                return Found::Nothing;
             }
         };
         framer.set_terminator(count);
         framer.set_whole_frames(true);
-        self.framing.own_end = OwnEnd::Found;
-        Ok(Found::Here)
+        *own_end = OwnEnd::Found;
+        Found::Here
     }
 
     /// The frame that will be cut next is handed over whole.
@@ -123,6 +129,9 @@ impl Inbound {
     /// Drops what was read and not handed over.
     pub(crate) fn discard(&mut self) {
         self.framing.framer.discard();
+        if let OwnEnd::Looked(looked) = &mut self.framing.own_end {
+            *looked = 0;
+        }
         self.input.release();
     }
 
@@ -188,8 +197,9 @@ pub(crate) struct Framing {
 pub(crate) enum OwnEnd {
     /// The terminator does.
     Off,
-    /// It has been asked about so many bytes of the next message, and wants more.
-    Looked(usize),
+    /// It has been asked about so many bytes of the next message, and wants more. At `u32::MAX` it is
+    /// asked about each byte beyond.
+    Looked(u32),
     /// It is known where the message ends, which is being waited for.
     Found,
 }

@@ -11,7 +11,7 @@
 //! line in each of its methods.
 
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{error, fmt, mem};
@@ -111,6 +111,17 @@ impl Timeouts {
     pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
         self.min_rate = bytes_per_second;
         self
+    }
+
+    /// For many channels. Those of the defaults, and of none, are shared by all.
+    pub(crate) fn shared(self) -> Arc<Timeouts> {
+        static DEFAULT: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::DEFAULT));
+        static NONE: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::NONE));
+        match self {
+            Timeouts::DEFAULT => DEFAULT.clone(),
+            Timeouts::NONE => NONE.clone(),
+            other => Arc::new(other),
+        }
     }
 
     /// How long a frame may take of which so many bytes have come.

@@ -220,8 +220,12 @@ impl<H: Handler> Handler for Watched<'_, H> {
         watch(self.waits, self.handler.overlong(control))
     }
 
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, H::Error> {
-        self.handler.find_end(input)
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, H::Error> {
+        self.handler.find_end(input, control)
     }
 
     fn collected(

@@ -1,9 +1,16 @@
 //! A peer that does not read: what is queued is bounded, and nothing is read or dispatched meanwhile.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use asynchat::{Channel, Chunk, CloseReason, Control, Event, Handler, Timeout, producer};
+use asynchat::{Channel, Chunk, CloseReason, Control, Event, Handler, Timeout, Timeouts, producer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::support::{
     Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, settle, wait,
@@ -280,4 +287,84 @@ async fn a_command_is_heard_behind_an_endless_answer() {
         () = asked => panic!("it was not heard"),
     };
     assert!(matches!(reason, CloseReason::Aborted), "{reason:?}");
+}
+
+/// Always has another 64 KiB of empty lines, and takes all that is written, without a pause.
+struct Flood;
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let most = buf.remaining();
+        buf.put_slice(&vec![b'\n'; most]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Counting {
+    frames: Arc<AtomicUsize>,
+    answer: &'static str,
+}
+
+impl Handler for Counting {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        self.frames.fetch_add(1, Relaxed);
+        control.push(self.answer);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_the_smallest_frames_does_not_starve_other_tasks() {
+    for (answer, whole) in [("", false), ("", true), ("ok\n", false)] {
+        let frames = Arc::new(AtomicUsize::new(0));
+        let handler = Counting { frames: frames.clone(), answer };
+        let builder = Channel::builder(b"\n").whole_frames(whole).timeouts(Timeouts::NONE);
+        let mut channel = builder.build(Flood);
+        let mut running = pin!(channel.run(handler));
+        let mut before = 0;
+        for _ in 0..100 {
+            poll_fn(|cx| {
+                assert!(running.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            let now = frames.load(Relaxed);
+            assert!(now - before <= 1024, "{} frames in one poll", now - before);
+            before = now;
+        }
+        // It is bounded, and gets on.
+        assert!(before > 10_000, "{before} frames in 100 polls");
+    }
 }

@@ -44,10 +44,25 @@ impl Handler for Noting {
         Ok(())
     }
 
-    fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Infallible> {
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, Infallible> {
         self.asked.push(input.len());
         Ok(match input[0] {
             b'z' => Some(0),
+            b'?' => {
+                control.push("what?");
+                control.close_when_done();
+                Some(1)
+            }
+            b'a'..=b'y' => {
+                control.set_own_end(false);
+                control.set_terminator(b"\n");
+                control.set_whole_frames(true);
+                None
+            }
             digit => Some(usize::from(digit - b'0') + 1),
         })
     }
@@ -213,6 +228,21 @@ fn a_message_whose_end_is_beyond_the_limit_is_told_and_closes() {
         assert_eq!(output, "too long");
         assert!(matches!(reason, CloseReason::Frame(FrameError::Overlong(8))), "{reason:?}");
     }
+}
+
+#[test]
+fn bytes_that_are_no_message_are_answered_where_they_are_seen() {
+    let (calls, output, reason) = noted("3abc?xy", true, own);
+    assert_eq!(calls, ["3abc", "end"]);
+    assert_eq!(output, "what?");
+    assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+}
+
+#[test]
+fn a_protocol_is_detected_where_its_first_bytes_are_seen() {
+    let (calls, _, reason) = noted("1aline\nx\n", true, own);
+    assert_eq!(calls, ["1a", "end", "line", "end", "x", "end", "eof"]);
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
 }
 
 #[test]

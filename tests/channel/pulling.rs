@@ -3,11 +3,11 @@
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use asynchat::{Channel, ChannelError, Event, FrameError, Limit, Timeouts};
+use asynchat::{Channel, ChannelError, CloseReason, Event, FrameError, Limit, Timeouts};
 use futures::StreamExt;
 use tokio::io::{AsyncWriteExt, duplex};
 
-use crate::support::{Peer, Seen, Socket, data, pipe, seen};
+use crate::support::{Peer, Scripted, Seen, Socket, Then, data, pipe, seen};
 
 /// A channel without deadlines, which needs no clock.
 fn channel(peer_sends: &str) -> (Channel<Socket>, Peer) {
@@ -422,4 +422,128 @@ fn a_discarded_partial_is_no_frame_that_was_begun() {
     channel.discard_buffers();
     peer.close();
     assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
+}
+
+#[test]
+fn ready_waits_for_room_and_writes_meanwhile() {
+    let (socket, peer) = pipe();
+    let builder = Channel::builder(b"\n").high_water_mark(10).low_water_mark(4);
+    let mut channel = builder.timeouts(Timeouts::NONE).build(socket);
+    peer.take(0);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut poll = |channel: &mut Channel<Socket>| pin!(channel.ready()).poll(&mut cx);
+    channel.push("123456789").unwrap();
+    assert!(matches!(poll(&mut channel), Poll::Ready(Ok(()))));
+    channel.push("0123456789").unwrap();
+    for taken in 0..15 {
+        assert!(poll(&mut channel).is_pending(), "{taken}");
+        assert_eq!(channel.queued_bytes(), 19 - taken);
+        peer.take_more(1);
+    }
+    assert!(matches!(poll(&mut channel), Poll::Ready(Ok(()))));
+    channel.push("0123456789").unwrap();
+    channel.abort();
+    assert!(matches!(poll(&mut channel), Poll::Ready(Err(ChannelError::Closed))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_ends_by_the_write_stall() {
+    let (socket, peer) = pipe();
+    let timeouts = Timeouts::NONE.write_stall(std::time::Duration::from_secs(60));
+    let builder = Channel::builder(b"\n").high_water_mark(10).low_water_mark(4);
+    let mut channel = builder.timeouts(timeouts).build(socket);
+    peer.take(0);
+    channel.push("0123456789").unwrap();
+    let begun = tokio::time::Instant::now();
+    let error = channel.ready().await.unwrap_err();
+    assert!(matches!(error, ChannelError::Timeout(asynchat::Timeout::WriteStall)), "{error:?}");
+    assert_eq!(begun.elapsed().as_secs(), 60);
+}
+
+#[test]
+fn ready_ends_by_a_writer_that_fails() {
+    let (socket, peer) = pipe();
+    let builder = Channel::builder(b"\n").high_water_mark(10).low_water_mark(4);
+    let mut channel = builder.timeouts(Timeouts::NONE).build(socket);
+    peer.reset();
+    channel.push("0123456789").unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let result = pin!(channel.ready()).poll(&mut cx);
+    assert!(matches!(result, Poll::Ready(Err(ChannelError::Io(_)))), "{result:?}");
+    // It has been told.
+    assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
+}
+
+#[test]
+fn text_is_written_in_its_place() {
+    let (mut channel, peer) = channel("");
+    channel.push("a").unwrap();
+    write!(channel, "{}-{:02}", 1, 2).unwrap();
+    channel.push("b").unwrap();
+    assert!(poll_next(&mut channel).is_pending());
+    assert_eq!(peer.output(), "a1-02b");
+    channel.close_when_done();
+    assert!(write!(channel, "late").is_err());
+}
+
+#[test]
+fn whole_frames_can_be_asked_for_and_given_up() {
+    let (mut channel, peer) = channel("a");
+    channel.set_whole_frames(true);
+    assert!(poll_next(&mut channel).is_pending());
+    peer.send("b\r\nc");
+    assert_eq!(ready(&mut channel), data("ab"));
+    channel.set_whole_frames(false);
+    assert_eq!(ready(&mut channel), Seen::End);
+    assert_eq!(ready(&mut channel), data("c"));
+}
+
+#[tokio::test]
+async fn a_message_that_has_ended_is_not_cut_by_the_end_of_the_input() {
+    for ends in [false, true] {
+        let (mut channel, peer) = channel("a\r\n\r\n");
+        assert_eq!(ready(&mut channel), data("a"));
+        assert_eq!(ready(&mut channel), Seen::End);
+        channel.begin_message();
+        assert_eq!(ready(&mut channel), Seen::End);
+        if ends {
+            channel.end_message();
+        }
+        peer.close();
+        assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
+        let (_, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
+        assert_eq!(matches!(reason, CloseReason::PeerClosed), ends, "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_is_told_of_what_the_channel_knows_and_can_change_it() {
+    let (socket, peer) = pipe();
+    let set = asynchat::Terminator::any_of(["one", "two", "six"]).unwrap();
+    let mut channel = Channel::builder(set).timeouts(Timeouts::NONE).build(socket);
+    peer.send("atwo12345sixone");
+    peer.close();
+    let mut known = Vec::new();
+    let handler = Scripted::new(|seen, control| {
+        known.push((seen.clone(), control.matched(), control.pending_input()));
+        if *seen == Seen::End {
+            control.set_limit(Limit::Skip(3));
+            assert_eq!(control.limit(), Limit::Skip(3));
+            let written = control.push_with(|buffer| {
+                buffer.extend_from_slice(b"hit ");
+                Ok::<(), ()>(())
+            });
+            assert_eq!(written, Ok(()));
+            assert_eq!(control.queued_bytes() % 4, 0);
+        }
+        Then::Go
+    });
+    channel.run(handler).await;
+    assert_eq!(peer.output(), "hit hit ");
+    let known: Vec<_> = known.iter().map(|(seen, member, left)| (seen, *member, *left)).collect();
+    assert_eq!(known[1], (&Seen::End, 1, 11));
+    assert_eq!(known[2].0, &data("123"));
+    assert_eq!(known[3].0, &Seen::Overlong);
+    assert_eq!(known[4], (&Seen::End, 0, 0));
+    assert_eq!(known.len(), 6);
 }

@@ -386,6 +386,12 @@ fn take_and_chain_cut_and_join_and_tell_their_size() {
             assert_eq!(sink.get_ref().get_ref().wire, expected);
         }
     }
+    for cut in 0..8 {
+        let mut sink = sink(Script::new([]));
+        sink.push_with_producer(producer::iter(["ab", "", "cd", "ef"]).take(cut)).unwrap();
+        drive!(sink.flush()).0.unwrap();
+        assert_eq!(sink.get_ref().get_ref().wire, b"abcdef"[..cut.min(6) as usize]);
+    }
     let unknown = producer::iter(["a"]).chain(Bytes::from("bc"));
     assert_eq!(unknown.size_hint(), (2, None));
 }

@@ -3,9 +3,11 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use asynchat::{Producer, ProducerSink, PushError, SinkError, producer};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::SinkExt;
 use tokio_util::codec::BytesCodec;
 
 use crate::support::{Did, More, Script, Step, Wakes, drive, pattern, poll_once, scripted, sink};
@@ -225,6 +227,7 @@ fn len_and_queued_bytes_follow_the_queue() {
     assert!(sink.is_empty());
     sink.push("ab").unwrap();
     sink.push("cd").unwrap();
+    assert!(!sink.is_empty());
     assert_eq!((sink.len(), sink.queued_bytes()), (1, 4));
     sink.push([0; 5_000]).unwrap();
     sink.push_with_producer(scripted([More::Pending, More::Item(vec![0; 9])])).unwrap();
@@ -403,4 +406,36 @@ fn types_are_send_and_errors_are_errors() {
         sink.flush().await?;
         sink.close().await
     });
+}
+
+#[test]
+fn what_the_framed_write_holds_is_queued_too() {
+    let mut sink = sink(Script::new([]));
+    sink.get_mut().write_buffer_mut().extend_from_slice(b"before");
+    assert_eq!((sink.len(), sink.is_empty()), (1, false));
+    drive!(sink.flush()).0.unwrap();
+    assert_eq!((sink.len(), sink.is_empty()), (0, true));
+}
+
+#[test]
+fn as_a_sink_it_waits_for_room_writes_flushes_and_shuts_down() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    sink.set_high_water_mark(1_000);
+    sink.set_low_water_mark(100);
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll_once(&wakes, SinkExt::<Bytes>::feed(&mut sink, "a".into())).is_ready());
+    sink.push(pattern(0, 2_000)).unwrap();
+    // There is no room, then there is.
+    assert!(poll_once(&wakes, SinkExt::<Bytes>::feed(&mut sink, "b".into())).is_pending());
+    assert!(poll_once(&wakes, SinkExt::<Bytes>::flush(&mut sink)).is_pending());
+    sink.get_mut().get_mut().then = Step::Take(usize::MAX);
+    assert!(matches!(poll_once(&wakes, SinkExt::<Bytes>::flush(&mut sink)), Poll::Ready(Ok(()))));
+    assert_eq!(sink.get_ref().get_ref().wire.len(), 2_001);
+    assert_eq!(sink.get_ref().get_ref().log.last(), Some(&Did::Flush));
+    sink.push("c").unwrap();
+    sink.get_mut().get_mut().then = Step::Stuck;
+    assert!(poll_once(&wakes, SinkExt::<Bytes>::close(&mut sink)).is_pending());
+    sink.get_mut().get_mut().then = Step::Take(usize::MAX);
+    assert!(matches!(poll_once(&wakes, SinkExt::<Bytes>::close(&mut sink)), Poll::Ready(Ok(()))));
+    assert_eq!(sink.get_ref().get_ref().log.last(), Some(&Did::Shutdown));
 }

@@ -65,7 +65,7 @@ impl Handler for WholeLines {
         data: Chunk<'_>,
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
-        let Ok(()) = control.push_with(|out| {
+        let Ok(_) = control.push_with(|out| {
             out.extend_from_slice(&data);
             out.extend_from_slice(b"\n");
             Ok::<_, Infallible>(())

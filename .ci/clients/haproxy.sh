@@ -62,8 +62,9 @@ defaults
     timeout client 60s
     timeout server 60s
     retries 3
-    option redispatch
-    default-server check inter 100ms fall 2 rise 1
+    option redispatch 1
+    # A server is not taken for dead because the machine is busy. Whoever meets a dead one is sent to the other.
+    default-server check inter 500ms fall 4 rise 1
 listen redis
     bind 127.0.0.1:$redis_port
     server a $addr_redis_a send-proxy-v2

@@ -533,7 +533,7 @@ async fn a_handler_is_told_of_what_the_channel_knows_and_can_change_it() {
                 buffer.extend_from_slice(b"hit ");
                 Ok::<(), ()>(())
             });
-            assert_eq!(written, Ok(()));
+            assert_eq!(written, Ok(Some(())));
             assert_eq!(control.queued_bytes() % 4, 0);
         }
         Then::Go

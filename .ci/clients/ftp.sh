@@ -100,7 +100,7 @@ printf 'x' >"$root/tree/a"$'\xff'"b"
 rm -r "$scratch/ftp-back"
 lftp -c "$settings; open -u me,secret $addr; mirror tree $scratch/ftp-back"
 diff -r "$tree" "$scratch/ftp-back" || fail "lftp mirror beside a name with a line end"
-lftp --version | sed -n '1s/ |.*//;1s/LFTP | Version/lftp/;1s/$/: ok/p'
+lftp --version | sed -n '1s/LFTP | Version \([^ ]*\).*/lftp \1: ok/p'
 rm -rf "$root/tree" "$scratch/ftp-back"
 
 # ftplib and basic-ftp

@@ -6,6 +6,7 @@ about how long its clients wait.
 
 import ftplib
 import os
+import random
 import re
 import statistics
 import subprocess
@@ -125,7 +126,7 @@ WORK = {
 }
 cpu, wall, waits = {}, {}, {}
 for _ in range(rounds):
-    for name in SERVERS:
+    for name in random.sample(sorted(SERVERS), len(SERVERS)):
         server = Server(name)
         ftp = server.connect()
         for row, (act, units, _) in WORK.items():

@@ -510,6 +510,9 @@ async fn a_message_that_has_ended_is_not_cut_by_the_end_of_the_input() {
             channel.end_message();
         }
         peer.close();
+        if !ends {
+            assert_eq!(ready(&mut channel), Seen::Truncated);
+        }
         assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
         let (_, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
         assert_eq!(matches!(reason, CloseReason::PeerClosed), ends, "{reason:?}");

@@ -167,7 +167,8 @@ fn in_memory(
 fn a_line_is_cut_into_words() {
     let parsed = |line: &'static str| {
         let message = Message::parse(line.as_bytes())?;
-        let params = message.params().iter().map(|param| str::from_utf8(param).unwrap().to_owned());
+        let params =
+            message.params().iter().map(|param| std::str::from_utf8(param).unwrap().to_owned());
         let name = String::from_utf8(message.name().to_vec()).unwrap();
         Some((name, params.collect::<Vec<_>>()))
     };

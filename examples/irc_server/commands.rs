@@ -55,8 +55,12 @@ pub(crate) struct Reply<'a> {
 impl Reply<'_> {
     /// A numbered reply, with the text behind it.
     pub(crate) fn text(&mut self, code: &str, middle: fmt::Arguments<'_>, text: impl AsRef<[u8]>) {
-        let head = format_args!(":{SERVER} {code} {}{middle}", self.nick);
-        message::write(self.out, head, Some(text.as_ref()));
+        let nick = &self.nick;
+        message::write(
+            self.out,
+            format_args!(":{SERVER} {code} {nick}{middle}"),
+            Some(text.as_ref()),
+        );
     }
 
     /// The same without a text. What is in the middle begins with a space.
@@ -697,8 +701,12 @@ impl crate::network::User {
     fn who(&self, reply: &mut Reply<'_>, channel: &str, sign: &str) {
         let (name, host, nick) = (&self.name, &self.host, &self.nick);
         let here = if self.away.is_some() { 'G' } else { 'H' };
-        let middle = format_args!(" {channel} {name} {host} {SERVER} {nick} {here}{sign}");
-        reply.text("352", middle, [b"0 ", &self.real[..]].concat());
+        let text = [b"0 ", &self.real[..]].concat();
+        reply.text(
+            "352",
+            format_args!(" {channel} {name} {host} {SERVER} {nick} {here}{sign}"),
+            text,
+        );
     }
 }
 

@@ -518,6 +518,7 @@ impl Framer {
     /// The event that follows a chunk, if there is one: for whoever makes events of cuts.
     #[inline(always)]
     pub(crate) fn take_owed(&mut self) -> Option<End> {
+        // It is asked for at each step, and mostly there is none: nothing is written then.
         if self.owed.is_some() { self.owed.take() } else { None }
     }
 
@@ -559,7 +560,10 @@ impl Framer {
         self.cut_any(input, eof)
     }
 
-    /// The step of a frame of which some bytes were seen, and a few more have come that do not end it.
+    /// The step of a frame of which some bytes were seen, and a few more have come that do not end it. The
+    /// outer `None` is that this is no such step, the inner one that there is nothing to hand over.
+    ///
+    /// Inlined, because for peers that send byte by byte a call is a good part of the work.
     #[inline(always)]
     fn cut_few(&mut self, input: &[u8]) -> Option<Option<Cut>> {
         let partial = self.search.find_none(input, self.start)?;
@@ -889,6 +893,7 @@ impl Framer {
     #[inline(always)]
     fn leave_frame(&mut self) {
         if self.progress == Progress::Delimited && self.owed.is_none() {
+            // Most switches of most protocols: the frame goes on, and nothing is to be taken back.
             return;
         }
         self.unsay_overlong();

@@ -316,6 +316,7 @@ impl Search {
         found
     }
 
+    /// A delimiter of up to eight bytes.
     #[inline(always)]
     fn find_delimiter(&mut self, word: Word, input: &[u8], from: usize, end: usize) -> Found {
         let bytes = &word.bytes()[..word.len()];

@@ -100,7 +100,7 @@ impl<S> Conn<S> {
         self.budget -= 1;
         let eof = outbound.state.is_eof();
         match self.inbound.cut(eof) {
-            Ok(Some(cut)) => Some(cut),
+            Ok(Some(Cut { start, end, outcome })) => Some(Cut { start, end, outcome }),
             Ok(None) if !eof => None,
             ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),
         }

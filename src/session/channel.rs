@@ -85,6 +85,7 @@ impl<S> Channel<S> {
     }
 
     /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
+    #[inline(always)]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
         self.conn.inbound.framing.set_terminator(terminator.into());
     }

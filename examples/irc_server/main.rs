@@ -87,7 +87,8 @@ async fn run(options: Options) -> io::Result<()> {
     // Whoever started the server may have closed the other end of this.
     let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(session::serve(NoDelay(listener), stop.clone(), options.flood_control));
+    let serving =
+        tokio::spawn(session::serve(NoDelay(listener), stop.clone(), options.flood_control));
     tokio::spawn(async move {
         signal.await;
         stop.cancel();

@@ -6,8 +6,6 @@
 
 #[path = "../examples/redis_server/commands.rs"]
 mod commands;
-#[path = "support/network.rs"]
-mod network;
 #[path = "../examples/redis_server/protocol.rs"]
 mod protocol;
 #[allow(dead_code)]
@@ -17,6 +15,8 @@ mod proxy_protocol;
 mod pubsub;
 #[path = "../examples/redis_server/session.rs"]
 mod session;
+#[path = "support/simulation.rs"]
+mod simulation;
 #[path = "../examples/redis_server/store.rs"]
 mod store;
 
@@ -33,9 +33,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use turmoil::net::TcpStream;
 
-use network::{Faults, Listener, Trace, for_each_seed, now, random, until};
+use simulation::{Faults, Listener, Trace, for_each_seed, now, random, until};
 
 const TICK: Duration = Duration::from_millis(10);
+const LATENCY: Duration = Duration::from_millis(60);
 /// Until then links are disturbed.
 const FAULTS: Duration = Duration::from_secs(10);
 /// Then everybody who was disturbed has found out.
@@ -54,10 +55,10 @@ fn what_clients_of_a_disturbed_network_were_told_is_true() {
 }
 
 fn run(seed: u64) -> u64 {
-    let mut sim = network::network(seed, TICK);
+    let mut sim = simulation::network(seed, TICK, LATENCY);
     let stop = CancellationToken::new();
     let told = stop.clone();
-    sim.host(network::SERVER, move || {
+    sim.host(simulation::SERVER, move || {
         let stop = told.clone();
         async move {
             let listener = Listener::bind(random(seed, 0)).await?;
@@ -86,7 +87,7 @@ fn run(seed: u64) -> u64 {
     sim.client("judge", async move { Ok(judge.judge().await?) });
 
     let disturbed: Vec<_> = WORKERS.into_iter().chain(HEARERS).collect();
-    let mut faults = Some(Faults::new(random(seed, 11), &disturbed, 12, 8));
+    let mut faults = Some(Faults::new(random(seed, 11), &disturbed, LATENCY, [12, 8]));
     let mut seen = BTreeSet::new();
     let mut next = Duration::ZERO;
     while !sim.step().unwrap() {
@@ -109,7 +110,7 @@ fn run(seed: u64) -> u64 {
     // The server ends, though there are clients that it will never hear of again.
     stop.cancel();
     let end = sim.elapsed() + Duration::from_secs(8);
-    while sim.is_host_running(network::SERVER) {
+    while sim.is_host_running(simulation::SERVER) {
         assert!(sim.elapsed() < end, "the server does not end");
         sim.step().unwrap();
     }
@@ -187,7 +188,7 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     async fn connect() -> io::Result<Self> {
-        let connected = timeout(PATIENCE, network::connect()).await?;
+        let connected = timeout(PATIENCE, simulation::connect()).await?;
         Ok(Client(BufReader::new(connected?)))
     }
 

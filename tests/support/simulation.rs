@@ -5,7 +5,7 @@
 //! What is lost stays lost, with all that is sent behind it on the same connection: the simulation does not
 //! send twice. That is what a partition looks like that outlasts the patience of those who wait.
 //!
-//! `NETWORK_RUNS` sets how many seeds are run, `NETWORK_SEED` the first. A failure names its seed.
+//! `SIMULATION_RUNS` sets how many seeds are run, `SIMULATION_SEED` the first. A failure names its seed.
 #![allow(dead_code, unreachable_pub)]
 
 use std::cell::RefCell;
@@ -35,12 +35,12 @@ pub const PORT: u16 = 4000;
 /// twice, and must return the same.
 pub fn for_each_seed(runs: u64, run: fn(u64) -> u64) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let first = number("NETWORK_SEED").unwrap_or(0);
-    for seed in first..first + number("NETWORK_RUNS").unwrap_or(runs) {
+    let first = number("SIMULATION_SEED").unwrap_or(0);
+    for seed in first..first + number("SIMULATION_RUNS").unwrap_or(runs) {
         // Each in a thread of its own, which finds no buffers that another has left.
         let once = || {
             thread::spawn(move || run(seed)).join().unwrap_or_else(|panic| {
-                eprintln!("to run it again: NETWORK_SEED={seed} NETWORK_RUNS=1");
+                eprintln!("to run it again: SIMULATION_SEED={seed} SIMULATION_RUNS=1");
                 resume_unwind(panic)
             })
         };
@@ -56,21 +56,19 @@ pub fn random(seed: u64, part: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed << 8 | part)
 }
 
-/// A network with the server on it and nobody else yet. It is looked at each `tick`.
-pub fn network<'a>(seed: u64, tick: Duration) -> Sim<'a> {
+/// A network with nobody on it yet. On a healthy link a message takes `latency` at most, and it is delivered at
+/// the next of the ticks.
+pub fn network<'a>(seed: u64, tick: Duration, latency: Duration) -> Sim<'a> {
     turmoil::Builder::new()
         .rng_seed(seed)
         .epoch(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
         .tick_duration(tick)
         .simulation_duration(Duration::from_secs(100_000))
         .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(LATENCY)
+        .max_message_latency(latency)
         .enable_random_order()
         .build()
 }
-
-/// The most that a message takes on a healthy link.
-pub const LATENCY: Duration = Duration::from_millis(60);
 
 /// How long the simulation has been running.
 pub fn now() -> Duration {
@@ -221,15 +219,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rough<S> {
 pub struct Faults {
     random: SmallRng,
     links: Vec<(&'static str, State)>,
+    /// The most that a message takes on a link that is well.
+    latency: Duration,
     /// How long a link is well, and how long it is not, about, in looks.
-    well: u32,
-    ill: u32,
+    looks: [u32; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Well,
-    /// Messages take up to a second.
+    /// Messages take up to ten times as long.
     Slow,
     /// They are kept, and come when it is over.
     Held,
@@ -242,24 +241,30 @@ pub enum State {
 }
 
 impl Faults {
-    pub fn new(random: SmallRng, clients: &[&'static str], well: u32, ill: u32) -> Self {
+    pub fn new(
+        random: SmallRng,
+        clients: &[&'static str],
+        latency: Duration,
+        looks: [u32; 2],
+    ) -> Self {
         let links = clients.iter().map(|client| (*client, State::Well)).collect();
-        Faults { random, links, well, ill }
+        Faults { random, links, latency, looks }
     }
 
     /// To be called at regular intervals. Returns how the links are.
     pub fn look(&mut self, sim: &Sim<'_>) -> impl Iterator<Item = State> + use<'_> {
         use State::*;
+        let [well, ill] = self.looks;
         for (client, state) in &mut self.links {
             match state {
-                Well if self.random.random_ratio(1, self.well) => {
+                Well if self.random.random_ratio(1, well) => {
                     let faults = [Slow, Held, Cut, Deaf, Mute];
                     *state = *faults.choose(&mut self.random).expect("some");
-                    state.begin(sim, client);
+                    state.begin(sim, client, self.latency);
                 }
                 Well => {}
-                _ if self.random.random_ratio(1, self.ill) => {
-                    state.end(sim, client);
+                _ if self.random.random_ratio(1, ill) => {
+                    state.end(sim, client, self.latency);
                     *state = Well;
                 }
                 _ => {}
@@ -271,18 +276,16 @@ impl Faults {
     /// From now on all is well.
     pub fn heal(self, sim: &Sim<'_>) {
         for (client, state) in self.links {
-            state.end(sim, client);
+            state.end(sim, client, self.latency);
         }
     }
 }
 
 impl State {
-    fn begin(self, sim: &Sim<'_>, client: &str) {
+    fn begin(self, sim: &Sim<'_>, client: &str, latency: Duration) {
         match self {
             State::Well => {}
-            State::Slow => {
-                sim.set_link_max_message_latency(client, SERVER, Duration::from_secs(1));
-            }
+            State::Slow => sim.set_link_max_message_latency(client, SERVER, 10 * latency),
             State::Held => sim.hold(client, SERVER),
             State::Cut => sim.partition(client, SERVER),
             State::Deaf => sim.partition_oneway(SERVER, client),
@@ -290,10 +293,10 @@ impl State {
         }
     }
 
-    fn end(self, sim: &Sim<'_>, client: &str) {
+    fn end(self, sim: &Sim<'_>, client: &str, latency: Duration) {
         match self {
             State::Well => {}
-            State::Slow => sim.set_link_max_message_latency(client, SERVER, LATENCY),
+            State::Slow => sim.set_link_max_message_latency(client, SERVER, latency),
             State::Held => sim.release(client, SERVER),
             State::Cut => sim.repair(client, SERVER),
             State::Deaf => sim.repair_oneway(SERVER, client),

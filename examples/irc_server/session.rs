@@ -15,6 +15,7 @@ use asynchat::{
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::time::{Instant, sleep};
+use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{self, Reply, SERVER, Then};
@@ -51,12 +52,15 @@ pub(crate) async fn listen(addr: &str) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-/// Serves clients until it is told to stop.
-pub(crate) async fn serve(
-    listener: TcpListener,
+/// Serves clients, from wherever they connect, until it is told to stop.
+pub(crate) async fn serve<L>(
+    listener: L,
     stop: CancellationToken,
     flood_control: bool,
-) -> io::Result<Served> {
+) -> io::Result<Served>
+where
+    L: Listener<Io: Unpin + Send + 'static, Addr = SocketAddr>,
+{
     let network = Network::default();
     let builder = channels();
     let server = Server::new()
@@ -68,7 +72,6 @@ pub(crate) async fn serve(
             let session = Session::new(network.clone(), &connection.peer, flood_control);
             let builder = builder.clone();
             async move {
-                let _ = connection.io.set_nodelay(true);
                 builder
                     .build(connection.io)
                     .run_until(session, connection.shutdown.cancelled())

@@ -33,9 +33,12 @@
 //! | `commands.rs` | what each command does |
 //! | `store.rs` | keys and values |
 //! | `pubsub.rs` | who hears which channel |
+//! | `../support/no_delay.rs` | sockets that send at once |
 //! | `../support/proxy_protocol.rs` | what a proxy says first |
 
 mod commands;
+#[path = "../support/no_delay.rs"]
+mod no_delay;
 mod protocol;
 #[allow(dead_code, reason = "it is not asked who a client is")]
 #[path = "../support/proxy_protocol.rs"]
@@ -49,6 +52,8 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::no_delay::NoDelay;
 
 const USAGE: &str = "usage: redis_server [ADDR] [--proxy-protocol]";
 const DEFAULT_ADDR: &str = "127.0.0.1:6379";
@@ -87,7 +92,7 @@ async fn run(addr: &str, proxied: bool) -> io::Result<()> {
     let signal = stop_signal()?;
     println!("listening on {}", listener.local_addr()?);
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(session::serve(listener, stop.clone(), proxied));
+    let serving = tokio::spawn(session::serve(NoDelay(listener), stop.clone(), proxied));
     tokio::spawn(async move {
         signal.await;
         stop.cancel();

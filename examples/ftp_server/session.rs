@@ -1,8 +1,9 @@
 //! One control connection: what is answered, limits, deadlines.
 //!
 //! It is pulled: a line is the next event, or the end of the transfer that is under way, or the wish to
-//! stop. A transfer is a future that this task polls beside its control connection. While there is one, ABOR and STAT are obeyed at once; all other commands wait for its end,
-//! or a client that sends many at a time could not tell the replies apart.
+//! stop. A transfer is a future that this task polls beside its control connection. While there is one, ABOR
+//! and STAT are obeyed at once; all other commands wait for its end, or a client that sends many at a time
+//! could not tell the replies apart.
 
 use std::collections::VecDeque;
 use std::future;
@@ -16,10 +17,9 @@ use cap_std::fs::Dir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::LocalPoolHandle;
 
 use crate::command::{Command, Epsv, Reply, Style, parse};
-use crate::data::{self, Port, Terms};
+use crate::data::{self, Port, Transfers, unless};
 use crate::files::{Files, Start};
 use crate::listing;
 use crate::path::VirtualPath;
@@ -45,9 +45,7 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) files: Files,
-    pub(crate) terms: Terms,
-    /// Threads that serve the connections of uploads, and wait for the disk.
-    pub(crate) uploads: LocalPoolHandle,
+    pub(crate) transfers: Transfers,
     /// A name and its password. Without them everybody is let in.
     pub(crate) login: Option<(String, String)>,
 }
@@ -413,8 +411,8 @@ impl<'a> Session<'a> {
         let offset = mem::take(&mut self.restart);
         let path = self.working.resolve(name)?;
         let file = self.host.files.download(path, offset).await?;
-        let terms = self.host.terms;
-        self.begin(|port, abort| unless(abort, data::send_file(port, file, terms)))
+        let transfers = self.host.transfers.clone();
+        self.begin(|port, abort| transfers.send_file(port, file, abort))
     }
 
     async fn stor(&mut self, name: &str, start: Start) -> Result<Reply, Reply> {
@@ -425,15 +423,15 @@ impl<'a> Session<'a> {
             return Err(NO_PORT.into());
         }
         let file = self.host.files.upload(path, start).await?;
-        let (terms, threads) = (self.host.terms, self.host.uploads.clone());
-        self.begin(|port, abort| data::receive(port, file, terms, threads, abort))
+        let transfers = self.host.transfers.clone();
+        self.begin(|port, abort| transfers.receive(port, file, abort))
     }
 
     async fn list(&mut self, style: Style, name: Option<String>) -> Result<Reply, Reply> {
         self.restart = 0;
         let path = self.resolve(name.as_deref())?;
         let lines = listing::list(&self.host.files, style, path).await?;
-        let terms = self.host.terms;
+        let terms = self.host.transfers.terms;
         self.begin(|port, abort| unless(abort, data::send(port, lines, terms)))
     }
 
@@ -471,11 +469,6 @@ impl<'a> Session<'a> {
         }
         .into()
     }
-}
-
-/// A transfer of which nothing is left when it is dropped.
-async fn unless(abort: CancellationToken, transfer: impl Future<Output = Reply>) -> Reply {
-    abort.run_until_cancelled(transfer).await.unwrap_or_else(|| data::ABORTED.into())
 }
 
 /// The next line of a control connection, or its end.

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::command::{Command, Epsv, Reply, Style, parse};
+use crate::command::{Command, Epsv, Facts, Reply, Style, parse};
 use crate::data::{self, Port, Transfers, unless};
 use crate::files::{Files, Start};
 use crate::listing;
@@ -71,6 +71,8 @@ pub(crate) struct Session<'a> {
     guesses: u32,
     offences: u32,
     working: VirtualPath,
+    /// What the client wants to be told of files.
+    facts: Facts,
     /// EPSV ALL has been said.
     extended: bool,
     /// Where the next data connection is expected.
@@ -126,6 +128,7 @@ impl<'a> Session<'a> {
             guesses: 0,
             offences: 0,
             working: VirtualPath::default(),
+            facts: Facts::ALL,
             extended: false,
             port: None,
             restart: 0,
@@ -273,7 +276,7 @@ impl<'a> Session<'a> {
             Command::Quit => Ok("221 goodbye".into()),
             Command::Noop => Ok("200 done".into()),
             Command::Syst => Ok("215 UNIX Type: L8".into()),
-            Command::Feat => Ok(FEATURES.into()),
+            Command::Feat => Ok(self.features()),
             Command::Help => Ok("214 see RFC 959 and RFC 3659".into()),
             Command::Stat => Ok(self.status()),
             Command::Agree(reply) => Ok(reply.into()),
@@ -299,8 +302,15 @@ impl<'a> Session<'a> {
             Command::List(style, name) => self.list(style, name).await,
             Command::Mlst(name) => {
                 let path = self.resolve(name.as_deref())?;
-                let facts = listing::facts(&files.metadata(&path).await?, files.are_writable());
+                let metadata = files.metadata(&path).await?;
+                let facts = listing::facts(&metadata, files.are_writable(), self.facts);
                 Ok(format!("250-it is\r\n {facts} {path}\r\n250 that is all").into())
+            }
+            Command::Facts(facts) => {
+                self.facts = facts;
+                let wanted = facts.each().filter(|(_, wanted)| *wanted);
+                let names: String = wanted.map(|(fact, _)| format!("{fact};")).collect();
+                Ok(format!("200 MLST OPTS {names}").into())
             }
             Command::Size(name) => {
                 let metadata = files.metadata(&self.working.resolve(&name)?).await?;
@@ -430,7 +440,7 @@ impl<'a> Session<'a> {
     async fn list(&mut self, style: Style, name: Option<String>) -> Result<Reply, Reply> {
         self.restart = 0;
         let path = self.resolve(name.as_deref())?;
-        let lines = listing::list(&self.host.files, style, path).await?;
+        let lines = listing::list(&self.host.files, style, path, self.facts).await?;
         let terms = self.host.transfers.terms;
         self.begin(|port, abort| unless(abort, data::send(port, lines, terms)))
     }
@@ -461,6 +471,17 @@ impl<'a> Session<'a> {
         if path.is_root() { Err("550 not the root".into()) } else { Ok(path) }
     }
 
+    /// RFC 2389 begins each line with a space, RFC 3659 marks the facts that are told.
+    fn features(&self) -> Reply {
+        let mark = |(fact, told)| format!("{fact}{};", if told { "*" } else { "" });
+        let facts: String = self.facts.each().map(mark).collect();
+        format!(
+            "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST {facts}\r\n REST STREAM\r\n SIZE\r\n \
+             TVFS\r\n UTF8\r\n211 that is all"
+        )
+        .into()
+    }
+
     fn status(&self) -> Reply {
         match (&self.transfer, &self.login) {
             (Some(_), _) => "211 a transfer is under way",
@@ -487,6 +508,3 @@ where
 }
 
 const NO_PORT: &str = "425 say EPSV or PASV first";
-/// RFC 2389 begins each line with a space.
-const FEATURES: &str = "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST type*;size*;modify*;perm*;\r\n \
-    REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 that is all";

@@ -127,6 +127,7 @@ if mount -t tmpfs -o size=1m tmpfs "$mail" 2>/dev/null; then
     python3 - "$addr" <<'PYTHON'
 import smtplib, sys
 with smtplib.SMTP(*sys.argv[1].rsplit(":", 1), timeout=60) as client:
+    client.ehlo()
     for size, code in [(1000, 250), (3_000_000, 452), (1000, 250)]:
         client.mail("me@example.org")
         client.rcpt("you@example.org")

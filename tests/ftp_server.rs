@@ -343,6 +343,19 @@ fn files_come_and_go() {
     for line in ["NOOP", "OPTS UTF8 ON", "TYPE I", "TYPE L 8", "MODE S", "STRU F"] {
         client.expect(line, "200");
     }
+    // Some facts and not others, and none that there is not.
+    assert_eq!(
+        client.expect("OPTS MLST size;unix.mode;TYPE;", "200"),
+        "200 MLST OPTS type;size;\r\n"
+    );
+    client.expect(
+        "FEAT",
+        "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST type*;size*;modify;perm;\r\n",
+    );
+    assert!(client.expect("MLST /", "250").contains("\r\n type=dir; /\r\n"));
+    client.expect("OPTS MLST", "200 MLST OPTS \r\n");
+    assert!(client.expect("MLST /", "250").contains("\r\n  /\r\n"));
+    client.expect("OPTS NLST", "504");
     client.expect("SYST", "215 UNIX Type: L8");
     client.expect("ALLO 5", "202");
     client.expect("STAT", "211");

@@ -28,6 +28,23 @@ use crate::path::VirtualPath;
 use crate::process::example;
 
 // ---------------------------------------------------------------------------------------------
+// Facts
+
+#[test]
+fn only_the_facts_that_are_known_can_be_asked_for() {
+    let said = |line: &str| match parse(line.as_bytes()) {
+        Ok(Command::Facts(facts)) => {
+            facts.each().filter_map(|(name, told)| told.then_some(name)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said("OPTS MLST Size;colour;type;"), ["type", "size"]);
+    assert_eq!(said("opts mlst"), Vec::<&str>::new());
+    let all = Facts::ALL.each().collect::<Vec<_>>();
+    assert_eq!(all, [("type", true), ("size", true), ("modify", true), ("perm", true)]);
+}
+
+// ---------------------------------------------------------------------------------------------
 // Names
 
 fn resolved(working: &str, name: &str) -> String {

@@ -172,10 +172,6 @@ fn lines_are_commands() {
         let refusal = parse(line).unwrap_err().to_string();
         assert!(refusal.starts_with(code), "{}: {refusal}", line.escape_ascii());
     }
-    let all = parse(b"opts mlst Type;size;MODIFY;perm;unix.mode;");
-    assert_eq!(all, Ok(Command::Facts(Facts::ALL)));
-    let Ok(Command::Facts(one)) = parse(b"OPTS MLST size") else { panic!("facts") };
-    assert_eq!(one.each().filter(|(_, told)| *told).collect::<Vec<_>>(), [("size", true)]);
     assert!(Command::Pwd.needs_login() && !Command::Quit.needs_login());
     assert!(Reply::from("530 no").is_offence() && !Reply::from("550 no").is_offence());
 }

@@ -10,19 +10,22 @@
 mod command;
 #[path = "../examples/ftp_server/path.rs"]
 mod path;
+#[path = "support/process.rs"]
+mod process;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
+use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use crate::command::{Command, Epsv, Reply, Style, parse};
 use crate::path::VirtualPath;
+use crate::process::example;
 
 // ---------------------------------------------------------------------------------------------
 // Names
@@ -175,7 +178,7 @@ fn a_full_disk_is_told_from_other_errors() {
 
 /// A directory of one test, and the server of it.
 struct Server {
-    process: Child,
+    process: process::Server,
     addr: SocketAddr,
     dir: PathBuf,
 }
@@ -187,17 +190,9 @@ impl Server {
         let dir = outer.join("root");
         fs::create_dir_all(&dir).unwrap();
         fs::write(outer.join("secret"), "secret").unwrap();
-        let mut process = Process::new(example())
-            .arg("127.0.0.1:0")
-            .arg(&dir)
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let addr = line.strip_prefix("listening on ").unwrap().trim_end().parse().unwrap();
+        let mut command = Process::new(example("ftp_server"));
+        let process = process::Server::start(command.arg("127.0.0.1:0").arg(&dir).args(options));
+        let addr = process.addr.parse().unwrap();
         Server { process, addr, dir }
     }
 
@@ -224,27 +219,6 @@ impl Server {
     fn content(&self, name: &str) -> Vec<u8> {
         fs::read(self.dir.join(name)).unwrap()
     }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        assert!(Process::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The example's binary, which `cargo test` builds with the tests, but `cargo test --test` does not.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile.join("examples").join("ftp_server");
-    assert!(example.exists(), "cargo build --example ftp_server");
-    example
 }
 
 struct Client {
@@ -369,6 +343,19 @@ fn files_come_and_go() {
     for line in ["NOOP", "OPTS UTF8 ON", "TYPE I", "TYPE L 8", "MODE S", "STRU F"] {
         client.expect(line, "200");
     }
+    // Some facts and not others, and none that there is not.
+    assert_eq!(
+        client.expect("OPTS MLST size;unix.mode;TYPE;", "200"),
+        "200 MLST OPTS type;size;\r\n"
+    );
+    client.expect(
+        "FEAT",
+        "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST type*;size*;modify;perm;\r\n",
+    );
+    assert!(client.expect("MLST /", "250").contains("\r\n type=dir; /\r\n"));
+    client.expect("OPTS MLST", "200 MLST OPTS \r\n");
+    assert!(client.expect("MLST /", "250").contains("\r\n  /\r\n"));
+    client.expect("OPTS NLST", "504");
     client.expect("SYST", "215 UNIX Type: L8");
     client.expect("ALLO 5", "202");
     client.expect("STAT", "211");
@@ -894,7 +881,7 @@ fn the_server_ends_cleanly_at_a_signal() {
         let mut data = busy.data();
         busy.expect("STOR x", "150");
         data.write_all(b"to the ").unwrap();
-        server.signal(signal);
+        server.process.signal(signal);
         idle.read("421");
         assert!(idle.ends());
         // What has begun is completed.
@@ -904,7 +891,7 @@ fn the_server_ends_cleanly_at_a_signal() {
         busy.read("421");
         assert!(busy.ends());
         drop((idle, busy));
-        assert!(server.process.wait().unwrap().success());
+        assert!(server.process.process.wait().unwrap().success());
         assert_eq!(server.content("x"), b"to the end");
     }
 }
@@ -916,10 +903,10 @@ fn a_transfer_that_takes_too_long_does_not_hold_up_the_end() {
     let _data = client.data();
     client.expect("STOR x", "150");
     client.send("NOOP\r\n");
-    server.signal("TERM");
+    server.process.signal("TERM");
     client.read("426");
     client.read("421");
     assert!(client.ends());
     drop(client);
-    assert!(server.process.wait().unwrap().success());
+    assert!(server.process.process.wait().unwrap().success());
 }

@@ -6,13 +6,18 @@
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+#[path = "support/process.rs"]
+mod process;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::process::{Server, example};
 
 const HANG: Duration = Duration::from_secs(60);
 
@@ -22,79 +27,23 @@ const SECRET: &str = "not for the world";
 // ---------------------------------------------------------------------------------------------
 // The server
 
-struct Server {
-    process: Child,
-    addr: String,
+/// Starts the server with a program that runs it: its binary, or such as a shell.
+#[track_caller]
+fn start_by(command: &mut Command) -> Server {
+    Server::start(command.arg("127.0.0.1:0").arg(site()))
 }
 
-impl Server {
-    fn start() -> Self {
-        Self::start_by(Command::new(example()))
-    }
-
-    /// Starts the server with a program that runs it, such as a shell.
-    #[track_caller]
-    fn start_by(mut command: Command) -> Self {
-        let mut process = command
-            .arg("127.0.0.1:0")
-            .arg(site())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = process.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let addr = line.strip_prefix("listening on ").unwrap().trim_end();
-        assert!(!addr.ends_with(":0"), "{addr}");
-        Server { addr: addr.to_owned(), process }
-    }
-
-    fn connect(&self) -> Client {
-        let stream = TcpStream::connect(&self.addr).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(HANG)).unwrap();
-        stream.set_write_timeout(Some(HANG)).unwrap();
-        Client { input: BufReader::new(stream) }
-    }
-
-    #[cfg(unix)]
-    fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(status.unwrap().success());
-    }
+#[track_caller]
+fn start() -> Server {
+    start_by(&mut Command::new(example("http_server")))
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The example's binary. `cargo test` builds it together with the tests, but `cargo test --test` does
-/// not, and an old one must not be tested in place of what is written now.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example =
-        profile.join("examples/http_server").with_extension(std::env::consts::EXE_EXTENSION);
-    // Cargo writes next to it what it was built from: `binary: source source ...`.
-    let built_from = fs::read_to_string(example.with_extension("d")).unwrap_or_default();
-    let sources = built_from.split_once(": ").map_or("", |(_, sources)| sources.trim_end());
-    let sources = sources.replace("\\ ", "\0"); // a blank within a name
-    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-    let newest = sources
-        .split(' ')
-        .map(|source| source.replace('\0', " "))
-        .filter_map(|source| changed(Path::new(&source)))
-        .max();
-    assert!(
-        newest.is_some() && changed(&example) >= newest,
-        "the example is not built: run the whole `cargo test`, or `cargo build --examples` first"
-    );
-    example
+fn connect(server: &Server) -> Client {
+    let stream = TcpStream::connect(&server.addr).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    stream.set_write_timeout(Some(HANG)).unwrap();
+    Client { input: BufReader::new(stream) }
 }
 
 /// A directory with something to see, and something next to it that must not be seen.
@@ -309,8 +258,8 @@ const CHUNKED: &str =
 
 #[test]
 fn files_have_their_bytes_and_types() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     for (path, content_type, body) in [
         ("/", "text/html; charset=utf-8", INDEX.as_bytes()),
         ("/?query=/../x", "text/html; charset=utf-8", INDEX.as_bytes()),
@@ -343,8 +292,8 @@ fn files_have_their_bytes_and_types() {
 
 #[test]
 fn head_is_get_without_the_body() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     for path in ["/", "/large.bin", "/nothing.txt", "/missing", "/folder", "/echo", "/hello"] {
         client.send(get(path));
         let mut get_fields = client.response().fields;
@@ -361,8 +310,8 @@ fn head_is_get_without_the_body() {
 
 #[test]
 fn hello_is_no_file_and_many_are_answered_in_one_write() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     client.send(get("/hello").repeat(100));
     for _ in 0..100 {
         let response = client.response();
@@ -375,8 +324,8 @@ fn hello_is_no_file_and_many_are_answered_in_one_write() {
 
 #[test]
 fn directories_are_not_listed_and_end_with_a_slash() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     for (path, location) in [
         ("/folder", "/folder/"),
         ("//folder", "/folder/"),
@@ -396,8 +345,8 @@ fn directories_are_not_listed_and_end_with_a_slash() {
 
 #[test]
 fn no_path_leads_out_of_the_directory() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     let secret = site().parent().unwrap().join("secret.txt");
     let absolute = secret.to_str().unwrap().to_owned();
     for path in [
@@ -653,8 +602,8 @@ fn on<T>(input: &[u8], step: impl FnOnce() -> T) -> T {
 
 #[test]
 fn every_good_head_is_answered_whole_and_byte_by_byte() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     for (head, status) in good_heads() {
         for bytewise in [false, true] {
             on(head.as_bytes(), || {
@@ -672,10 +621,10 @@ fn every_good_head_is_answered_whole_and_byte_by_byte() {
 
 #[test]
 fn every_refused_request_ends_the_connection() {
-    let server = Server::start();
+    let server = start();
     for (request, status) in refused() {
         on(request, || {
-            let mut client = server.connect();
+            let mut client = connect(&server);
             client.send([request, get("/").as_bytes()].concat());
             client.finish_sending();
             client.assert_refused(status);
@@ -685,10 +634,10 @@ fn every_refused_request_ends_the_connection() {
 
 #[test]
 fn every_refused_request_is_refused_byte_by_byte_too() {
-    let server = Server::start();
+    let server = start();
     for (request, status) in refused() {
         on(request, || {
-            let mut client = server.connect();
+            let mut client = connect(&server);
             client.send_bytewise(request);
             client.assert_refused(status);
         });
@@ -697,10 +646,10 @@ fn every_refused_request_is_refused_byte_by_byte_too() {
 
 #[test]
 fn a_refused_request_does_not_take_back_the_answers_before_it() {
-    let server = Server::start();
+    let server = start();
     for (request, status) in refused() {
         on(request, || {
-            let mut client = server.connect();
+            let mut client = connect(&server);
             client.send([post("first").as_bytes(), get("/").as_bytes(), request].concat());
             client.finish_sending();
             client.response().assert(200, "first");
@@ -712,7 +661,7 @@ fn a_refused_request_does_not_take_back_the_answers_before_it() {
 
 #[test]
 fn heads_have_a_size_and_a_number_of_fields() {
-    let server = Server::start();
+    let server = start();
     let filled = |length: usize| {
         let head = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
         format!("{head}{}\r\n\r\n", "x".repeat(length - head.len()))
@@ -722,7 +671,7 @@ fn heads_have_a_size_and_a_number_of_fields() {
         format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
     };
     for head in [filled(16 * 1024), fields(100)] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(&head);
         client.response().assert(200, INDEX);
         client.send_bytewise(head.as_bytes());
@@ -730,11 +679,11 @@ fn heads_have_a_size_and_a_number_of_fields() {
     }
     let endless = format!("GET /{}", "x".repeat(100_000));
     for head in [filled(16 * 1024 + 1), fields(101), endless] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(&head);
         client.assert_refused(431);
     }
-    let mut client = server.connect();
+    let mut client = connect(&server);
     client.send_bytewise(filled(16 * 1024 + 1).as_bytes());
     client.assert_refused(431);
 }
@@ -744,8 +693,8 @@ fn heads_have_a_size_and_a_number_of_fields() {
 
 #[test]
 fn a_hundred_requests_in_one_write_are_answered_in_order() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     let mut requests = String::new();
     for n in 0..100 {
         requests += &match n % 4 {
@@ -768,7 +717,7 @@ fn a_hundred_requests_in_one_write_are_answered_in_order() {
 
 #[test]
 fn a_connection_is_kept_as_the_versions_say() {
-    let server = Server::start();
+    let server = start();
     for (head, kept, field) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n", true, None),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", false, Some("close")),
@@ -783,7 +732,7 @@ fn a_connection_is_kept_as_the_versions_say() {
         ("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n", false, Some("close")),
     ] {
         on(head.as_bytes(), || {
-            let mut client = server.connect();
+            let mut client = connect(&server);
             client.send(format!("{head}\r\n{}", get("/style.css")));
             let response = client.response().assert(200, INDEX);
             assert_eq!(response.field("Connection"), field);
@@ -798,7 +747,7 @@ fn a_connection_is_kept_as_the_versions_say() {
 
 #[test]
 fn a_body_nobody_reads_is_skipped_or_ends_the_connection() {
-    let server = Server::start();
+    let server = start();
     let with_body = |fields: &str, body: &str| {
         format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}{}", get("/style.css"))
     };
@@ -810,7 +759,7 @@ fn a_body_nobody_reads_is_skipped_or_ends_the_connection() {
         (with_body("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"), false),
         (with_body("Content-Length: 5\r\nExpect: 100-continue", "hello"), false),
     ] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(request);
         let response = client.response().assert(200, INDEX);
         if kept {
@@ -825,8 +774,8 @@ fn a_body_nobody_reads_is_skipped_or_ends_the_connection() {
 
 #[test]
 fn half_a_connection_still_gets_its_answers() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     client.send(get("/") + &post("hello") + &get("/large.bin"));
     client.finish_sending();
     client.response().assert(200, INDEX);
@@ -834,12 +783,12 @@ fn half_a_connection_still_gets_its_answers() {
     client.response().assert(200, large());
     client.assert_end();
 
-    let mut client = server.connect();
+    let mut client = connect(&server);
     client.finish_sending();
     client.assert_end();
 
     for cut in ["G", "GET / HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\nHost: a\r\n", "\r"] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(cut);
         client.finish_sending();
         client.assert_refused(400);
@@ -851,8 +800,8 @@ fn half_a_connection_still_gets_its_answers() {
 
 #[test]
 fn a_body_comes_back_however_it_is_cut() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     let mut chunked = String::from(CHUNKED);
     chunked += "5\r\nhello\r\n0001;name=\"a;b\"\r\n,\r\n0A\r\n\r\n0\r\n\r\n\r\n!\r\n000;x\r\nX: y\r\nY: z\r\n\r\n";
     for (request, body) in [
@@ -878,8 +827,8 @@ fn a_body_comes_back_however_it_is_cut() {
 
 #[test]
 fn a_body_comes_back_while_it_is_arriving() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     client.send(CHUNKED);
     for n in 0..10 {
         // Even before the chunk is complete.
@@ -906,9 +855,9 @@ fn a_body_comes_back_while_it_is_arriving() {
 
 #[test]
 fn a_large_body_comes_back_whole() {
-    let server = Server::start();
+    let server = start();
     for chunked in [false, true] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         let body = large().repeat(4);
         let mut request = Vec::new();
         if chunked {
@@ -936,8 +885,8 @@ fn a_large_body_comes_back_whole() {
 
 #[test]
 fn a_client_that_waits_for_100_gets_it() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     for (framing, body) in
         [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
     {
@@ -962,7 +911,7 @@ fn a_client_that_waits_for_100_gets_it() {
         ),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 405),
     ] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(head);
         client.assert_refused(status);
     }
@@ -970,7 +919,7 @@ fn a_client_that_waits_for_100_gets_it() {
 
 #[test]
 fn what_surrounds_the_payload_of_chunks_is_bounded() {
-    let server = Server::start();
+    let server = start();
     let extension = |length: usize| format!("{CHUNKED}0;{}\r\n\r\n", "x".repeat(length - 2));
     let extensions = |number: usize| {
         let chunk = format!("1;{}\r\na\r\n", "x".repeat(127));
@@ -979,7 +928,7 @@ fn what_surrounds_the_payload_of_chunks_is_bounded() {
     let trailer = |length: usize| format!("{CHUNKED}0\r\nX: {}\r\n\r\n", "x".repeat(length - 3));
     let trailers = |number: usize| format!("{CHUNKED}0\r\n{}\r\n", "X: yz\r\n".repeat(number));
 
-    let mut client = server.connect();
+    let mut client = connect(&server);
     for request in [extension(256), trailer(8190), trailers(1024), extensions(128)] {
         client.send(request);
         assert_eq!(client.response().status, 200);
@@ -990,12 +939,12 @@ fn what_surrounds_the_payload_of_chunks_is_bounded() {
         (trailers(2000), 431),
         (trailers(100_000), 431),
     ] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(request);
         client.assert_refused(status);
     }
     // Here the answer has begun, and can only be cut off.
-    let mut client = server.connect();
+    let mut client = connect(&server);
     client.send(extensions(129));
     assert_eq!(client.head().status, 200);
     for _ in 0..128 {
@@ -1006,12 +955,12 @@ fn what_surrounds_the_payload_of_chunks_is_bounded() {
 
 #[test]
 fn a_body_that_is_cut_off_is_never_made_whole() {
-    let server = Server::start();
+    let server = start();
     let chunked = format!("{CHUNKED}5\r\nhello\r\n5\r\nworld\r\n0\r\nX: y\r\n\r\n");
     let head = CHUNKED.len();
     for cut in head..chunked.len() {
         on(&chunked.as_bytes()[..cut], || {
-            let mut client = server.connect();
+            let mut client = connect(&server);
             client.send(&chunked[..cut]);
             client.finish_sending();
             let mut answer = Vec::new();
@@ -1027,7 +976,7 @@ fn a_body_that_is_cut_off_is_never_made_whole() {
     }
     let whole = post("hello");
     for missing in 1..=5 {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(&whole[..whole.len() - missing]);
         client.finish_sending();
         if missing == 5 {
@@ -1041,24 +990,24 @@ fn a_body_that_is_cut_off_is_never_made_whole() {
     }
     // Gone altogether, at every byte: somebody else is served as before.
     for cut in 0..chunked.len() {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(&chunked[..cut]);
     }
-    let mut client = server.connect();
+    let mut client = connect(&server);
     client.send(post("hello"));
     client.response().assert(200, "hello");
 }
 
 #[test]
 fn a_chunk_longer_than_its_size_cuts_the_answer_off() {
-    let server = Server::start();
+    let server = start();
     for bad in [
         "5\r\nhelloX\r\n0\r\n\r\n",
         "5\r\nhello\n0\r\n\r\n",
         "5\r\nhello\rX",
         "5\r\nhello0\r\n\r\n",
     ] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(format!("{CHUNKED}{bad}{}", get("/")));
         client.finish_sending();
         assert_eq!(client.head().status, 200);
@@ -1076,8 +1025,8 @@ fn stream(count: u32) -> String {
 
 #[test]
 fn a_stream_comes_in_chunks_while_it_is_made() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     client.send(get("/stream?n=3"));
     let head = client.head();
     assert_eq!(head.status, 200);
@@ -1098,7 +1047,7 @@ fn a_stream_comes_in_chunks_while_it_is_made() {
     client.assert_end();
 
     for query in ["n=", "n=x", "n=-1", "n=101", "n=4294967296", "n=1&n=2"] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(get(&format!("/stream?{query}")));
         client.assert_refused(400);
     }
@@ -1106,9 +1055,9 @@ fn a_stream_comes_in_chunks_while_it_is_made() {
 
 #[test]
 fn a_stream_ends_with_the_connection_where_there_are_no_chunks() {
-    let server = Server::start();
+    let server = start();
     for fields in ["", "Connection: keep-alive\r\n"] {
-        let mut client = server.connect();
+        let mut client = connect(&server);
         client.send(format!("GET /stream?n=3 HTTP/1.0\r\n{fields}\r\n{}", get("/style.css")));
         let mut answer = String::new();
         client.input.read_to_string(&mut answer).unwrap();
@@ -1122,8 +1071,8 @@ fn a_stream_ends_with_the_connection_where_there_are_no_chunks() {
 
 #[test]
 fn producers_are_answered_in_the_order_of_the_requests() {
-    let server = Server::start();
-    let mut client = server.connect();
+    let server = start();
+    let mut client = connect(&server);
     let head = |path| format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n");
     client.send(
         [
@@ -1163,15 +1112,15 @@ fn huge(name: &str, mebibytes: u64) -> fs::File {
 #[test]
 fn a_large_file_takes_little_memory_however_slow_its_readers_are() {
     const SIZE: u64 = 200;
-    let server = Server::start();
+    let server = start();
     huge("huge.bin", SIZE);
     // They ask again and again, and read nothing.
-    let mut idlers: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    let mut idlers: Vec<Client> = (0..20).map(|_| connect(&server)).collect();
     for idler in &mut idlers {
         idler.send(get("/huge.bin").repeat(50));
     }
     // In the meantime others get all of it.
-    let mut client = server.connect();
+    let mut client = connect(&server);
     client.send(get("/huge.bin"));
     assert_eq!(client.head().field("Content-Length"), Some(&*(SIZE << 20).to_string()));
     let mut file = (&mut client.input).take(SIZE << 20);
@@ -1198,9 +1147,9 @@ fn slow_but_steady_readers_get_all_of_a_file() {
     const SIZE: usize = 3 << 20;
     // Longer than the 30 seconds in which a peer may take nothing.
     const FOR: Duration = Duration::from_secs(36);
-    let server = Server::start();
+    let server = start();
     fs::File::create(site().join("slow.bin")).unwrap().set_len(SIZE as u64).unwrap();
-    let readers: Vec<_> = [5usize, 10, 20, 40].map(|rate| (rate << 10, server.connect())).into();
+    let readers: Vec<_> = [5usize, 10, 20, 40].map(|rate| (rate << 10, connect(&server))).into();
     let readers: Vec<_> = readers
         .into_iter()
         .map(|(rate, mut client)| {
@@ -1225,9 +1174,9 @@ fn slow_but_steady_readers_get_all_of_a_file() {
 
 #[test]
 fn a_file_that_shrinks_is_cut_off() {
-    let server = Server::start();
+    let server = start();
     let file = huge("shrinking.bin", 64);
-    let mut client = server.connect();
+    let mut client = connect(&server);
     client.send(get("/shrinking.bin") + &get("/style.css"));
     assert_eq!(client.head().field("Content-Length"), Some(&*(64 << 20).to_string()));
     file.set_len(1 << 20).unwrap();
@@ -1246,11 +1195,11 @@ fn a_file_that_shrinks_is_cut_off() {
 #[test]
 fn signals_end_it_after_the_answers_that_have_begun() {
     for signal in ["TERM", "INT"] {
-        let mut server = Server::start();
-        let mut idle = server.connect();
+        let mut server = start();
+        let mut idle = connect(&server);
         idle.send(get("/style.css"));
         idle.response().assert(200, "a{}");
-        let mut busy = server.connect();
+        let mut busy = connect(&server);
         busy.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
         assert_eq!(busy.head().status, 200);
         assert_eq!(busy.bytes(5), b"hello");
@@ -1269,20 +1218,20 @@ fn signals_end_it_after_the_answers_that_have_begun() {
 #[cfg(unix)]
 #[test]
 fn what_has_begun_is_finished_after_a_signal() {
-    let mut server = Server::start();
+    let mut server = start();
     huge("finished.bin", 64);
-    let mut idle = server.connect();
-    let mut asking = server.connect();
+    let mut idle = connect(&server);
+    let mut asking = connect(&server);
     asking.send(get("/style.css") + "GET /style.css HTTP/1.1\r\nHo");
     asking.response().assert(200, "a{}"); // and the rest has been looked at
-    let mut uploading = server.connect();
+    let mut uploading = connect(&server);
     uploading.send(format!("{CHUNKED}5\r\nhello\r\n"));
     assert_eq!(uploading.head().field("Connection"), None);
     assert_eq!(uploading.chunk(), b"hello");
-    let mut downloading = server.connect();
+    let mut downloading = connect(&server);
     downloading.send(get("/finished.bin"));
     assert_eq!(downloading.head().status, 200);
-    let mut listening = server.connect();
+    let mut listening = connect(&server);
     listening.send(get("/stream?n=5"));
     assert_eq!(listening.head().status, 200);
 
@@ -1309,9 +1258,9 @@ fn what_has_begun_is_finished_after_a_signal() {
 #[test]
 fn running_out_of_file_descriptors_is_survived() {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\""]).arg(example());
-    let server = Server::start_by(command);
-    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\""]).arg(example("http_server"));
+    let server = start_by(&mut command);
+    let mut clients: Vec<Client> = (0..100).map(|_| connect(&server)).collect();
     for client in &mut clients {
         client.send(post("hello"));
     }
@@ -1332,18 +1281,18 @@ fn whoever_has_been_idle_for_longest_makes_room() {
         eprintln!("not tested: only {files} files may be open");
         return;
     }
-    let server = Server::start();
-    let mut busy = server.connect();
+    let server = start();
+    let mut busy = connect(&server);
     busy.send(format!("{CHUNKED}5\r\nhello\r\n"));
     assert_eq!(busy.head().status, 200);
     assert_eq!(busy.chunk(), b"hello");
-    let mut first = server.connect();
+    let mut first = connect(&server);
     first.send(get("/style.css"));
     first.response().assert(200, "a{}");
-    let mut second = server.connect();
+    let mut second = connect(&server);
     second.send(get("/style.css"));
     second.response().assert(200, "a{}");
-    let mut others: Vec<Client> = (3..CROWDED).map(|_| server.connect()).collect();
+    let mut others: Vec<Client> = (3..CROWDED).map(|_| connect(&server)).collect();
     // All have been let in when the last of them is answered.
     let last = others.last_mut().unwrap();
     last.send(get("/style.css"));
@@ -1352,7 +1301,7 @@ fn whoever_has_been_idle_for_longest_makes_room() {
     first.send(get("/style.css"));
     first.response().assert(200, "a{}");
 
-    let mut one_more = server.connect();
+    let mut one_more = connect(&server);
     one_more.send(get("/style.css"));
     one_more.response().assert(200, "a{}");
     second.assert_end();
@@ -1367,7 +1316,7 @@ fn whoever_has_been_idle_for_longest_makes_room() {
 #[test]
 fn what_cannot_be_served_is_said_at_once() {
     for args in [&["127.0.0.1:0", "/no/such/directory"][..], &["nowhere"], &["1", "2", "3"]] {
-        let output = Command::new(example()).args(args).output().unwrap();
+        let output = Command::new(example("http_server")).args(args).output().unwrap();
         assert!(!output.status.success());
         assert!(!output.stderr.is_empty());
         assert!(output.stdout.is_empty());

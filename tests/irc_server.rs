@@ -12,13 +12,14 @@ mod commands;
 mod message;
 #[path = "../examples/irc_server/network.rs"]
 mod network;
+#[path = "support/process.rs"]
+mod process;
 #[path = "../examples/irc_server/session.rs"]
 mod session;
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use asynchat::verify::Verifier;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::{LINE, Message, fitting};
 use crate::network::{CHANNELS, JOINS, Network};
+use crate::process::example;
 use crate::session::Session;
 
 struct Server {
@@ -279,7 +281,7 @@ async fn two_clients_never_have_the_same_nickname() {
     let mut ann = server.join("ann[]").await;
     let mut bob = server.connect().await;
     bob.send("USER bob 0 * :Bob\r\nNICK ANN{}\r\n").await;
-    assert_eq!(bob.line().await, ":irc.localhost 433 ANN{} ANN{} :Nickname is already in use");
+    assert_eq!(bob.line().await, ":irc.localhost 433 * ANN{} :Nickname is already in use");
     bob.send("NICK bob\r\n").await;
     bob.until(" 376 ").await;
     bob.ask("NICK Ann{]", &[":irc.localhost 433 bob Ann{] :Nickname is already in use"]).await;
@@ -999,49 +1001,12 @@ fn with_descriptors(descriptors: usize, test: &str, run: impl FnOnce()) {
 // ---------------------------------------------------------------------------------------------
 // The binary
 
-struct Process {
-    process: Child,
-    addr: String,
-    stdout: std::io::BufReader<std::process::ChildStdout>,
+fn start(mut command: Command) -> process::Server {
+    process::Server::start(command.arg("127.0.0.1:0"))
 }
 
-impl Process {
-    #[track_caller]
-    fn start(mut command: Command) -> Self {
-        let mut process =
-            command.arg("127.0.0.1:0").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = std::io::BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let addr = line.strip_prefix("listening on ").unwrap().trim_end().to_owned();
-        assert!(!addr.ends_with(":0"), "{addr}");
-        Process { process, addr, stdout }
-    }
-
-    fn connect(&self) -> std::io::BufReader<std::net::TcpStream> {
-        std::io::BufReader::new(std::net::TcpStream::connect(&self.addr).unwrap())
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The example's binary, which `cargo test` builds with the tests, but `cargo test --test` does not.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile.join("examples").join("irc_server");
-    assert!(example.exists(), "cargo build --example irc_server");
-    example
+fn blocking_client(server: &process::Server) -> std::io::BufReader<std::net::TcpStream> {
+    std::io::BufReader::new(std::net::TcpStream::connect(&server.addr).unwrap())
 }
 
 fn blocking_line(client: &mut std::io::BufReader<std::net::TcpStream>) -> String {
@@ -1053,11 +1018,11 @@ fn blocking_line(client: &mut std::io::BufReader<std::net::TcpStream>) -> String
 #[test]
 fn the_server_ends_cleanly_at_a_signal() {
     for signal in ["INT", "TERM"] {
-        let mut server = Process::start(Command::new(example()));
-        let mut client = server.connect();
+        let mut server = start(Command::new(example("irc_server")));
+        let mut client = blocking_client(&server);
         client.get_mut().write_all(b"NICK ann\nUSER ann 0 * :x\nPING 1\nhalf a li").unwrap();
         while !blocking_line(&mut client).ends_with("PONG irc.localhost :1\r\n") {}
-        let mut other = server.connect();
+        let mut other = blocking_client(&server);
         other.get_mut().write_all(b"PING 1\n").unwrap();
         assert_eq!(blocking_line(&mut other), ":irc.localhost PONG irc.localhost :1\r\n");
         server.signal(signal);
@@ -1081,10 +1046,10 @@ fn the_server_ends_cleanly_at_a_signal() {
 #[test]
 fn without_descriptors_the_server_waits_and_then_goes_on() {
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 20; exec \"$0\" \"$@\""]).arg(example());
-    let mut server = Process::start(shell);
+    shell.args(["-c", "ulimit -n 20; exec \"$0\" \"$@\""]).arg(example("irc_server"));
+    let mut server = start(shell);
     // More than it has descriptors for: the rest are in its backlog.
-    let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    let mut clients: Vec<_> = (0..40).map(|_| blocking_client(&server)).collect();
     // Each that leaves makes room for the next.
     for mut client in clients.drain(..) {
         client.get_mut().write_all(b"PING 1\n").unwrap();
@@ -1101,23 +1066,23 @@ fn without_descriptors_the_server_waits_and_then_goes_on() {
 
 #[test]
 fn hostile_peers_harm_nobody_else() {
-    let server = Process::start(Command::new(example()));
-    let mut ann = server.connect();
+    let server = start(Command::new(example("irc_server")));
+    let mut ann = blocking_client(&server);
     ann.get_mut().write_all(b"NICK ann\r\nUSER ann 0 * :x\r\nJOIN #a\r\n").unwrap();
     while !blocking_line(&mut ann).contains(" 366 ") {}
     // A line without an end, a flood of lines, noise, a request that is not for us, a reset.
-    let mut endless = server.connect();
+    let mut endless = blocking_client(&server);
     endless.get_mut().write_all(&vec![b'x'; 3 << 20]).unwrap();
-    let mut flood = server.connect();
+    let mut flood = blocking_client(&server);
     let mut lines = b"NICK flood\r\nUSER x 0 * :x\r\nJOIN #a\r\n".to_vec();
     lines.extend(b"PRIVMSG #a :aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(20_000));
     // It may be cut off while it still sends.
     let _ = flood.get_mut().write_all(&lines);
-    let mut noise = server.connect();
+    let mut noise = blocking_client(&server);
     let bytes: Vec<u8> =
         (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let _ = noise.get_mut().write_all(&bytes);
-    let mut web = server.connect();
+    let mut web = blocking_client(&server);
     web.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: irc\r\n\r\n").unwrap();
     assert_eq!(blocking_line(&mut web), ":irc.localhost 451 * :You have not registered\r\n");
     drop((endless, web));

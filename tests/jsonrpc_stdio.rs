@@ -12,6 +12,8 @@ mod head;
 mod lsp;
 #[path = "../examples/jsonrpc_stdio/mcp.rs"]
 mod mcp;
+#[path = "support/process.rs"]
+mod process;
 #[path = "../examples/jsonrpc_stdio/rpc.rs"]
 mod rpc;
 #[path = "../examples/jsonrpc_stdio/session.rs"]
@@ -20,13 +22,13 @@ mod session;
 mod words;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use asynchat::verify::Verifier;
 use serde_json::{Value, json};
 
 use channel::pipe;
+use process::example;
 use session::{Session, channels};
 use words::{word_at, words};
 
@@ -517,12 +519,7 @@ impl Server {
 }
 
 fn command() -> Command {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let name: PathBuf = profile.join("examples/jsonrpc_stdio");
-    let example = name.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(example.exists(), "cargo build --example jsonrpc_stdio");
-    let mut command = Command::new(example);
+    let mut command = Command::new(example("jsonrpc_stdio"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

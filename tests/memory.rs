@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, join, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -70,7 +70,7 @@ async fn storm(connections: usize) {
     }
 }
 
-/// A stream that brings a line each time it is asked for the second time, and takes everything.
+/// A stream that brings a line each time it is asked for the second time.
 struct Lines {
     left: usize,
     asked: bool,
@@ -102,24 +102,6 @@ impl AsyncRead for Lines {
     }
 }
 
-impl AsyncWrite for Lines {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// Sends back what comes.
 struct Echo;
 
@@ -147,7 +129,8 @@ fn requests_that_come_one_at_a_time_allocate_nothing() {
     let run = |requests: usize, dribbles: bool, whole: bool| {
         runtime.block_on(async {
             let lines = Lines { left: requests, asked: false, dribbles };
-            let mut channel = Channel::builder(b"\n").whole_frames(whole).build(lines);
+            let mut channel =
+                Channel::builder(b"\n").whole_frames(whole).build(join(lines, sink()));
             channel.run(Echo).await;
         });
     };
@@ -189,24 +172,6 @@ impl AsyncRead for Half {
     }
 }
 
-impl AsyncWrite for Half {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[test]
 fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
@@ -215,7 +180,7 @@ fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
     let mut channels = Vec::with_capacity(101);
     let mut open = |count: usize| {
         for _ in 0..count {
-            let mut channel = Channel::new(Half(false), b"\r\n");
+            let mut channel = Channel::new(join(Half(false), sink()), b"\r\n");
             let chunk = std::pin::pin!(channel.next()).poll(&mut cx);
             assert!(matches!(chunk, Poll::Ready(Some(Ok(asynchat::Event::Chunk(_))))));
             drop(chunk);

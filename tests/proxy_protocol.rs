@@ -3,15 +3,17 @@
 #![cfg(all(feature = "serve", unix))]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "../examples/support/proxy_protocol.rs"]
 mod proxy_protocol;
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::runtime::Runtime;
 
+use crate::process::{Server, example};
 use crate::proxy_protocol::{Accepted, DEADLINE, MAX_LENGTH, Origin, accept};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -266,71 +269,38 @@ proptest! {
 // ---------------------------------------------------------------------------------------------
 // The servers
 
-struct Server {
-    process: Child,
-    addr: String,
+#[track_caller]
+fn start(name: &str, args: &[&Path]) -> Server {
+    let mut command = Command::new(example(name));
+    Server::start(command.arg("127.0.0.1:0").args(args).arg("--proxy-protocol"))
 }
 
-impl Server {
-    #[track_caller]
-    fn start(example: &str, args: &[&Path]) -> Self {
-        let mut process = Command::new(binary(example))
-            .arg("127.0.0.1:0")
-            .args(args)
-            .arg("--proxy-protocol")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let addr = line.strip_prefix("listening on ").unwrap().trim_end().to_owned();
-        Server { process, addr }
-    }
-
-    /// Sends all this, and returns all that is answered.
-    fn ask(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(&self.addr).unwrap();
-        stream.write_all(bytes).unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// An example's binary, which `cargo test` builds with the tests, but `cargo test --test` does not.
-fn binary(example: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let path = profile.join("examples").join(example);
-    assert!(path.exists(), "cargo build --example {example}");
-    path
+/// Sends all this, and returns all that is answered.
+fn ask(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(&server.addr).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
 }
 
 #[test]
 fn redis_is_served_behind_a_head_only() {
-    let server = Server::start("redis_server", &[]);
+    let server = start("redis_server", &[]);
     let pings = b"PING\r\n*1\r\n$4\r\nPING\r\nQUIT\r\n";
     for head in [&b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n"[..], &v6(), &version_2(0x20, 0, b"")] {
-        assert_eq!(server.ask(&[head, pings].concat()), "+PONG\r\n+PONG\r\n+OK\r\n");
+        assert_eq!(ask(&server, &[head, pings].concat()), "+PONG\r\n+PONG\r\n+OK\r\n");
     }
     for bad in
         [&b"PING\r\n"[..], b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\nPING\r\n", &version_2(0x22, 0x11, b"")]
     {
-        assert_eq!(server.ask(bad), "");
+        assert_eq!(ask(&server, bad), "");
     }
     // One that says nothing is cut off, and holds up nobody.
     let began = Instant::now();
     let mut silent = TcpStream::connect(&server.addr).unwrap();
     silent.write_all(b"PROXY TCP4 1.2.3.4").unwrap();
-    assert_eq!(server.ask(&[&v4(b"")[..], pings].concat()), "+PONG\r\n+PONG\r\n+OK\r\n");
+    assert_eq!(ask(&server, &[&v4(b"")[..], pings].concat()), "+PONG\r\n+PONG\r\n+OK\r\n");
     assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
     let took = began.elapsed();
     assert!(took >= DEADLINE - Duration::from_secs(1) && took < DEADLINE * 6, "{took:?}");
@@ -340,10 +310,10 @@ fn redis_is_served_behind_a_head_only() {
 fn mail_is_received_from_whom_the_head_names() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proxy_protocol-mail");
     let _ = std::fs::remove_dir_all(&dir);
-    let server = Server::start("smtp_server", &[&dir]);
+    let server = start("smtp_server", &[&dir]);
     let mail = b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n";
     for head in [&v4(b"\x04\0\x01x")[..], &v6(), b"PROXY UNKNOWN\r\n"] {
-        let answer = server.ask(&[head, mail].concat());
+        let answer = ask(&server, &[head, mail].concat());
         assert!(answer.starts_with("220 ") && answer.contains("\r\n221 "), "{answer}");
     }
     let mut seen: Vec<String> = std::fs::read_dir(dir.join("new"))
@@ -362,6 +332,6 @@ fn mail_is_received_from_whom_the_head_names() {
             "Received: from me ([IPv6:2001::7]) by [IPv6:::1]",
         ]
     );
-    assert_eq!(server.ask(mail), "", "not without a head");
-    assert!(server.ask(b"PROXY UNKNOWN\r\nQUIT\r\n").starts_with("220 "));
+    assert_eq!(ask(&server, mail), "", "not without a head");
+    assert!(ask(&server, b"PROXY UNKNOWN\r\nQUIT\r\n").starts_with("220 "));
 }

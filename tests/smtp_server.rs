@@ -10,6 +10,8 @@
 mod command;
 #[path = "../examples/smtp_server/maildir.rs"]
 mod maildir;
+#[path = "support/process.rs"]
+mod process;
 #[path = "../examples/smtp_server/session.rs"]
 mod session;
 #[path = "../examples/smtp_server/text.rs"]
@@ -19,10 +21,10 @@ mod tls;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{Child, Command as Process, Stdio};
+use std::process::Command as Process;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -44,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, parse};
 use crate::maildir::{Maildir, Store};
+use crate::process::{Server, example};
 use crate::session::{Ends, Host, MAX_ERRORS, MAX_LINE, MAX_RECIPIENTS, MAX_SIZE};
 use crate::text::Text;
 
@@ -688,50 +691,20 @@ fn certificate(dir: &Path) -> ((PathBuf, PathBuf), RootCertStore) {
 // ---------------------------------------------------------------------------------------------
 // The process
 
-struct Server {
-    process: Child,
-    addr: String,
+fn start(dir: &Path) -> Server {
+    Server::start(Process::new(example("smtp_server")).arg("127.0.0.1:0").arg(dir))
 }
 
-impl Server {
-    fn start(dir: &Path) -> Self {
-        let mut process = Process::new(example())
-            .arg("127.0.0.1:0")
-            .arg(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = process.stdout.take().unwrap();
-        io::BufReader::new(stdout).read_line(&mut line).unwrap();
-        let addr = line.strip_prefix("listening on ").unwrap().trim_end().to_owned();
-        Server { process, addr }
+/// Connects, says this, and waits for so many replies.
+fn say(server: &Server, text: &str, replies: usize) -> io::BufReader<std::net::TcpStream> {
+    let mut client = std::net::TcpStream::connect(&server.addr).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    client.write_all(text.as_bytes()).unwrap();
+    let mut client = io::BufReader::new(client);
+    for _ in 0..replies {
+        line(&mut client);
     }
-
-    /// Connects, says this, and waits for so many replies.
-    fn say(&self, text: &str, replies: usize) -> io::BufReader<std::net::TcpStream> {
-        let mut client = std::net::TcpStream::connect(&self.addr).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        client.write_all(text.as_bytes()).unwrap();
-        let mut client = io::BufReader::new(client);
-        for _ in 0..replies {
-            line(&mut client);
-        }
-        client
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        assert!(Process::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    client
 }
 
 fn line(client: &mut impl io::BufRead) -> String {
@@ -745,22 +718,13 @@ fn line(client: &mut impl io::BufRead) -> String {
     line
 }
 
-/// The example's binary, which `cargo test` builds with the tests, but `cargo test --test` does not.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile.join("examples").join("smtp_server");
-    assert!(example.exists(), "cargo build --example smtp_server");
-    example
-}
-
 #[test]
 fn the_server_ends_cleanly_at_a_signal() {
     let mail = Mail::new("signal");
     for signal in ["INT", "TERM"] {
-        let mut server = Server::start(&mail.dir);
-        let mut idle = server.say("EHLO me\r\n", 2);
-        let mut busy = server.say(&format!("EHLO me\r\n{ENVELOPE}DATA\r\nhal"), 5);
+        let mut server = start(&mail.dir);
+        let mut idle = say(&server, "EHLO me\r\n", 2);
+        let mut busy = say(&server, &format!("EHLO me\r\n{ENVELOPE}DATA\r\nhal"), 5);
         server.signal(signal);
         assert!(line(&mut idle).starts_with("421 4.3.2 "));
         assert_eq!(line(&mut idle), "");
@@ -776,10 +740,10 @@ fn the_server_ends_cleanly_at_a_signal() {
 #[test]
 fn a_kill_leaves_what_was_answered_and_no_half_of_the_rest() {
     let mail = Mail::new("kill");
-    let server = Server::start(&mail.dir);
+    let server = start(&mail.dir);
     let long = "0123456789\r\n".repeat(50_000);
-    let stored = server.say(&format!("EHLO me\r\n{ENVELOPE}DATA\r\n{long}.\r\n"), 6);
-    let begun = server.say(&format!("EHLO me\r\n{ENVELOPE}DATA\r\n{long}"), 5);
+    let stored = say(&server, &format!("EHLO me\r\n{ENVELOPE}DATA\r\n{long}.\r\n"), 6);
+    let begun = say(&server, &format!("EHLO me\r\n{ENVELOPE}DATA\r\n{long}"), 5);
     server.signal("KILL");
     drop((server, stored, begun));
     assert_eq!(mail.texts(), [long]);

@@ -35,13 +35,52 @@ struct Entry {
     item: String,
 }
 
+/// Rows that say that the work is linear, and what their ratio may be: twice the input is twice the work, and a
+/// terminator twice as long is no more of it. Each leaves a little for setting up.
+const LINEAR: [(&str, f64); 2] = [("twice the input", 2.1), ("twice the terminator", 1.15)];
+
 /// Counts the rows whose names contain one of the words, or all and writes the table.
 pub fn write(words: &[String]) -> Result<(), Box<dyn Error>> {
+    let figures = figures(words)?;
+    let mut table = String::new();
+    tables(&mut table, &figures)?;
+    if words.is_empty() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TABLE);
+        fs::write(&path, format!("{HEAD}\n{}\n{table}", machine::describe()))?;
+    }
+    print!("{table}");
+    Ok(())
+}
+
+/// Checks that the work is linear, by counts that are the same however busy the machine is.
+pub fn check_linear() -> Result<(), Box<dyn Error>> {
+    let figures = figures(&LINEAR.map(|(rows, _)| rows.to_owned()))?;
+    let mut failed = 0;
+    for (rows, most) in LINEAR {
+        let ratios = figures.iter().filter(|figure| figure.ours && figure.row.starts_with(rows));
+        let ratios: Vec<_> =
+            ratios.filter_map(|figure| Some((&figure.row, figure.ratio?))).collect();
+        if ratios.is_empty() {
+            return Err(format!("the bench has no row {rows:?}").into());
+        }
+        for (row, ratio) in &ratios {
+            let passes = *ratio <= most;
+            failed += usize::from(!passes);
+            println!("{ratio:.3} of at most {most}{}: {row}", if passes { "" } else { ", FAILED" });
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(format!("{failed} rows cost more than linear work may").into()),
+    }
+}
+
+fn figures(words: &[String]) -> Result<Vec<Figure>, Box<dyn Error>> {
     let bench = build()?;
     let entries = list(&bench, words)?;
     let counts = count(&bench, &entries)?;
     let per_item = |i: usize| counts[i] as f64 / entries[i].items.max(1) as f64;
-    let figures: Vec<Figure> = (entries.iter().enumerate())
+    let figures = (entries.iter().enumerate())
         .map(|(i, Entry { row, competitor, ours, item, .. })| {
             let peer = entries.iter().position(|other| other.row == *row && !other.ours);
             Figure {
@@ -57,14 +96,7 @@ pub fn write(words: &[String]) -> Result<(), Box<dyn Error>> {
             }
         })
         .collect();
-    let mut table = String::new();
-    tables(&mut table, &figures)?;
-    if words.is_empty() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(TABLE);
-        fs::write(&path, format!("{HEAD}\n{}\n{table}", machine::describe()))?;
-    }
-    print!("{table}");
-    Ok(())
+    Ok(figures)
 }
 
 /// Builds the bench, as it is timed.

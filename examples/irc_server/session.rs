@@ -212,10 +212,16 @@ impl Session {
         let mut network = self.network.lock();
         let seat = network.enter(nick, user, self.host.clone(), real.clone(), handle);
         let _ = control.push_with(|out| {
-            let mut reply = Reply { out, nick: nick.as_str().into() };
             match &seat {
-                Some(seat) => reply.welcome(&network, seat.id()),
-                None => reply.about("433", nick.as_bytes(), "Nickname is already in use"),
+                Some(seat) => {
+                    Reply { out, nick: nick.as_str().into() }.welcome(&network, seat.id());
+                }
+                // It is not this client's name.
+                None => Reply { out, nick: "*".into() }.about(
+                    "433",
+                    nick.as_bytes(),
+                    "Nickname is already in use",
+                ),
             }
             Ok::<_, Infallible>(())
         });

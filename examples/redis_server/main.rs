@@ -12,8 +12,9 @@
 //! - SUBSCRIBE UNSUBSCRIBE PUBLISH.
 //!
 //! It leaves out everything else: RESP3 (which redis-py asks for unless it is given `protocol=2`), more than
-//! one database, patterns of keys, transactions, scripts, persistence, replication, passwords. It is for a
-//! network that can be trusted, as Redis is. All data is in memory, 512 MiB of it, and gone when the server
+//! one database, patterns of keys, transactions, scripts, persistence, replication, passwords. Where Redis is
+//! lax it is strict: the lines of an array end with CRLF, and so does a bulk string. It is for a network that
+//! can be trusted, as Redis is. All data is in memory, 512 MiB of it, and gone when the server
 //! ends.
 //!
 //! Whatever a client can make grow has a limit: a command has 64 MiB, as does an answer that is put together
@@ -47,7 +48,7 @@ mod pubsub;
 mod session;
 mod store;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
@@ -90,7 +91,8 @@ fn options(args: impl Iterator<Item = String>) -> Option<(String, bool)> {
 async fn run(addr: &str, proxied: bool) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     let signal = stop_signal()?;
-    println!("listening on {}", listener.local_addr()?);
+    // Whoever started the server may have closed the other end of this.
+    let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
     let stop = CancellationToken::new();
     let serving = tokio::spawn(session::serve(NoDelay(listener), stop.clone(), proxied));
     tokio::spawn(async move {
@@ -98,7 +100,8 @@ async fn run(addr: &str, proxied: bool) -> io::Result<()> {
         stop.cancel();
     });
     let served = serving.await??;
-    println!("served {} connections, {} at most at a time", served.accepted, served.peak);
+    let (accepted, peak) = (served.accepted, served.peak);
+    let _ = writeln!(io::stdout(), "served {accepted} connections, {peak} at most at a time");
     Ok(())
 }
 

@@ -134,6 +134,7 @@ impl<I> TerminatorCodec<I> {
 
     /// Switches the terminator: see [`Framer::set_terminator`], and above for when nothing is being
     /// decoded.
+    #[inline(always)]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
         self.framer.set_terminator(terminator);
     }

@@ -557,7 +557,11 @@ impl Framer {
                 }
             }
         }
-        self.cut_any(input, eof)
+        // Taken apart and put together again, so that what comes of the short ways can stay in registers.
+        match self.cut_any(input, eof)? {
+            Some(Cut { start, end, outcome }) => Ok(Some(Cut { start, end, outcome })),
+            None => Ok(None),
+        }
     }
 
     /// The step of a frame of which some bytes were seen, and a few more have come that do not end it. The

@@ -16,7 +16,7 @@ use crate::session::channel::Channel;
 use crate::session::conn::{Conn, Meanwhile, Turn};
 use crate::session::control::{Chunk, Control, Outlet};
 use crate::session::error::CloseReason;
-use crate::session::read::{Inbound, OwnEnd};
+use crate::session::read::Inbound;
 use crate::session::state::State;
 use crate::session::timer::Timeout;
 use crate::trace;
@@ -180,10 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     ) -> impl Future<Output = Result<(), H::Error>> {
         async move {
             self.forget_upgrade();
-            if self.inbound.framing.own_end != OwnEnd::Off {
-                // This handler has not been asked yet.
-                self.inbound.framing.set_own_end(true);
-            }
+            self.inbound.framing.begin_asking();
             run.look().await;
             loop {
                 let rare = match self.take_end(handler, run)? {
@@ -271,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn over(&mut self) -> Over {
         let told = self.told;
-        let looks = self.inbound.framing.own_end != OwnEnd::Off;
+        let looks = self.inbound.framing.finds_ends();
         match self.outbound_mut().state {
             State::Over(CloseReason::PeerClosed) => Over::Input { truncated: false },
             State::Over(CloseReason::Truncated) => Over::Input { truncated: true },

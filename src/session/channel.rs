@@ -85,6 +85,7 @@ impl<S> Channel<S> {
     }
 
     /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
+    #[inline(always)]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
         self.conn.inbound.framing.set_terminator(terminator.into());
     }
@@ -455,8 +456,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// As [`next`](Self::next).
     pub async fn step(&mut self) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
-        let cut = self.wait(Self::poll_cut).await?;
-        Ok(cut.map(|cut| self.lend(cut)))
+        self.begin_pull();
+        loop {
+            if let Some(cut) = self.take_cut() {
+                return Ok(Some(self.lend(cut)));
+            }
+            if !self.wait(Self::poll_more).await? {
+                return Ok(None);
+            }
+        }
     }
 
     /// The next message whole, where its end is for the application to find; or `None` at the end.
@@ -505,12 +513,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
         mut find_end: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
-        let whole = self.conn.inbound.framing.framer.whole_frames();
-        self.conn.inbound.framing.set_own_end(true);
-        let cut = self.wait(|channel, cx| channel.poll_cut_by(cx, &mut find_end)).await?;
-        self.conn.inbound.framing.set_own_end(false);
-        self.conn.inbound.framing.set_whole_frames(whole);
-        Ok(cut.map(|cut| self.lend(cut)))
+        self.begin_pull();
+        self.conn.inbound.framing.find_ends(true);
+        loop {
+            let found = self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)));
+            if let Ok(true) = found {
+                if let Some(cut) = self.take_cut() {
+                    return Ok(Some(self.lend(cut)));
+                }
+            }
+            if !self.wait(Self::poll_more).await? {
+                return Ok(None);
+            }
+        }
     }
 
     /// Waits until there is room for output: at once below the high-water mark, else until the low-water
@@ -690,29 +705,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         future::poll_fn(|cx| poll(&mut *waiting.0, cx)).await
     }
 
+    /// The next event, if it is there.
+    fn take_event(&mut self) -> Option<Event<Bytes>> {
+        let Cut { start, end, outcome } = self.take_cut()?;
+        Some(match outcome {
+            Some(outcome) if start == end => {
+                self.end_pulled(outcome);
+                Event::from(outcome)
+            }
+            _ => {
+                self.conn.inbound.framing.framer.owe(outcome);
+                let input = &self.conn.inbound.input;
+                Event::Chunk(input.keep(&input[start..end]))
+            }
+        })
+    }
+
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Event<Bytes>, ChannelError>>> {
-        let cut = match ready!(self.poll_cut(cx)) {
-            Ok(Some(cut)) => cut,
-            Ok(None) => return Poll::Ready(None),
-            Err(error) => return Poll::Ready(Some(Err(error))),
-        };
-        let event = match cut.outcome {
-            Some(end) if cut.start == cut.end => {
-                self.end_pulled(end);
-                Event::from(end)
+        self.begin_pull();
+        loop {
+            if let Some(event) = self.take_event() {
+                return Poll::Ready(Some(Ok(event)));
             }
-            outcome => {
-                self.conn.inbound.framing.framer.owe(outcome);
-                let input = &self.conn.inbound.input;
-                Event::Chunk(input.keep(&input[cut.start..cut.end]))
+            match ready!(self.poll_more(cx)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(None),
+                Err(error) => return Poll::Ready(Some(Err(error))),
             }
-        };
-        Poll::Ready(Some(Ok(event)))
+        }
     }
 
+    #[inline(always)]
     fn lend(&mut self, cut: Cut) -> (Step<Chunk<'_>>, Control<'_>) {
         if let Some(end) = cut.outcome {
             self.end_pulled(end);
@@ -722,53 +748,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         (step, control)
     }
 
-    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Cut>, ChannelError>> {
-        // A message that was waited for in vain is a frame like others now.
-        self.conn.inbound.framing.set_own_end(false);
-        self.poll_cut_by(cx, &mut |_| None)
-    }
-
-    /// The next piece of a frame, or its end that is owed, which has no bytes; `None` at the end.
-    fn poll_cut_by(
-        &mut self,
-        cx: &mut Context<'_>,
-        find_end: &mut dyn FnMut(&[u8]) -> Option<usize>,
-    ) -> Poll<Result<Option<Cut>, ChannelError>> {
+    /// The call before is over: what it left to be said about its frame was said since then.
+    #[inline]
+    fn begin_pull(&mut self) {
         self.conn.forget_upgrade();
         if mem::take(&mut self.frame_ended) && !self.conn.inbound.framing.in_message() {
             self.conn.timer.frame_ended();
         }
-        loop {
-            if !self.conn.inbound.has_owed() {
-                let found = self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)));
-                if let Ok(true) = found {
-                    if let Some(cut) = self.conn.cut() {
-                        return Poll::Ready(Ok(Some(cut)));
-                    }
-                    if self.ends_in_message() {
-                        let outcome = Some(End::Truncated);
-                        return Poll::Ready(Ok(Some(Cut { start: 0, end: 0, outcome })));
-                    }
-                }
-            } else if let Some(end) = self.conn.take_owed() {
-                return Poll::Ready(Ok(Some(Cut { start: 0, end: 0, outcome: Some(end) })));
-            }
-            if !self.conn.outbound_mut().state.is_open() {
-                ready!(self.poll_end(cx));
-                let failed = match self.conn.outbound_mut().state.cause() {
-                    Some(CloseReason::Aborted) | None => false,
-                    Some(cause) => !cause.is_orderly(),
-                };
-                return Poll::Ready(if failed && !self.conn.told {
-                    Err(self.conn.tell_once())
-                } else {
-                    Ok(None)
-                });
-            }
-            if let Turn::Quiet = ready!(self.conn.poll_turn(cx, false)) {
-                return Poll::Ready(Err(ChannelError::Timeout(Timeout::Quiet)));
-            }
+    }
+
+    /// The next piece of a frame, or its end that is owed, which has no bytes, if it is there.
+    #[inline(always)]
+    fn take_cut(&mut self) -> Option<Cut> {
+        if self.conn.inbound.has_owed() {
+            let outcome = Some(self.conn.take_owed()?);
+            return Some(Cut { start: 0, end: 0, outcome });
         }
+        if let Some(Cut { start, end, outcome }) = self.conn.cut() {
+            return Some(Cut { start, end, outcome });
+        }
+        let outcome = Some(End::Truncated);
+        self.ends_in_message().then_some(Cut { start: 0, end: 0, outcome })
+    }
+
+    /// Waits until there may be more; `false` if there will be none.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ChannelError>> {
+        if !self.conn.outbound_mut().state.is_open() {
+            ready!(self.poll_end(cx));
+            let failed = match self.conn.outbound_mut().state.cause() {
+                Some(CloseReason::Aborted) | None => false,
+                Some(cause) => !cause.is_orderly(),
+            };
+            return Poll::Ready(if failed && !self.conn.told {
+                Err(self.conn.tell_once())
+            } else {
+                Ok(false)
+            });
+        }
+        Poll::Ready(match ready!(self.conn.poll_turn(cx, false)) {
+            Turn::Quiet => Err(ChannelError::Timeout(Timeout::Quiet)),
+            Turn::Again | Turn::Shutdown => Ok(true),
+        })
     }
 
     /// The input has ended between two frames of a message, and this has not been said yet.

@@ -25,7 +25,7 @@ use crate::pool;
 use crate::session::control::{Control, Outlet};
 use crate::session::error::{Cause, ChannelError, CloseReason};
 use crate::session::input::Input;
-use crate::session::read::{Found, Inbound, OwnEnd};
+use crate::session::read::{Found, Inbound};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timer, Wait};
 use crate::session::write::{Outbound, Written, deadline, lock, peek};
@@ -100,7 +100,7 @@ impl<S> Conn<S> {
         self.budget -= 1;
         let eof = outbound.state.is_eof();
         match self.inbound.cut(eof) {
-            Ok(Some(cut)) => Some(cut),
+            Ok(Some(Cut { start, end, outcome })) => Some(Cut { start, end, outcome }),
             Ok(None) if !eof => None,
             ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),
         }
@@ -113,7 +113,7 @@ impl<S> Conn<S> {
         &mut self,
         find: impl FnOnce(&[u8], &mut Control<'_>) -> Result<Option<usize>, E>,
     ) -> Result<bool, E> {
-        if !matches!(self.inbound.framing.own_end, OwnEnd::Looked(_)) {
+        if !self.inbound.framing.is_looking() {
             return Ok(true);
         }
         let outbound = peek(&mut self.outbound);

@@ -129,7 +129,7 @@ impl<'a> Control<'a> {
     }
 
     /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
-    #[inline]
+    #[inline(always)]
     pub fn set_terminator(&mut self, terminator: impl Into<Terminator>) {
         self.framing.set_terminator(terminator.into());
     }

@@ -25,8 +25,13 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// `read` is input that comes before what will be read.
     pub(crate) fn new(framer: Framer, read: BytesMut) -> Self {
-        let framing =
-            Framing { framer: Box::new(framer), message: None, own_end: OwnEnd::Off, read: 0 };
+        let framing = Framing {
+            framer: Box::new(framer),
+            message: None,
+            own_end: OwnEnd::Off,
+            asks: false,
+            read: 0,
+        };
         Inbound { input: Input::new(read), framing }
     }
 
@@ -78,8 +83,8 @@ impl Inbound {
             }
         };
         framer.set_terminator(count);
+        *own_end = OwnEnd::Found { whole: framer.whole_frames() };
         framer.set_whole_frames(true);
-        *own_end = OwnEnd::Found;
         Found::Here
     }
 
@@ -103,7 +108,7 @@ impl Inbound {
 
     /// The frame that the peer is to send the rest of.
     pub(crate) fn unfinished(&self) -> Option<Frame> {
-        let Framing { framer, message, own_end, read } = &self.framing;
+        let Framing { framer, message, own_end, read, .. } = &self.framing;
         let in_message = message.is_some();
         let received = match message {
             Some(begun) => read - begun,
@@ -189,10 +194,12 @@ pub(crate) struct Framing {
     message: Option<u64>,
     /// How many bytes have been read.
     pub(crate) read: u64,
-    pub(crate) own_end: OwnEnd,
+    own_end: OwnEnd,
+    /// A handler is asked where its messages end.
+    asks: bool,
 }
 
-/// Whether the application finds the ends of its messages.
+/// Whether the application finds the ends of its messages now: whoever pulls does so message by message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnEnd {
     /// The terminator does.
@@ -200,8 +207,9 @@ pub(crate) enum OwnEnd {
     /// It has been asked about so many bytes of the next message, and wants more. At `u32::MAX` it is
     /// asked about each byte beyond.
     Looked(u32),
-    /// It is known where the message ends, which is being waited for.
-    Found,
+    /// It is known where the message ends, which is being waited for. It is handed over whole, whatever
+    /// the application has set for others.
+    Found { whole: bool },
 }
 
 /// What has come of a look for the end of a message.
@@ -215,6 +223,7 @@ pub(crate) enum Found {
 }
 
 impl Framing {
+    #[inline(always)]
     pub(crate) fn set_terminator(&mut self, terminator: Terminator) {
         self.framer.set_terminator(terminator);
     }
@@ -237,25 +246,52 @@ impl Framing {
         self.message.is_some()
     }
 
-    pub(crate) fn set_whole_frames(&mut self, whole: bool) {
-        self.framer.set_whole_frames(whole);
+    pub(crate) fn set_whole_frames(&mut self, new: bool) {
+        match &mut self.own_end {
+            OwnEnd::Found { whole } => *whole = new,
+            OwnEnd::Off | OwnEnd::Looked(_) => self.framer.set_whole_frames(new),
+        }
     }
 
-    pub(crate) fn set_own_end(&mut self, own: bool) {
-        match (self.own_end, own) {
-            (OwnEnd::Off | OwnEnd::Looked(_), true) => self.own_end = OwnEnd::Looked(0),
-            (OwnEnd::Looked(_) | OwnEnd::Found, false) => {
-                self.framer.set_whole_frames(false);
+    /// Whether a handler is asked where its messages end.
+    pub(crate) fn set_own_end(&mut self, asks: bool) {
+        self.asks = asks;
+        self.find_ends(asks);
+    }
+
+    /// A handler begins, which has not been asked yet.
+    pub(crate) fn begin_asking(&mut self) {
+        self.find_ends(self.asks);
+    }
+
+    pub(crate) fn finds_ends(&self) -> bool {
+        self.own_end != OwnEnd::Off
+    }
+
+    /// The application is to find the end of the next message.
+    #[inline]
+    pub(crate) fn is_looking(&self) -> bool {
+        matches!(self.own_end, OwnEnd::Looked(_))
+    }
+
+    /// Whether the application finds the ends of its messages, from the next on.
+    pub(crate) fn find_ends(&mut self, own: bool) {
+        match self.own_end {
+            OwnEnd::Found { .. } if own => {}
+            OwnEnd::Found { whole } => {
+                self.framer.set_whole_frames(whole);
                 self.own_end = OwnEnd::Off;
             }
-            (OwnEnd::Off, false) | (OwnEnd::Found, true) => {}
+            OwnEnd::Off | OwnEnd::Looked(_) if own => self.own_end = OwnEnd::Looked(0),
+            OwnEnd::Off | OwnEnd::Looked(_) => self.own_end = OwnEnd::Off,
         }
     }
 
     /// A frame has ended: where the application finds ends, the next is looked for.
     #[inline]
     pub(crate) fn frame_ended(&mut self) {
-        if self.own_end == OwnEnd::Found {
+        if let OwnEnd::Found { whole } = self.own_end {
+            self.framer.set_whole_frames(whole);
             self.own_end = OwnEnd::Looked(0);
         }
     }

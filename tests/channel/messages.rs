@@ -312,6 +312,47 @@ async fn a_message_is_pulled_by_a_function_that_finds_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_was_pulled_leaves_what_was_set_for_others() {
+    // Its end is known, and it is dropped before that has come.
+    let (socket, peer) = pipe();
+    peer.send("3x");
+    let mut channel = Channel::builder(None).own_end(true).timeouts(patient()).build(socket);
+    let find = |input: &[u8]| input.first().map(|digit| usize::from(digit - b'0') + 1);
+    assert!(tokio::time::timeout(Duration::from_secs(1), channel.message(find)).await.is_err());
+    peer.send("yz");
+    let (step, mut control) = channel.step().await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b"3xyz"[..], Some(End::Terminator)));
+    // Others are not handed over whole.
+    control.set_terminator(b"\n");
+    peer.send("ab");
+    let (step, _) = channel.step().await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b"ab"[..], None));
+    peer.send("\n");
+    assert_eq!(channel.step().await.unwrap().unwrap().0.end, Some(End::Terminator));
+    // And a handler is asked, as the builder has said.
+    peer.send("1!2");
+    peer.close();
+    let (handler, _) = channel.run(Noting::default()).await;
+    assert_eq!(handler.asked[0], 3);
+    assert_eq!(handler.calls[..2], ["1!", "end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_not_asked_because_a_message_was_pulled() {
+    let (socket, peer) = pipe();
+    peer.send("1!");
+    let mut channel = Channel::builder(None).timeouts(patient()).build(socket);
+    assert_eq!(&channel.message(|_| Some(2)).await.unwrap().unwrap().0.payload[..], b"1!");
+    channel.set_terminator(b"\n");
+    assert!(tokio::time::timeout(Duration::from_secs(1), channel.message(|_| None)).await.is_err());
+    peer.send("2ab\n");
+    peer.close();
+    let (handler, _) = channel.run(Noting::default()).await;
+    assert!(handler.asked.is_empty());
+    assert_eq!(handler.calls, ["2ab", "end", "eof"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_that_is_pulled_has_the_limit() {
     let (socket, peer) = pipe();
     peer.send("0123456789");

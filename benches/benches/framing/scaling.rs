@@ -20,49 +20,86 @@ struct Case {
     needle: fn(usize) -> Vec<u8>,
     /// Repeated as long as need be. Made of the needle's length, and never holding a line's end.
     input: fn(usize) -> Vec<u8>,
-    /// Whether the needle is but one of a set.
-    set: bool,
+    /// Of the needle.
+    terminator: fn(&[u8]) -> Terminator,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     Case {
         name: "a..ab in a..",
         needle: |m| [vec![b'a'; m - 1], vec![b'b']].concat(),
         input: |_| vec![b'a'],
-        set: false,
+        terminator: delimiter,
     },
     Case {
         name: "ba..a in (ba..)..",
         needle: |m| [vec![b'b'], vec![b'a'; m - 1]].concat(),
         input: |m| [vec![b'b'], vec![b'a'; m - 2]].concat(),
-        set: false,
+        terminator: delimiter,
     },
     Case {
         name: "a..aba..a in a..",
         needle: |m| [vec![b'a'; m / 2], vec![b'b'], vec![b'a'; m - m / 2 - 1]].concat(),
         input: |_| vec![b'a'],
-        set: false,
+        terminator: delimiter,
     },
     Case {
         name: "(ab)..ac in (ab)..",
         needle: |m| [b"ab".repeat(m / 2 - 1), b"ac".to_vec()].concat(),
         input: |_| b"ab".to_vec(),
-        set: false,
+        terminator: delimiter,
     },
-    Case { name: "a..a in a..", needle: |m| vec![b'a'; m], input: |_| vec![b'a'], set: false },
+    Case {
+        name: "a..a in a..",
+        needle: |m| vec![b'a'; m],
+        input: |_| vec![b'a'],
+        terminator: delimiter,
+    },
     Case {
         name: "part of a Fibonacci word",
         needle: fibonacci,
         input: |m| fibonacci(2 * m + 1),
-        set: false,
+        terminator: delimiter,
     },
     Case {
         name: "any of a..ab, LF in a..",
         needle: |m| [vec![b'a'; m - 1], vec![b'b']].concat(),
         input: |_| vec![b'a'],
-        set: true,
+        terminator: |needle| set([needle, b"\n"]),
+    },
+    Case {
+        name: "any of a..a, LF..LF in a..",
+        needle: |m| vec![b'a'; m],
+        input: |_| vec![b'a'],
+        terminator: |needle| set([needle, &b"\n".repeat(needle.len())]),
     },
 ];
+
+/// Terminators that have but one length.
+const SHORT: [Case; 3] = [
+    Case {
+        name: "LF in a..",
+        needle: |_| b"\n".to_vec(),
+        input: |_| vec![b'a'],
+        terminator: delimiter,
+    },
+    Case {
+        name: "a newline in a..",
+        needle: |_| b"\n".to_vec(),
+        input: |_| vec![b'a'],
+        terminator: |_| Terminator::Newline,
+    },
+    Case {
+        name: "a 64th byte behind a.. in a..",
+        needle: |_| [&[b'a'; 63][..], b"b"].concat(),
+        input: |_| vec![b'a'],
+        terminator: delimiter,
+    },
+];
+
+fn set(members: [&[u8]; 2]) -> Terminator {
+    Terminator::any_of(members).expect("neither is within the other")
+}
 
 fn fibonacci(len: usize) -> Vec<u8> {
     let (mut word, mut before) = (b"ab".to_vec(), b"a".to_vec());
@@ -95,12 +132,7 @@ impl Case {
         let mut withheld = 1..needle.len();
         let withheld = withheld.rfind(|&k| rest.ends_with(&needle[..k]));
         tally.chunk(&rest[..rest.len() - withheld.unwrap_or(0)]);
-        let terminator = if self.set {
-            Terminator::any_of([&*needle, b"\n"]).expect("neither is within the other")
-        } else {
-            delimiter(&needle)
-        };
-        Work { terminator, input, checksum: tally.sum() }
+        Work { terminator: (self.terminator)(&needle), input, checksum: tally.sum() }
     }
 }
 
@@ -135,7 +167,7 @@ fn double(bench: &mut Bench, name: &str, read: usize, works: impl FnOnce() -> [W
 pub fn input(bench: &mut Bench) {
     let size = bench.size(1 << 18, 1 << 14);
     let needle = bench.size(4096, 1024);
-    for case in &CASES {
+    for case in CASES.iter().chain(&SHORT) {
         for read in READS {
             let name = format!("twice the input: {}, by {read}", case.name);
             let works = || [case.work(needle, 2 * size), case.work(needle, size)];
@@ -156,10 +188,10 @@ pub fn terminator(bench: &mut Bench) {
     }
 }
 
-/// Takes a byte of each overlong frame, and then has it end otherwise, with two terminators in turn:
+/// Takes `max` bytes of each overlong frame, and then has it end otherwise, with some terminators in turn:
 /// each switch may not look at more than a few bytes anew.
-fn switch_at_overlong(terminators: &[Terminator; 2], input: &[u8]) -> u64 {
-    let mut framer = Framer::new(terminators[0].clone()).with_limit(Limit::Skip(1));
+fn switch_at_overlong(terminators: &[Terminator], max: u64, input: &[u8]) -> u64 {
+    let mut framer = Framer::new(terminators[0].clone()).with_limit(Limit::Skip(max));
     let mut tally = Tally::default();
     let mut switches = 0;
     while let Some(event) = framer.next(input).expect("it skips") {
@@ -167,7 +199,7 @@ fn switch_at_overlong(terminators: &[Terminator; 2], input: &[u8]) -> u64 {
             Event::Chunk(chunk) => tally.chunk(chunk),
             Event::Overlong | Event::WrongEnd => {
                 switches += 1;
-                framer.set_terminator(terminators[switches % 2].clone());
+                framer.set_terminator(terminators[switches % terminators.len()].clone());
             }
             Event::Terminator | Event::Truncated => unreachable!("there is none"),
         }
@@ -176,26 +208,30 @@ fn switch_at_overlong(terminators: &[Terminator; 2], input: &[u8]) -> u64 {
 }
 
 pub fn switched(bench: &mut Bench) {
-    let size = bench.size(1 << 15, 1 << 12);
+    let size = bench.size(1 << 15, 1 << 13);
     let long = [&vec![b'a'; bench.size(1 << 10, 1 << 7) - 1][..], b"b"].concat();
-    for (called, ends) in
-        [("CRLF, LF", [&b"\r\n"[..], b"\n"]), ("1 KiB of a..ab, LF", [&long, b"\n"])]
-    {
+    let cases: [(&str, u64, &[&[u8]]); 3] = [
+        ("CRLF, LF", 1, &[b"\r\n", b"\n"]),
+        ("1 KiB of a..ab, LF", 1, &[&long, b"\n"]),
+        ("after 20 bytes, LF, CRLF, 20 of a..ab", 20, &[b"\n", b"\r\n", &long[long.len() - 20..]]),
+    ];
+    for (called, max, ends) in cases {
         let Some(row) = bench.row(&format!("twice the input: switched at each Overlong, {called}"))
         else {
             continue;
         };
-        let terminators = ends.map(delimiter);
+        let terminators: Vec<_> = ends.iter().map(|end| delimiter(end)).collect();
         let input = vec![b'a'; 2 * size];
+        let run = |len: usize| switch_at_overlong(&terminators, max, &input[..len]);
         // The last bytes may still become a terminator, or begin a frame that is not yet overlong.
-        let expected = |len| switch_at_overlong(&terminators, &input[..len]);
+        let expected = [run(2 * size), run(size)];
         row.budget(BUDGET)
             .work(1, "run", input.len())
-            .ours("Framer, twice", || switch_at_overlong(&terminators, &input))
-            .expecting(expected(2 * size))
+            .ours("Framer, twice", || run(2 * size))
+            .expecting(expected[0])
             .goal("Framer, once", GOAL)
-            .peer("Framer, once", || switch_at_overlong(&terminators, &input[..size]))
-            .expecting(expected(size))
+            .peer("Framer, once", || run(size))
+            .expecting(expected[1])
             .working(1, size)
             .run();
     }

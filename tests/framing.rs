@@ -194,6 +194,24 @@ fn more_members_with_a_shared_suffix_than_are_tried_one_by_one() {
 }
 
 #[test]
+fn delimiters_that_differ_only_behind_their_second_byte_are_not_the_same() {
+    assert_eq!(Terminator::from(b"abc"), Terminator::from(b"abc"));
+    assert_ne!(Terminator::from(b"abc"), Terminator::from(b"abd"));
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    for (error, text) in [
+        (DelimiterSetError::Empty, "a delimiter set has at least one member"),
+        (DelimiterSetError::EmptyMember, "a delimiter has at least one byte"),
+        (DelimiterSetError::Duplicate, "a delimiter is in the set twice"),
+        (DelimiterSetError::Unreachable, "a delimiter occurs inside another before its end"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
 fn sets_whose_members_could_not_win_are_refused() {
     let refused = |members: &[&str]| DelimiterSet::new(members).map(drop);
     assert_eq!(refused(&[]), Err(DelimiterSetError::Empty));

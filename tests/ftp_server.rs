@@ -23,9 +23,26 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::command::{Command, Epsv, Reply, Style, parse};
+use crate::command::{Command, Epsv, Facts, Reply, Style, parse};
 use crate::path::VirtualPath;
 use crate::process::example;
+
+// ---------------------------------------------------------------------------------------------
+// Facts
+
+#[test]
+fn only_the_facts_that_are_known_can_be_asked_for() {
+    let said = |line: &str| match parse(line.as_bytes()) {
+        Ok(Command::Facts(facts)) => {
+            facts.each().filter_map(|(name, told)| told.then_some(name)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said("OPTS MLST Size;colour;type;"), ["type", "size"]);
+    assert_eq!(said("opts mlst"), Vec::<&str>::new());
+    let all = Facts::ALL.each().collect::<Vec<_>>();
+    assert_eq!(all, [("type", true), ("size", true), ("modify", true), ("perm", true)]);
+}
 
 // ---------------------------------------------------------------------------------------------
 // Names
@@ -343,6 +360,19 @@ fn files_come_and_go() {
     for line in ["NOOP", "OPTS UTF8 ON", "TYPE I", "TYPE L 8", "MODE S", "STRU F"] {
         client.expect(line, "200");
     }
+    // Some facts and not others, and none that there is not.
+    assert_eq!(
+        client.expect("OPTS MLST size;unix.mode;TYPE;", "200"),
+        "200 MLST OPTS type;size;\r\n"
+    );
+    client.expect(
+        "FEAT",
+        "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST type*;size*;modify;perm;\r\n",
+    );
+    assert!(client.expect("MLST /", "250").contains("\r\n type=dir; /\r\n"));
+    client.expect("OPTS MLST", "200 MLST OPTS \r\n");
+    assert!(client.expect("MLST /", "250").contains("\r\n  /\r\n"));
+    client.expect("OPTS NLST", "504");
     client.expect("SYST", "215 UNIX Type: L8");
     client.expect("ALLO 5", "202");
     client.expect("STAT", "211");

@@ -281,7 +281,7 @@ async fn two_clients_never_have_the_same_nickname() {
     let mut ann = server.join("ann[]").await;
     let mut bob = server.connect().await;
     bob.send("USER bob 0 * :Bob\r\nNICK ANN{}\r\n").await;
-    assert_eq!(bob.line().await, ":irc.localhost 433 ANN{} ANN{} :Nickname is already in use");
+    assert_eq!(bob.line().await, ":irc.localhost 433 * ANN{} :Nickname is already in use");
     bob.send("NICK bob\r\n").await;
     bob.until(" 376 ").await;
     bob.ask("NICK Ann{]", &[":irc.localhost 433 bob Ann{] :Nickname is already in use"]).await;

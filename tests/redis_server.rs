@@ -98,6 +98,9 @@ async fn strings_and_keys() {
         TTL b => :-2
         SET b 1 EX 0 => -ERR invalid expire time in 'set' command
         SET b 1 EX 9223372036854775807 => -ERR invalid expire time in 'set' command
+        SET b 1 PX 9223372036854775807 => -ERR invalid expire time in 'set' command
+        SET b 1 EX none => -ERR value is not an integer or out of range
+        SET b 1 EX none XX NX => -ERR syntax error
         SET b 1 EX => -ERR syntax error
         SET b 1 NX XX => -ERR syntax error
         GETSET a x => $2¦13
@@ -120,6 +123,8 @@ async fn strings_and_keys() {
         DEL p q none => :2
         EXPIRE n 10 => :1
         TTL n => :10
+        EXPIRE n 9223372036854775807 => -ERR invalid expire time in 'expire' command
+        EXPIRE n -9223372036854775808 => -ERR invalid expire time in 'expire' command
         EXPIRE n -1 => :1
         EXPIRE n 10 => :0
         DBSIZE => :2
@@ -132,6 +137,12 @@ async fn strings_and_keys() {
         ",
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_text_is_no_number() {
+    let (output, _) = answers(b"SET e \"\"\r\nINCR e\r\nGET e\r\nINCR n\r\n").await;
+    assert_eq!(output, "+OK\r\n-ERR value is not an integer or out of range\r\n$0\r\n\r\n:1\r\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +199,8 @@ async fn the_connection_and_the_server() {
         CONFIG GET save none => *2¦$4¦save¦$0¦
         HELLO 3 => -NOPROTO unsupported protocol version
         HELLO 2 => *14¦$6¦server¦$5¦redis¦$7¦version¦$5¦7.0.0¦$5¦proto¦:2¦$2¦id¦:1¦$4¦mode¦$10¦standalone¦$4¦role¦$6¦master¦$7¦modules¦*0
-        HELLO 2 AUTH a b => -ERR Syntax error in HELLO option 'auth'
+        HELLO 2 AUTH a b => -ERR Syntax error in HELLO option 'AUTH'
+        CONFIG GET => -ERR wrong number of arguments for 'config|get' command
         UNSUBSCRIBE => *3¦$11¦unsubscribe¦$-1¦:0
         SUBSCRIBE a b => *3¦$9¦subscribe¦$1¦a¦:1¦*3¦$9¦subscribe¦$1¦b¦:2
         PING => *2¦$4¦pong¦$0¦

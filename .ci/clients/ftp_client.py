@@ -69,6 +69,10 @@ facts = dict(ftp.mlsd())
 assert sorted(facts) == ["empty", "größe"] and facts["größe"]["size"] == "1004", facts
 modified = ftp.voidcmd("MDTM größe").removeprefix("213 ")
 assert facts["größe"]["modify"] == modified
+assert dict(ftp.mlsd(facts=["size", "none"])) == {"empty": {"size": "0"}, "größe": {"size": "1004"}}
+assert ftp.sendcmd("FEAT").splitlines()[3] == " MLST type;size*;modify;perm;"
+ftp.sendcmd("OPTS MLST type;size;modify;perm;")
+assert dict(ftp.mlsd()) == facts
 listing = []
 ftp.dir("-la", listing.append)
 assert len(listing) == 2 and all(line.startswith("-rw-r--r-- 1 ftp ftp ") for line in listing)

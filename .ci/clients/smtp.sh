@@ -5,7 +5,7 @@
 # Besides curl and python3 it needs Debian's swaks, postfix (for smtp-source; it is not started) and
 # python3-venv, and aiosmtplib from PyPI, and installs what is missing, which takes root.
 set -euo pipefail
-binary=$1 scratch=$2 messages=${3:-2000}
+binary=$1 scratch=$2 messages=${3:-10000}
 here=$(dirname "$0")
 server=
 
@@ -30,7 +30,8 @@ stop() {
     wait "$server" || fail "the server ended with $? after SIG$1"
     server=
 }
-trap '[[ -z $server ]] || kill "$server" 2>/dev/null || true' EXIT
+mounted=
+trap '[[ -z $server ]] || kill "$server" 2>/dev/null || true; [[ -z $mounted ]] || umount "$mounted"' EXIT
 count() { find "$1/new" -type f | wc -l; }
 
 missing=()
@@ -116,6 +117,32 @@ echo "smtp: peak memory of the server after 200 MB: $peak kB"
 ((peak < 32768)) || fail "the server needed $peak kB"
 stop TERM
 rm -r "$mail"
+
+# A full disk: the sender is told to come back later, and the next message that fits is taken.
+mail=$scratch/smtp-full
+mkdir "$mail"
+if mount -t tmpfs -o size=1m tmpfs "$mail" 2>/dev/null; then
+    mounted=$mail
+    start "$mail"
+    python3 - "$addr" <<'PYTHON'
+import smtplib, sys
+with smtplib.SMTP(*sys.argv[1].rsplit(":", 1), timeout=60) as client:
+    client.ehlo()
+    for size, code in [(1000, 250), (3_000_000, 452), (1000, 250)]:
+        client.mail("me@example.org")
+        client.rcpt("you@example.org")
+        got = client.data(b"x" * size)
+        assert got[0] == code, got
+PYTHON
+    equal 2 "$(count "$mail")" "messages beside one that was too much for the disk"
+    equal "" "$(ls "$mail/tmp")" "files in tmp of a full disk"
+    stop TERM
+    umount "$mail"
+    mounted=
+    echo "smtp: a full disk: ok"
+else
+    echo "NOT CHECKED: a full disk, as nothing can be mounted here"
+fi
 
 # As many, dropped
 start --discard

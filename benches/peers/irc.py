@@ -11,7 +11,6 @@ import time
 
 binary, scratch, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 OURS, NGIRCD = "irc_server", "ngircd"
-TICK = os.sysconf("SC_CLK_TCK")
 TEXT = "What is said here is about as long as what people say to each other."
 
 
@@ -45,12 +44,8 @@ def start(name):
 
 
 def cpu(process):
-    """CPU time in nanoseconds: of all threads, as the scheduler counts it."""
-    total = 0
-    for thread in os.listdir(f"/proc/{process.pid}/task"):
-        with open(f"/proc/{process.pid}/task/{thread}/schedstat") as file:
-            total += int(file.read().split()[0])
-    return total
+    """CPU time in nanoseconds, of all threads: the clock of another process."""
+    return time.clock_gettime_ns(~process.pid << 3 | 2)
 
 
 class Client:
@@ -147,7 +142,7 @@ def measure(name, prepare, count, repeat):
         process.wait()
 
 
-print("| workload | µs of CPU a message: irc_server | ngircd | ratio | messages a second: irc_server | ngircd |")
+print("| | µs of CPU a message: irc_server | ngircd | ratio | messages a second: irc_server | ngircd |")
 print("|---|---:|---:|---:|---:|---:|")
 for workload, (prepare, count, repeat) in WORKLOADS.items():
     results = {OURS: [], NGIRCD: []}

@@ -87,6 +87,8 @@ pub(crate) enum Command {
     /// Without a name: the working directory.
     List(Style, Option<String>),
     Mlst(Option<String>),
+    /// What MLST and MLSD are to say.
+    Facts(Facts),
     Size(String),
     Mdtm(String),
     Cwd(String),
@@ -102,7 +104,10 @@ impl Command {
     /// It is obeyed only for who has logged in.
     pub(crate) fn needs_login(&self) -> bool {
         use Command::*;
-        !matches!(self, User(_) | Pass(_) | Quit | Noop | Syst | Feat | Help | Stat | Agree(_))
+        !matches!(
+            self,
+            User(_) | Pass(_) | Quit | Noop | Syst | Feat | Help | Stat | Facts(_) | Agree(_)
+        )
     }
 }
 
@@ -124,6 +129,32 @@ pub(crate) enum Style {
     Names,
     /// MLSD
     Facts,
+}
+
+/// Some of what is known of a file, by the names of RFC 3659.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts([bool; FACTS.len()]);
+
+const FACTS: [&str; 4] = ["type", "size", "modify", "perm"];
+
+impl Facts {
+    pub(crate) const ALL: Self = Facts([true; FACTS.len()]);
+
+    /// Those that `MLST type;size;` names. Others are passed over.
+    fn named(options: &str) -> Self {
+        let (_, names) = options.split_once(' ').unwrap_or_default();
+        let is_named = |fact: &str| names.split(';').any(|name| name.eq_ignore_ascii_case(fact));
+        Facts(FACTS.map(is_named))
+    }
+
+    /// Their names, and whether each is one of them.
+    pub(crate) fn each(self) -> impl Iterator<Item = (&'static str, bool)> {
+        FACTS.into_iter().zip(self.0)
+    }
+}
+
+fn is_mlst(options: &str) -> bool {
+    options.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case("MLST"))
 }
 
 /// Reads a line, which comes without its CRLF.
@@ -153,6 +184,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, Reply> {
         "FEAT" => Command::Feat,
         "HELP" => Command::Help,
         "STAT" if argument.is_empty() => Command::Stat,
+        "OPTS" if is_mlst(argument) => Command::Facts(Facts::named(argument)),
         "OPTS" => one_of(&["UTF8 ON", "UTF8", "UTF-8 ON"], "200 names are always UTF-8")?,
         "TYPE" => one_of(&["A", "A N", "I", "L 8", "L8"], "200 bytes are sent as they are")?,
         "MODE" => one_of(&["S"], "200 the mode is stream")?,

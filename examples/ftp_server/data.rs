@@ -4,8 +4,13 @@
 //! What it gets comes from a producer, behind which the channel closes. What it sends has no terminator:
 //! it goes to the disk as it comes, and no more is read than that can take. The end of the connection is the
 //! end of the file.
+//!
+//! The channel of a file runs in one of a few threads that may wait for the disk: what was read from one is
+//! written to the other at once. It costs less than to hand all bytes, or each part of a file, to another
+//! thread and back.
 
 use std::io::{self, Read as _, Write as _};
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -21,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::LocalPoolHandle;
 
 use crate::command::Reply;
-use crate::files::off_thread;
 use crate::pace::{Pace, Throttled};
 #[cfg(target_os = "linux")]
 use crate::sendfile;
@@ -88,19 +92,101 @@ fn channels(terms: Terms) -> ChannelBuilder {
     Channel::builder(None).timeouts(timeouts).read_size(terms.block().min(64 * 1024))
 }
 
-/// Sends the rest of a file. Returns the reply for the control connection.
-pub(crate) async fn send_file(port: Port, file: File, terms: Terms) -> Reply {
-    #[cfg(target_os = "linux")]
-    if terms.rate.is_none() {
-        return match port.accept(terms).await {
-            Ok(io) => match sendfile::producer(&io, file, terms.wait) {
-                Ok(producer) => produce(io, producer, terms).await,
-                Err(error) => error.into(),
-            },
-            Err(reply) => reply,
-        };
+/// Where files are sent and received.
+#[derive(Clone, Debug)]
+pub(crate) struct Transfers {
+    pub(crate) terms: Terms,
+    pub(crate) threads: LocalPoolHandle,
+}
+
+impl Transfers {
+    /// Sends the rest of a file. Returns the reply for the control connection.
+    pub(crate) async fn send_file(self, port: Port, file: File, abort: CancellationToken) -> Reply {
+        let Transfers { terms, threads } = self;
+        let stop = abort.clone();
+        let sending = move |io| unless(stop, deliver(io, file, terms));
+        in_thread(threads, port, terms, abort, sending).await
     }
-    send(port, read(file, terms), terms).await
+
+    /// Writes what the client sends to a file. Returns the reply for the control connection.
+    ///
+    /// What has come stays in the file, whatever happens: of an upload that was cut the client can send the
+    /// rest. When it is aborted, nothing is being written any more once this returns: whoever writes to the
+    /// file next has it alone.
+    pub(crate) async fn receive(self, port: Port, file: File, abort: CancellationToken) -> Reply {
+        let Transfers { terms, threads } = self;
+        let stop = abort.clone();
+        let receiving = move |io| store(io, file, terms, stop);
+        in_thread(threads, port, terms, abort, receiving).await
+    }
+}
+
+/// Does something with the client's connection in a thread that may wait for the disk.
+async fn in_thread<T>(
+    threads: LocalPoolHandle,
+    port: Port,
+    terms: Terms,
+    abort: CancellationToken,
+    transfer: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> Reply
+where
+    T: Future<Output = Reply> + 'static,
+{
+    let io = match abort.run_until_cancelled(port.accept(terms)).await {
+        // It belongs to the runtime of that thread from here on.
+        Some(Ok(io)) => io.into_std(),
+        Some(Err(reply)) => return reply,
+        None => return ABORTED.into(),
+    };
+    let transferring = threads.spawn_pinned(move || async move {
+        match io.and_then(TcpStream::from_std) {
+            Ok(io) => transfer(io).await,
+            Err(error) => cut(&error),
+        }
+    });
+    transferring.await.unwrap_or_else(|error| cut(&error))
+}
+
+/// A transfer of which nothing is left when it is dropped.
+pub(crate) async fn unless(
+    abort: CancellationToken,
+    transfer: impl Future<Output = Reply>,
+) -> Reply {
+    abort.run_until_cancelled(transfer).await.unwrap_or_else(|| ABORTED.into())
+}
+
+async fn deliver(io: TcpStream, file: File, terms: Terms) -> Reply {
+    match terms.rate {
+        #[cfg(target_os = "linux")]
+        None => match sendfile::producer(&io, file, terms.wait) {
+            Ok(producer) => produce(io, producer, terms).await,
+            Err(error) => error.into(),
+        },
+        #[cfg(not(target_os = "linux"))]
+        None => produce(io, read(file, terms), terms).await,
+        Some(rate) => produce(io, Throttled::new(read(file, terms), Pace::new(rate)), terms).await,
+    }
+}
+
+/// A file → the bytes of a data connection. It waits for the disk.
+fn read(mut file: File, terms: Terms) -> impl Producer + Send + 'static {
+    let block = terms.block() as u64;
+    producer::stream(stream::iter(iter::from_fn(move || {
+        let mut bytes = Vec::with_capacity(block as usize);
+        let read = (&mut file).take(block).read_to_end(&mut bytes);
+        read.map(|read| (read > 0).then_some(bytes)).transpose()
+    })))
+}
+
+async fn store(io: TcpStream, file: File, terms: Terms, abort: CancellationToken) -> Reply {
+    let upload = Upload { file, pace: terms.rate.map(Pace::new) };
+    let mut channel = channels(terms).build(io);
+    match channel.run_until(upload, abort.cancelled()).await.1 {
+        CloseReason::PeerClosed => "226 complete".into(),
+        CloseReason::Done => ABORTED.into(),
+        CloseReason::Handler(error) => error.into(),
+        reason => cut(&reason),
+    }
 }
 
 /// Sends what a producer has. Returns the reply for the control connection.
@@ -128,61 +214,6 @@ async fn produce(io: TcpStream, producer: impl Producer + Send + 'static, terms:
         Err(ChannelError::Producer(error)) => cut(&error),
         Err(error) => cut(&error),
     }
-}
-
-/// A file → the bytes of a data connection.
-fn read(file: File, terms: Terms) -> impl Producer + Send + 'static {
-    let block = terms.block() as u64;
-    producer::stream(stream::try_unfold(file, move |mut file| {
-        off_thread(move || {
-            let mut bytes = Vec::with_capacity(block as usize);
-            (&mut file).take(block).read_to_end(&mut bytes)?;
-            Ok((!bytes.is_empty()).then_some((bytes, file)))
-        })
-    }))
-}
-
-/// Writes what the client sends to a file. Returns the reply for the control connection.
-///
-/// The channel runs in one of the threads that may wait for the disk: what is read is written at once, from
-/// where it was read to, and nothing more is read meanwhile. It costs less than to hand all bytes to another
-/// thread.
-///
-/// What has come stays in the file, whatever happens: of an upload that was cut the client can send the
-/// rest. When it is aborted, nothing is being written any more once this returns: whoever writes to the file
-/// next has it alone.
-pub(crate) async fn receive(
-    port: Port,
-    file: File,
-    terms: Terms,
-    threads: LocalPoolHandle,
-    abort: CancellationToken,
-) -> Reply {
-    let io = match abort.run_until_cancelled(port.accept(terms)).await {
-        Some(Ok(io)) => io,
-        Some(Err(reply)) => return reply,
-        None => return ABORTED.into(),
-    };
-    // It belongs to the runtime of that thread from here on.
-    let io = match io.into_std() {
-        Ok(io) => io,
-        Err(error) => return cut(&error),
-    };
-    let receiving = threads.spawn_pinned(move || async move {
-        let io = match TcpStream::from_std(io) {
-            Ok(io) => io,
-            Err(error) => return cut(&error),
-        };
-        let upload = Upload { file, pace: terms.rate.map(Pace::new) };
-        let mut channel = channels(terms).build(io);
-        match channel.run_until(upload, abort.cancelled()).await.1 {
-            CloseReason::PeerClosed => "226 complete".into(),
-            CloseReason::Done => ABORTED.into(),
-            CloseReason::Handler(error) => error.into(),
-            reason => cut(&reason),
-        }
-    });
-    receiving.await.unwrap_or_else(|error| cut(&error))
 }
 
 /// Of what has gone wrong where a file is sent by the kernel: was it the file?

@@ -3,14 +3,13 @@
 //! A symbolic link is shown as what it leads to, and not at all if that is nothing or not below the root.
 //! Nor is a file shown whose name is not UTF-8 or holds a CR or LF: a line could not say it.
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use asynchat::producer::{self, Producer};
 use cap_std::fs::{Dir, Metadata, ReadDir};
 use futures::stream;
 
-use crate::command::{Reply, Style};
+use crate::command::{Facts, Reply, Style};
 use crate::files::{Files, off_thread};
 use crate::path::VirtualPath;
 
@@ -21,8 +20,9 @@ pub(crate) async fn list(
     files: &Files,
     style: Style,
     path: VirtualPath,
+    facts: Facts,
 ) -> Result<impl Producer + Send + 'static, Reply> {
-    let writable = files.are_writable();
+    let line = Line { style, facts, writable: files.are_writable() };
     let listing = files
         .with(move |root| {
             let metadata = root.metadata(path.below_root())?;
@@ -34,7 +34,7 @@ pub(crate) async fn list(
             } else {
                 Entries::One(Some(metadata))
             };
-            Ok(Listing { root, path, entries, style, writable })
+            Ok(Listing { root, path, entries, line })
         })
         .await?;
     Ok(producer::stream(stream::try_unfold(listing, |mut listing| {
@@ -49,8 +49,7 @@ struct Listing {
     root: Dir,
     path: VirtualPath,
     entries: Entries,
-    style: Style,
-    writable: bool,
+    line: Line,
 }
 
 enum Entries {
@@ -67,7 +66,7 @@ impl Listing {
         match &mut self.entries {
             Entries::One(file) => {
                 if let Some(metadata) = file.take() {
-                    write_line(&mut lines, self.style, self.path.name(), &metadata, self.writable);
+                    self.line.write(&mut lines, self.path.name(), &metadata);
                 }
             }
             Entries::Of(entries) => {
@@ -81,7 +80,7 @@ impl Listing {
                         continue;
                     }
                     let link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-                    if self.style == Style::Names && !link {
+                    if self.line.style == Style::Names && !link {
                         // Nothing has to be known of it.
                         lines += &name;
                         lines += "\r\n";
@@ -94,7 +93,7 @@ impl Listing {
                     };
                     // It may be gone by now.
                     let Ok(metadata) = metadata else { continue };
-                    write_line(&mut lines, self.style, &name, &metadata, self.writable);
+                    self.line.write(&mut lines, &name, &metadata);
                 }
             }
         }
@@ -102,31 +101,53 @@ impl Listing {
     }
 }
 
-fn write_line(lines: &mut String, style: Style, name: &str, metadata: &Metadata, writable: bool) {
-    let written = match style {
-        Style::Names => write!(lines, "{name}\r\n"),
-        Style::Facts => write!(lines, "{} {name}\r\n", facts(metadata, writable)),
-        Style::Long => {
-            let kind = if metadata.is_dir() { "drwxr-xr-x" } else { "-rw-r--r--" };
-            let (size, time) = (metadata.len(), modified(metadata).in_list());
-            write!(lines, "{kind} 1 ftp ftp {size:>12} {time} {name}\r\n")
-        }
-    };
-    debug_assert!(written.is_ok(), "a string takes all");
+/// What is said of each entry.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    style: Style,
+    facts: Facts,
+    writable: bool,
 }
 
-/// The facts of RFC 3659 that are known of a file.
-pub(crate) fn facts(metadata: &Metadata, writable: bool) -> String {
-    let modify = modified(metadata).in_digits();
-    let size = metadata.len();
-    let (kind, permitted) = match (metadata.is_dir(), writable) {
-        (true, true) => ("type=dir;", "elcdfmp"),
-        (true, false) => ("type=dir;", "el"),
-        (false, true) => ("type=file;", "radfw"),
-        (false, false) => ("type=file;", "r"),
+impl Line {
+    fn write(self, lines: &mut String, name: &str, metadata: &Metadata) {
+        match self.style {
+            Style::Names => {}
+            Style::Facts => {
+                *lines += &facts(metadata, self.writable, self.facts);
+                lines.push(' ');
+            }
+            Style::Long => {
+                let kind = if metadata.is_dir() { "drwxr-xr-x" } else { "-rw-r--r--" };
+                let (size, time) = (metadata.len(), modified(metadata).in_list());
+                *lines += &format!("{kind} 1 ftp ftp {size:>12} {time} ");
+            }
+        }
+        *lines += name;
+        *lines += "\r\n";
+    }
+}
+
+/// What is wanted of what is known of a file, as RFC 3659 writes it.
+pub(crate) fn facts(metadata: &Metadata, writable: bool, wanted: Facts) -> String {
+    let permitted = match (metadata.is_dir(), writable) {
+        (true, true) => "elcdfmp",
+        (true, false) => "el",
+        (false, true) => "radfw",
+        (false, false) => "r",
     };
-    let size = if metadata.is_dir() { String::new() } else { format!("size={size};") };
-    format!("{kind}{size}modify={modify};perm={permitted};")
+    let mut facts = String::new();
+    for (fact, _) in wanted.each().filter(|(_, wanted)| *wanted) {
+        facts += &match fact {
+            "type" if metadata.is_dir() => "type=dir;".into(),
+            "type" => "type=file;".into(),
+            "size" if metadata.is_dir() => continue,
+            "size" => format!("size={};", metadata.len()),
+            "modify" => format!("modify={};", modified(metadata).in_digits()),
+            _ => format!("perm={permitted};"),
+        };
+    }
+    facts
 }
 
 /// A point in time, in UTC.

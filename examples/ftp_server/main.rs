@@ -68,7 +68,7 @@ use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::LocalPoolHandle;
 
-use crate::data::Terms;
+use crate::data::{Terms, Transfers};
 use crate::files::Files;
 use crate::session::{Host, Session};
 use crate::urgent::Inline;
@@ -81,9 +81,9 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
 /// Connections at a time. Each has a file descriptor, and two more while something is transferred.
 const CONNECTIONS: usize = 300;
-/// Threads that wait for the disk, and those that do with uploads.
+/// Threads that wait for the disk, and those that do and serve the connections of files.
 const DISK_THREADS: usize = 16;
-const UPLOAD_THREADS: usize = 4;
+const TRANSFER_THREADS: usize = 4;
 /// How long connections may take to end once the server is to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -144,8 +144,8 @@ async fn run(options: Options) -> io::Result<()> {
         io::Error::new(error.kind(), format!("{}: {error}", what.display()))
     };
     let files = Files::open(&dir, writable).map_err(|error| named(&dir, error))?;
-    let uploads = LocalPoolHandle::new(UPLOAD_THREADS);
-    let host = Arc::new(Host { files, terms, uploads, login });
+    let transfers = Transfers { terms, threads: LocalPoolHandle::new(TRANSFER_THREADS) };
+    let host = Arc::new(Host { files, transfers, login });
     let listener =
         TcpListener::bind(&addr).await.map_err(|error| named(Path::new(&addr), error))?;
     let signal = stop_signal()?;

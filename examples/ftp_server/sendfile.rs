@@ -3,11 +3,10 @@
 //! The kernel sends it by itself (`sendfile`). This is a producer nevertheless, so that its channel closes
 //! behind it: it has nothing to hand over but empty items, one for each part that has gone. For that it has
 //! a handle of its own to the channel's socket, in which nothing else is sent. The channel does not see
-//! whether the peer reads, and so the deadline is here.
+//! whether the peer reads, and so the deadline is here. The kernel may wait for the disk meanwhile.
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use asynchat::producer::{self, Producer};
@@ -17,8 +16,6 @@ use futures::stream;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::files::off_thread;
 
 /// The bytes that are sent at a time, if the socket takes so many.
 const PART: usize = 1024 * 1024;
@@ -30,21 +27,16 @@ pub(crate) fn producer(
     wait: Duration,
 ) -> io::Result<impl Producer + Send + 'static> {
     let socket = std::net::TcpStream::from(io.as_fd().try_clone_to_owned()?);
-    let ends = Arc::new((TcpStream::from_std(socket)?, file));
-    Ok(producer::stream(stream::try_unfold(ends, move |ends| async move {
-        timeout(wait, ends.0.writable()).await??;
-        let sending = ends.clone();
-        let sent = off_thread(move || {
-            let (socket, file) = &*sending;
-            let send = || Ok(rustix::fs::sendfile(socket, file, None, PART)?);
-            socket.try_io(Interest::WRITABLE, send)
-        });
-        match sent.await {
+    let ends = (TcpStream::from_std(socket)?, file);
+    Ok(producer::stream(stream::try_unfold(ends, move |(socket, file)| async move {
+        timeout(wait, socket.writable()).await??;
+        let send = || Ok(rustix::fs::sendfile(&socket, &file, None, PART)?);
+        match socket.try_io(Interest::WRITABLE, send) {
             Ok(0) => Ok(None),
-            Ok(_) => Ok(Some((Bytes::new(), ends))),
+            Ok(_) => Ok(Some((Bytes::new(), (socket, file)))),
             // Others may have filled the kernel's memory meanwhile.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Ok(Some((Bytes::new(), ends)))
+                Ok(Some((Bytes::new(), (socket, file))))
             }
             Err(error) => Err(error),
         }

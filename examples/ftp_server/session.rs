@@ -1,8 +1,9 @@
 //! One control connection: what is answered, limits, deadlines.
 //!
 //! It is pulled: a line is the next event, or the end of the transfer that is under way, or the wish to
-//! stop. A transfer is a future that this task polls beside its control connection. While there is one, ABOR and STAT are obeyed at once; all other commands wait for its end,
-//! or a client that sends many at a time could not tell the replies apart.
+//! stop. A transfer is a future that this task polls beside its control connection. While there is one, ABOR
+//! and STAT are obeyed at once; all other commands wait for its end, or a client that sends many at a time
+//! could not tell the replies apart.
 
 use std::collections::VecDeque;
 use std::future;
@@ -16,10 +17,9 @@ use cap_std::fs::Dir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::LocalPoolHandle;
 
-use crate::command::{Command, Epsv, Reply, Style, parse};
-use crate::data::{self, Port, Terms};
+use crate::command::{Command, Epsv, Facts, Reply, Style, parse};
+use crate::data::{self, Port, Transfers, unless};
 use crate::files::{Files, Start};
 use crate::listing;
 use crate::path::VirtualPath;
@@ -45,9 +45,7 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) files: Files,
-    pub(crate) terms: Terms,
-    /// Threads that serve the connections of uploads, and wait for the disk.
-    pub(crate) uploads: LocalPoolHandle,
+    pub(crate) transfers: Transfers,
     /// A name and its password. Without them everybody is let in.
     pub(crate) login: Option<(String, String)>,
 }
@@ -73,6 +71,8 @@ pub(crate) struct Session<'a> {
     guesses: u32,
     offences: u32,
     working: VirtualPath,
+    /// What the client wants to be told of files.
+    facts: Facts,
     /// EPSV ALL has been said.
     extended: bool,
     /// Where the next data connection is expected.
@@ -128,6 +128,7 @@ impl<'a> Session<'a> {
             guesses: 0,
             offences: 0,
             working: VirtualPath::default(),
+            facts: Facts::ALL,
             extended: false,
             port: None,
             restart: 0,
@@ -275,7 +276,7 @@ impl<'a> Session<'a> {
             Command::Quit => Ok("221 goodbye".into()),
             Command::Noop => Ok("200 done".into()),
             Command::Syst => Ok("215 UNIX Type: L8".into()),
-            Command::Feat => Ok(FEATURES.into()),
+            Command::Feat => Ok(self.features()),
             Command::Help => Ok("214 see RFC 959 and RFC 3659".into()),
             Command::Stat => Ok(self.status()),
             Command::Agree(reply) => Ok(reply.into()),
@@ -301,8 +302,15 @@ impl<'a> Session<'a> {
             Command::List(style, name) => self.list(style, name).await,
             Command::Mlst(name) => {
                 let path = self.resolve(name.as_deref())?;
-                let facts = listing::facts(&files.metadata(&path).await?, files.are_writable());
+                let metadata = files.metadata(&path).await?;
+                let facts = listing::facts(&metadata, files.are_writable(), self.facts);
                 Ok(format!("250-it is\r\n {facts} {path}\r\n250 that is all").into())
+            }
+            Command::Facts(facts) => {
+                self.facts = facts;
+                let wanted = facts.each().filter(|(_, wanted)| *wanted);
+                let names: String = wanted.map(|(fact, _)| format!("{fact};")).collect();
+                Ok(format!("200 MLST OPTS {names}").into())
             }
             Command::Size(name) => {
                 let metadata = files.metadata(&self.working.resolve(&name)?).await?;
@@ -413,8 +421,8 @@ impl<'a> Session<'a> {
         let offset = mem::take(&mut self.restart);
         let path = self.working.resolve(name)?;
         let file = self.host.files.download(path, offset).await?;
-        let terms = self.host.terms;
-        self.begin(|port, abort| unless(abort, data::send_file(port, file, terms)))
+        let transfers = self.host.transfers.clone();
+        self.begin(|port, abort| transfers.send_file(port, file, abort))
     }
 
     async fn stor(&mut self, name: &str, start: Start) -> Result<Reply, Reply> {
@@ -425,15 +433,15 @@ impl<'a> Session<'a> {
             return Err(NO_PORT.into());
         }
         let file = self.host.files.upload(path, start).await?;
-        let (terms, threads) = (self.host.terms, self.host.uploads.clone());
-        self.begin(|port, abort| data::receive(port, file, terms, threads, abort))
+        let transfers = self.host.transfers.clone();
+        self.begin(|port, abort| transfers.receive(port, file, abort))
     }
 
     async fn list(&mut self, style: Style, name: Option<String>) -> Result<Reply, Reply> {
         self.restart = 0;
         let path = self.resolve(name.as_deref())?;
-        let lines = listing::list(&self.host.files, style, path).await?;
-        let terms = self.host.terms;
+        let lines = listing::list(&self.host.files, style, path, self.facts).await?;
+        let terms = self.host.transfers.terms;
         self.begin(|port, abort| unless(abort, data::send(port, lines, terms)))
     }
 
@@ -463,6 +471,17 @@ impl<'a> Session<'a> {
         if path.is_root() { Err("550 not the root".into()) } else { Ok(path) }
     }
 
+    /// RFC 2389 begins each line with a space, RFC 3659 marks the facts that are told.
+    fn features(&self) -> Reply {
+        let mark = |(fact, told)| format!("{fact}{};", if told { "*" } else { "" });
+        let facts: String = self.facts.each().map(mark).collect();
+        format!(
+            "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST {facts}\r\n REST STREAM\r\n SIZE\r\n \
+             TVFS\r\n UTF8\r\n211 that is all"
+        )
+        .into()
+    }
+
     fn status(&self) -> Reply {
         match (&self.transfer, &self.login) {
             (Some(_), _) => "211 a transfer is under way",
@@ -471,11 +490,6 @@ impl<'a> Session<'a> {
         }
         .into()
     }
-}
-
-/// A transfer of which nothing is left when it is dropped.
-async fn unless(abort: CancellationToken, transfer: impl Future<Output = Reply>) -> Reply {
-    abort.run_until_cancelled(transfer).await.unwrap_or_else(|| data::ABORTED.into())
 }
 
 /// The next line of a control connection, or its end.
@@ -494,6 +508,3 @@ where
 }
 
 const NO_PORT: &str = "425 say EPSV or PASV first";
-/// RFC 2389 begins each line with a space.
-const FEATURES: &str = "211-these are spoken:\r\n EPSV\r\n MDTM\r\n MLST type*;size*;modify*;perm*;\r\n \
-    REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 that is all";

@@ -29,16 +29,21 @@
 //! | `message.rs` | a line → words, words → a line, names (no I/O) |
 //! | `commands.rs` | what each command does |
 //! | `network.rs` | who is in which channel, and who is told what |
+//! | `../support/no_delay.rs` | sockets that send at once |
 
 mod commands;
 mod message;
 mod network;
+#[path = "../support/no_delay.rs"]
+mod no_delay;
 mod session;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
+
+use crate::no_delay::NoDelay;
 
 const USAGE: &str = "usage: irc_server [ADDR] [--no-flood-control]";
 const DEFAULT_ADDR: &str = "127.0.0.1:6667";
@@ -82,7 +87,8 @@ async fn run(options: Options) -> io::Result<()> {
     // Whoever started the server may have closed the other end of this.
     let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(session::serve(listener, stop.clone(), options.flood_control));
+    let serving =
+        tokio::spawn(session::serve(NoDelay(listener), stop.clone(), options.flood_control));
     tokio::spawn(async move {
         signal.await;
         stop.cancel();

@@ -15,6 +15,7 @@ use asynchat::{
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::time::{Instant, sleep};
+use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{self, Reply, SERVER, Then};
@@ -51,12 +52,15 @@ pub(crate) async fn listen(addr: &str) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-/// Serves clients until it is told to stop.
-pub(crate) async fn serve(
-    listener: TcpListener,
+/// Serves clients, from wherever they connect, until it is told to stop.
+pub(crate) async fn serve<L>(
+    listener: L,
     stop: CancellationToken,
     flood_control: bool,
-) -> io::Result<Served> {
+) -> io::Result<Served>
+where
+    L: Listener<Io: Unpin + Send + 'static, Addr = SocketAddr>,
+{
     let network = Network::default();
     let builder = channels();
     let server = Server::new()
@@ -68,7 +72,6 @@ pub(crate) async fn serve(
             let session = Session::new(network.clone(), &connection.peer, flood_control);
             let builder = builder.clone();
             async move {
-                let _ = connection.io.set_nodelay(true);
                 builder
                     .build(connection.io)
                     .run_until(session, connection.shutdown.cancelled())
@@ -209,10 +212,16 @@ impl Session {
         let mut network = self.network.lock();
         let seat = network.enter(nick, user, self.host.clone(), real.clone(), handle);
         let _ = control.push_with(|out| {
-            let mut reply = Reply { out, nick: nick.as_str().into() };
             match &seat {
-                Some(seat) => reply.welcome(&network, seat.id()),
-                None => reply.about("433", nick.as_bytes(), "Nickname is already in use"),
+                Some(seat) => {
+                    Reply { out, nick: nick.as_str().into() }.welcome(&network, seat.id());
+                }
+                // It is not this client's name.
+                None => Reply { out, nick: "*".into() }.about(
+                    "433",
+                    nick.as_bytes(),
+                    "Nickname is already in use",
+                ),
             }
             Ok::<_, Infallible>(())
         });

@@ -3,7 +3,7 @@
 //! To add one: a function, and a line in [`COMMANDS`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -257,6 +257,12 @@ impl Call<'_, '_> {
         Refusal(format!("ERR wrong number of arguments for '{name}' command").into())
     }
 
+    fn wrong_number_behind_subcommand(&self) -> Refusal {
+        let (name, subcommand) = (self.option(0), self.option(1));
+        let text = format!("ERR wrong number of arguments for '{name}|{subcommand}' command");
+        Refusal(text.into())
+    }
+
     fn unknown_subcommand(&self) -> Refusal {
         let shown = self.words.get(1);
         let shown = String::from_utf8_lossy(&shown[..shown.len().min(128)]);
@@ -339,7 +345,8 @@ fn hello(call: &mut Call<'_, '_>) -> Done {
     match (call.words.len(), call.option(2).as_str()) {
         (0..=2, _) => {}
         (4, "setname") => set_name(call.client, call.words.get(3))?,
-        (_, option) => {
+        _ => {
+            let option = String::from_utf8_lossy(call.words.get(2));
             let option: String = option.chars().take(128).collect();
             return Err(Refusal(format!("ERR Syntax error in HELLO option '{option}'").into()));
         }
@@ -375,10 +382,7 @@ fn client(call: &mut Call<'_, '_>) -> Done {
         // What library this is: it is not kept.
         ("setinfo", 4) => call.reply.ok(),
         ("id" | "getname" | "setname" | "setinfo", _) => {
-            let name = format!("client|{}", call.option(1));
-            return Err(Refusal(
-                format!("ERR wrong number of arguments for '{name}' command").into(),
-            ));
+            return Err(call.wrong_number_behind_subcommand());
         }
         _ => return Err(call.unknown_subcommand()),
     }
@@ -421,6 +425,7 @@ fn config(call: &mut Call<'_, '_>) -> Done {
                 format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'");
             return Err(Refusal(text.into()));
         }
+        ("get" | "set" | "resetstat", _) => return Err(call.wrong_number_behind_subcommand()),
         _ => return Err(call.unknown_subcommand()),
     }
     Ok(Then::Go)
@@ -509,27 +514,33 @@ fn exists(call: &mut Call<'_, '_>) -> Done {
 }
 
 fn expire(call: &mut Call<'_, '_>) -> Done {
-    let seconds = integer(call.words.get(2))?;
+    let milliseconds = milliseconds(integer(call.words.get(2))?, 1000, "expire")?;
     let key = call.words.get(1);
     let mut store = call.client.shared.store();
-    let done = if seconds <= 0 {
-        store.remove(key)
-    } else {
-        let deadline = deadline(seconds, 1000, "expire")?;
-        store.set_deadline(key, Some(deadline))
+    let done = match u64::try_from(milliseconds) {
+        Err(_) | Ok(0) => store.remove(key),
+        Ok(time) => store.set_deadline(key, Some(deadline(time, "expire")?)),
     };
     call.reply.count(done.into());
     Ok(Then::Go)
 }
 
-/// When so many units of so many milliseconds from now will have passed.
-fn deadline(units: i64, milliseconds: i64, command: &str) -> Result<Instant, Refusal> {
-    units
-        .checked_mul(milliseconds)
-        .and_then(|time| u64::try_from(time).ok())
-        .filter(|time| *time > 0)
-        .and_then(|time| Instant::now().checked_add(Duration::from_millis(time)))
-        .ok_or_else(|| Refusal(format!("ERR invalid expire time in '{command}' command").into()))
+/// So many units of time, if what Redis counts in, milliseconds since 1970, can still say when they are over.
+fn milliseconds(units: i64, unit: i64, command: &str) -> Result<i64, Refusal> {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    let time = units.checked_mul(unit);
+    let over = time.and_then(|time| time.checked_add(i64::try_from(now).ok()?));
+    time.filter(|_| over.is_some()).ok_or_else(|| bad_time(command))
+}
+
+/// When so many milliseconds from now will have passed.
+fn deadline(milliseconds: u64, command: &str) -> Result<Instant, Refusal> {
+    let time = Duration::from_millis(milliseconds);
+    Instant::now().checked_add(time).ok_or_else(|| bad_time(command))
+}
+
+fn bad_time(command: &str) -> Refusal {
+    Refusal(format!("ERR invalid expire time in '{command}' command").into())
 }
 
 fn ttl(call: &mut Call<'_, '_>) -> Done {
@@ -549,23 +560,29 @@ fn ttl(call: &mut Call<'_, '_>) -> Done {
 
 fn set(call: &mut Call<'_, '_>) -> Done {
     let (key, text) = (call.words.get(1), call.words.get(2));
-    let mut expires = None;
+    let mut time = None;
     let mut only_if = None;
     let mut index = 3;
     while index < call.words.len() {
         match call.option(index).as_str() {
             "nx" if only_if != Some(true) => only_if = Some(false),
             "xx" if only_if != Some(false) => only_if = Some(true),
-            unit @ ("ex" | "px") if expires.is_none() && index + 1 < call.words.len() => {
+            unit @ ("ex" | "px") if time.is_none() && index + 1 < call.words.len() => {
                 index += 1;
-                let milliseconds = if unit == "ex" { 1000 } else { 1 };
-                let units = integer(call.words.get(index))?;
-                expires = Some(deadline(units, milliseconds, "set")?);
+                time = Some((call.words.get(index), if unit == "ex" { 1000 } else { 1 }));
             }
             _ => return Err(SYNTAX),
         }
         index += 1;
     }
+    // What is no option comes before what is no number, as in Redis.
+    let expires = match time {
+        None => None,
+        Some((units, unit)) => match u64::try_from(milliseconds(integer(units)?, unit, "set")?) {
+            Err(_) | Ok(0) => return Err(bad_time("set")),
+            Ok(time) => Some(deadline(time, "set")?),
+        },
+    };
     let mut store = call.client.shared.store();
     if only_if.is_some_and(|there| there != store.contains(key)) {
         call.reply.nil();
@@ -645,8 +662,12 @@ fn decrby(call: &mut Call<'_, '_>) -> Done {
 }
 
 fn add(call: &mut Call<'_, '_>, by: i64) -> Done {
-    let sum = call.client.shared.store().update(call.words.get(1), |text| {
-        let old = if text.is_empty() { 0 } else { integer(text)? };
+    let mut store = call.client.shared.store();
+    let key = call.words.get(1);
+    // A text that is empty is no number.
+    let is_new = !store.contains(key);
+    let sum = store.update(key, |text| {
+        let old = if is_new { 0 } else { integer(text)? };
         let sum =
             old.checked_add(by).ok_or(Refusal::new("ERR increment or decrement would overflow"))?;
         text.clear();

@@ -12,8 +12,9 @@
 //! - SUBSCRIBE UNSUBSCRIBE PUBLISH.
 //!
 //! It leaves out everything else: RESP3 (which redis-py asks for unless it is given `protocol=2`), more than
-//! one database, patterns of keys, transactions, scripts, persistence, replication, passwords. It is for a
-//! network that can be trusted, as Redis is. All data is in memory, 512 MiB of it, and gone when the server
+//! one database, patterns of keys, transactions, scripts, persistence, replication, passwords. Where Redis is
+//! lax it is strict: the lines of an array end with CRLF, and so does a bulk string. It is for a network that
+//! can be trusted, as Redis is. All data is in memory, 512 MiB of it, and gone when the server
 //! ends.
 //!
 //! Whatever a client can make grow has a limit: a command has 64 MiB, as does an answer that is put together
@@ -33,9 +34,12 @@
 //! | `commands.rs` | what each command does |
 //! | `store.rs` | keys and values |
 //! | `pubsub.rs` | who hears which channel |
+//! | `../support/no_delay.rs` | sockets that send at once |
 //! | `../support/proxy_protocol.rs` | what a proxy says first |
 
 mod commands;
+#[path = "../support/no_delay.rs"]
+mod no_delay;
 mod protocol;
 #[allow(dead_code, reason = "it is not asked who a client is")]
 #[path = "../support/proxy_protocol.rs"]
@@ -44,11 +48,13 @@ mod pubsub;
 mod session;
 mod store;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::no_delay::NoDelay;
 
 const USAGE: &str = "usage: redis_server [ADDR] [--proxy-protocol]";
 const DEFAULT_ADDR: &str = "127.0.0.1:6379";
@@ -85,15 +91,17 @@ fn options(args: impl Iterator<Item = String>) -> Option<(String, bool)> {
 async fn run(addr: &str, proxied: bool) -> io::Result<()> {
     let listener = TcpListener::bind(addr).await?;
     let signal = stop_signal()?;
-    println!("listening on {}", listener.local_addr()?);
+    // Whoever started the server may have closed the other end of this.
+    let _ = writeln!(io::stdout(), "listening on {}", listener.local_addr()?);
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(session::serve(listener, stop.clone(), proxied));
+    let serving = tokio::spawn(session::serve(NoDelay(listener), stop.clone(), proxied));
     tokio::spawn(async move {
         signal.await;
         stop.cancel();
     });
     let served = serving.await??;
-    println!("served {} connections, {} at most at a time", served.accepted, served.peak);
+    let (accepted, peak) = (served.accepted, served.peak);
+    let _ = writeln!(io::stdout(), "served {accepted} connections, {peak} at most at a time");
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! does not wait. A subscriber who does not keep up is dropped: it must cost the others neither time nor
 //! memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use asynchat::{Handle, HandleError};
@@ -23,8 +23,8 @@ const NAME: usize = 128;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hub(Arc<Mutex<Channels>>);
 
-/// Who hears each channel, by their ids. No channel is without anybody.
-type Channels = HashMap<Bytes, HashMap<u64, Handle>>;
+/// Who hears each channel, by their ids: who came first is told first. No channel is without anybody.
+type Channels = HashMap<Bytes, BTreeMap<u64, Handle>>;
 
 impl Hub {
     /// Gives a message to all that hear a channel. Returns how many there are.

@@ -1,6 +1,7 @@
 //! One client: where its commands end, their answers, limits, deadlines.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use asynchat::{
     Channel, ChannelBuilder, Chunk, Control, Handler, Limit, Served, Server, Terminator, Timeouts,
 };
-use tokio::net::TcpListener;
+use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
@@ -25,12 +26,15 @@ const RATE: u32 = 64 << 10;
 /// A client may be silent for so long, unless it is a subscriber.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// Serves clients until it is told to stop.
-pub(crate) async fn serve(
-    listener: TcpListener,
+/// Serves clients, from wherever they connect, until it is told to stop.
+pub(crate) async fn serve<L>(
+    listener: L,
     stop: CancellationToken,
     proxied: bool,
-) -> io::Result<Served> {
+) -> io::Result<Served>
+where
+    L: Listener<Io: Unpin + Send + 'static, Addr: fmt::Debug + Send + 'static>,
+{
     let shared = Shared::default();
     let last = Arc::new(AtomicU64::new(0));
     let builder = channels();
@@ -40,7 +44,6 @@ pub(crate) async fn serve(
             let id = last.fetch_add(1, Ordering::Relaxed) + 1;
             let (session, builder) = (Session::new(id, shared.clone()), builder.clone());
             async move {
-                let _ = connection.io.set_nodelay(true);
                 // Whoever is no proxy is not answered.
                 let accept = |io| proxy_protocol::accept(io, proxied);
                 let connection = connection.handshake(proxy_protocol::DEADLINE, accept).await?;

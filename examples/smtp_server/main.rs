@@ -80,8 +80,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}\nthe defaults are {DEFAULT_ADDR} and {DEFAULT_DIR}");
         return ExitCode::from(2);
     };
+    // One thread for all connections: they wait for the disk in others, and for each other in none.
     let runtime =
-        Builder::new_multi_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
+        Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
     match runtime.and_then(|runtime| runtime.block_on(run(options))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -143,7 +144,7 @@ async fn run(options: Options) -> io::Result<()> {
             let accept = |io| proxy_protocol::accept(io, proxied);
             let connection = connection.handshake(proxy_protocol::DEADLINE, accept).await?;
             let Accepted { io, input, origin } = connection.io;
-            let ends = ends(&io, origin)?;
+            let ends = ends(&io, connection.peer, origin)?;
             session::serve(host, io, input, ends, connection.shutdown).await;
             Ok::<_, io::Error>(())
         }
@@ -153,13 +154,13 @@ async fn run(options: Options) -> io::Result<()> {
 }
 
 /// Both addresses in brackets, as whoever has no name introduces himself.
-fn ends(io: &TcpStream, origin: Origin) -> io::Result<Ends> {
+fn ends(io: &TcpStream, peer: SocketAddr, origin: Origin) -> io::Result<Ends> {
     let literal = |address: SocketAddr| match address.ip().to_canonical() {
         IpAddr::V4(ip) => format!("[{ip}]"),
         IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
     };
     let (local, peer) = match origin {
-        Origin::Unknown => (io.local_addr()?, io.peer_addr()?),
+        Origin::Unknown => (io.local_addr()?, peer),
         Origin::Client { source, destination } => (destination, source),
     };
     Ok(Ends { local: literal(local), peer: literal(peer) })

@@ -101,11 +101,20 @@ pub(crate) async fn serve<S>(
     if !matches!(reason, CloseReason::Upgrade) {
         return;
     }
-    // STARTTLS. Nothing of what was said before counts any more.
-    let Ok(io) = channel.upgrade().await else { return };
+    // STARTTLS. It takes much room, which a connection without it does not have to hold.
+    if let Ok(io) = channel.upgrade().await {
+        Box::pin(serve_secured(host.clone(), io, ends, stop)).await;
+    }
+}
+
+/// Nothing of what was said before counts any more.
+async fn serve_secured<S>(host: Arc<Host>, io: S, ends: Ends, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let handshake = timeout(HANDSHAKE, TlsAcceptor::from(host.tls.clone()).accept(io));
     let Some(Ok(Ok(io))) = stop.run_until_cancelled(handshake).await else { return };
-    let session = Session::new(host.clone(), ends, true);
+    let session = Session::new(host, ends, true);
     channels().build(io).run_until(session, stop.cancelled()).await;
 }
 

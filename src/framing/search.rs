@@ -246,7 +246,9 @@ impl Search {
     /// It answers the same, or `None`. Peers that send byte by byte make it worth its while.
     #[inline(always)]
     pub(crate) fn find_none(&mut self, input: &[u8], from: usize) -> Option<usize> {
-        if !self.exhausted || input.as_ptr().addr() != self.address {
+        let address = input.as_ptr().addr();
+        // If nothing was left, there is nothing that is known, and so nothing wrong, wherever the input is now.
+        if !self.exhausted || (self.len > 0 && address != self.address) {
             return None;
         }
         let few = input.get(self.len..).filter(|few| few.len() <= FEW)?;
@@ -264,7 +266,7 @@ impl Search {
             },
             _ => return None,
         };
-        self.len = input.len();
+        (self.address, self.len) = (address, input.len());
         Some(partial)
     }
 
@@ -280,10 +282,10 @@ impl Search {
         self.exhausted = false;
     }
 
-    /// Whether this is the input that was looked at last.
+    /// Whether this is the input that was looked at last. No input is like no other, wherever it is.
     #[inline(always)]
     pub(crate) fn is_known(&self, input: &[u8]) -> bool {
-        input.as_ptr().addr() == self.address && input.len() == self.len
+        (input.as_ptr().addr() == self.address || self.len == 0) && input.len() == self.len
     }
 
     /// A look at the input without a search: what is known is forgotten if it is of another.

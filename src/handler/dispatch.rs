@@ -230,8 +230,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 return Ok(None);
             };
             if start < end || (whole && outcome == Some(End::Terminator)) {
+                let ended = if whole { outcome } else { None };
                 let (input, mut control) = self.parts();
-                handler.collect_incoming_data(Chunk::new(input, start, end), &mut control)?;
+                handler
+                    .collect_incoming_data(Chunk::new(input, start, end, ended), &mut control)?;
             }
             run.unfinished = outcome.is_none();
             if outcome.is_some() {

@@ -75,7 +75,8 @@ pub trait Handler {
     /// Some bytes of the current frame.
     ///
     /// With [whole frames](Control::set_whole_frames) it is called once for each frame, with all of it: a
-    /// handler of commands needs no memory of its own then, and may well answer here.
+    /// handler of commands needs no memory of its own then, and may well answer here, if
+    /// [`Chunk::end`] says that the frame is complete.
     ///
     /// # Errors
     ///

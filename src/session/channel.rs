@@ -744,7 +744,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             self.end_pulled(end);
         }
         let (input, control) = self.conn.parts();
-        let step = Step { payload: Chunk::new(input, cut.start, cut.end), end: cut.outcome };
+        let payload = Chunk::new(input, cut.start, cut.end, cut.outcome);
+        let step = Step { payload, end: cut.outcome };
         (step, control)
     }
 

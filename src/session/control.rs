@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use bytes::{Bytes, BytesMut};
 
 use crate::Payload;
-use crate::framing::{Limit, Terminator};
+use crate::framing::{End, Limit, Terminator};
 use crate::output::{Producer, PushError};
 use crate::session::error::{CloseReason, Refusal, UpgradeError};
 use crate::session::handle::Handle;
@@ -38,14 +38,65 @@ use crate::session::write::{Outbound, Traffic, lock};
 #[derive(Clone, Copy)]
 pub struct Chunk<'a> {
     bytes: &'a [u8],
+    end: Option<End>,
     /// All that was read. `bytes` is in it.
     input: &'a Input,
 }
 
 impl<'a> Chunk<'a> {
     #[inline]
-    pub(crate) fn new(input: &'a Input, start: usize, end: usize) -> Self {
-        Chunk { bytes: &input[start..end], input }
+    pub(crate) fn new(input: &'a Input, start: usize, end: usize, ended: Option<End>) -> Self {
+        Chunk { bytes: &input[start..end], end: ended, input }
+    }
+
+    /// How a frame ended that is handed over whole: whether these bytes are all of it
+    /// ([`End::Terminator`]), or only its beginning, if it is longer than its limit, has a wrong end, or was
+    /// not finished when the input ended. Whoever obeys commands as they are collected has to ask.
+    ///
+    /// `None` for a piece of a frame that comes in pieces, whose end is told by the callback behind it. Of a
+    /// chunk that was pulled it is as the step says that it is in.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Chunk, Control, End, Handler};
+    /// use std::convert::Infallible;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// #[derive(Default)]
+    /// struct Commands(Vec<Vec<u8>>);
+    ///
+    /// impl Handler for Commands {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         data: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         if data.end() == Some(End::Terminator) {
+    ///             self.0.push(data.to_vec());
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"LIST\nDELETE 1").await?; // and cut off: 100 was meant
+    /// drop(client);
+    /// let mut channel = Channel::builder(b"\n").whole_frames(true).build(server);
+    /// let (commands, _) = channel.run(Commands::default()).await;
+    /// assert_eq!(commands.0, [b"LIST"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// The bytes, to be kept: without a copy if there are many. Of fewer than 16 KiB a copy is made, so

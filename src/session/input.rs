@@ -78,42 +78,54 @@ impl Input {
         io: &mut R,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        let io = Pin::new(io);
-        let mut buffer = match mem::take(self) {
+        let was_long = matches!(self, Input::Long(_));
+        let mut taken;
+        // A short one is read into where it is: peers that send byte by byte make a move a good part of a
+        // read.
+        let buffer = match self {
             Input::Short(buffer) => buffer,
-            Input::Long(input) => input.try_into_mut().unwrap_or_else(|input| {
-                // Others keep a piece of it.
-                let mut buffer = pool::take(most + input.len());
-                buffer.extend_from_slice(&input);
-                buffer
-            }),
-        };
-        if buffer.is_empty() && buffer.capacity() < most {
-            pool::give(buffer);
-            buffer = pool::take(most);
-        }
-        // Where a part of a frame fills most of the buffer, a quarter of a read is worth a move.
-        let wanted = most.saturating_sub(buffer.len()).max(most / 4).max(1);
-        let read = if buffer.try_reclaim(wanted) {
-            let room = most.min(buffer.capacity() - buffer.len());
-            poll_read_buf(io, cx, &mut (&mut buffer).limit(room))
-        } else {
-            let mut fresh = pool::take(most);
-            let read = poll_read_buf(io, cx, &mut (&mut fresh).limit(most));
-            buffer.extend_from_slice(&fresh);
-            pool::give(fresh);
-            read
-        };
-        *self = match read {
-            Poll::Ready(Ok(1..)) => Input::new(buffer),
-            _ if buffer.is_empty() => {
-                pool::give(buffer);
-                Input::default()
+            Input::Long(input) => {
+                taken = unshared(mem::take(input), most);
+                &mut taken
             }
-            _ => Input::new(of_its_size(buffer)),
         };
+        let read = read_into(buffer, cx, io, most);
+        if was_long || buffer.len() >= SHARE {
+            *self = Input::new(mem::take(buffer));
+        }
         read
     }
+}
+
+/// Reads once, at most `most` bytes, behind what is there. If nothing comes, what is there keeps no more
+/// memory than it needs.
+fn read_into<R: AsyncRead + Unpin>(
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+    io: &mut R,
+    most: usize,
+) -> Poll<io::Result<usize>> {
+    let io = Pin::new(io);
+    if buffer.is_empty() && buffer.capacity() < most {
+        pool::give(mem::take(buffer));
+        *buffer = pool::take(most);
+    }
+    // Where a part of a frame fills most of the buffer, a quarter of a read is worth a move.
+    let wanted = most.saturating_sub(buffer.len()).max(most / 4).max(1);
+    let read = if buffer.try_reclaim(wanted) {
+        let room = most.min(buffer.capacity() - buffer.len());
+        poll_read_buf(io, cx, &mut buffer.limit(room))
+    } else {
+        let mut fresh = pool::take(most);
+        let read = poll_read_buf(io, cx, &mut (&mut fresh).limit(most));
+        buffer.extend_from_slice(&fresh);
+        pool::give(fresh);
+        read
+    };
+    if !matches!(read, Poll::Ready(Ok(1..))) {
+        shrink(buffer);
+    }
+    read
 }
 
 impl Default for Input {
@@ -134,15 +146,27 @@ impl Deref for Input {
     }
 }
 
-/// What is left while nothing is to be read does not keep a whole read buffer.
-fn of_its_size(buffer: BytesMut) -> BytesMut {
-    if buffer.capacity() <= LEFT.max(buffer.len() * 3) {
-        return buffer;
+/// What is left while nothing is to be read does not keep a whole read buffer, and if nothing is, it keeps
+/// none.
+fn shrink(buffer: &mut BytesMut) {
+    let mut left = BytesMut::new();
+    if !buffer.is_empty() {
+        if buffer.capacity() <= LEFT.max(buffer.len() * 3) {
+            return;
+        }
+        left.reserve(LEFT.max(buffer.len() * 2));
+        left.extend_from_slice(buffer);
     }
-    let mut left = BytesMut::with_capacity(LEFT.max(buffer.len() * 2));
-    left.extend_from_slice(&buffer);
-    pool::give(buffer);
-    left
+    pool::give(mem::replace(buffer, left));
+}
+
+/// A buffer with these bytes: the one that they are in, unless others keep a piece of it.
+fn unshared(input: Bytes, most: usize) -> BytesMut {
+    input.try_into_mut().unwrap_or_else(|input| {
+        let mut buffer = pool::take(most + input.len());
+        buffer.extend_from_slice(&input);
+        buffer
+    })
 }
 
 /// The same buffer, in the form in which it becomes `Bytes`, and a buffer again, without an allocation each

@@ -155,7 +155,14 @@ impl Outbound {
 
     /// Takes what other tasks have pushed, if there is room, and does what they have asked for. This task
     /// is woken when there is more.
+    #[inline]
     pub(crate) fn poll_inbox(&mut self, cx: &Context<'_>) {
+        if self.inbox.is_some() {
+            self.look_into_inbox(cx);
+        }
+    }
+
+    fn look_into_inbox(&mut self, cx: &Context<'_>) {
         let Some(inbox) = &self.inbox else {
             return;
         };
@@ -169,6 +176,7 @@ impl Outbound {
     }
 
     /// Something that was pushed by another task has not been taken yet.
+    #[inline]
     pub(crate) fn has_items(&self) -> bool {
         self.inbox.as_ref().is_some_and(Inbox::has_items)
     }

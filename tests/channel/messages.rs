@@ -363,6 +363,69 @@ async fn a_message_that_is_pulled_has_the_limit() {
     assert!(channel.message(|_| None).await.unwrap().is_none());
 }
 
+/// What was collected, and whether it said that it was all.
+#[derive(Default)]
+struct Ends(Vec<(String, Option<End>)>);
+
+impl Handler for Ends {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.0.push((String::from_utf8(data.to_vec()).unwrap(), data.end()));
+        if data[..] == *b"5" {
+            control.set_terminator(Terminator::count_then(2, b"!\n"));
+        }
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn wrong_end(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.set_terminator(b"\n");
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_frame_says_whether_it_is_complete() {
+    let input = "one\n\nlonger\n5\nab!\n5\nab?\ncut";
+    let complete = |text: &str| (text.to_owned(), Some(End::Terminator));
+    for piece in 1..=input.len() {
+        let (socket, peer) = pipe();
+        peer.chop(piece);
+        peer.send(input);
+        peer.close();
+        let builder = Channel::builder(b"\n").limit(Limit::Skip(5)).timeouts(patient());
+        let (handler, _) = builder.whole_frames(true).build(socket).run(Ends::default()).await;
+        let frames = [
+            complete("one"),
+            complete(""),
+            ("longe".into(), Some(End::Overlong)),
+            complete("5"),
+            complete("ab"),
+            complete("5"),
+            ("ab".into(), Some(End::WrongEnd)),
+            ("cut".into(), Some(End::Truncated)),
+        ];
+        assert_eq!(handler.0, frames, "by {piece}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_of_a_frame_does_not_say_how_it_ends() {
+    let (socket, peer) = pipe();
+    peer.send("one\n");
+    peer.close();
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    assert_eq!(channel.run(Ends::default()).await.0.0, [("one".into(), None)]);
+}
+
 // Messages of several frames.
 
 /// A head says how many lines follow it.

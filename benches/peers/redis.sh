@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The Redis example beside redis-server, in turns, asked by redis-benchmark: benches/peers/redis.sh [ROUNDS]
+#
+# Prints one table: CPU time of the server for each request, and requests in a second, medians over the rounds, in
+# each of which both servers are started anew. Needs Debian's redis-server and redis-tools; nothing is started as a
+# service.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+for program in redis-server redis-benchmark; do
+    command -v "$program" >/dev/null || { echo "$program is missing" >&2; exit 2; }
+done
+cargo build --quiet --locked --release --example redis_server
+python3 benches/peers/redis.py "${CARGO_TARGET_DIR:-target}/release/examples/redis_server" "${1:-5}"

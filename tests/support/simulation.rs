@@ -1,0 +1,306 @@
+//! A simulated network between the servers of `examples/` and clients, on one thread and on its own clock:
+//! what is sent takes its time, is held, or is lost; connections are cut; tasks are woken in an order of chance.
+//! All chance comes from a seed.
+//!
+//! What is lost stays lost, with all that is sent behind it on the same connection: the simulation does not
+//! send twice. That is what a partition looks like that outlasts the patience of those who wait.
+//!
+//! `SIMULATION_RUNS` sets how many seeds are run, `SIMULATION_SEED` the first. A failure names its seed.
+#![allow(dead_code, unreachable_pub)]
+
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, UNIX_EPOCH};
+use std::{env, io, thread};
+
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+use turmoil::Sim;
+use turmoil::net::{TcpListener, TcpStream};
+
+/// Where the server is.
+pub const SERVER: &str = "server";
+pub const PORT: u16 = 4000;
+
+/// Runs this for each seed, `runs` of them unless the environment says otherwise. Each of the first two is run
+/// twice, and must return the same.
+pub fn for_each_seed(runs: u64, run: fn(u64) -> u64) {
+    let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let first = number("SIMULATION_SEED").unwrap_or(0);
+    for seed in first..first + number("SIMULATION_RUNS").unwrap_or(runs) {
+        // Each in a thread of its own, which finds no buffers that another has left.
+        let once = || {
+            thread::spawn(move || run(seed)).join().unwrap_or_else(|panic| {
+                eprintln!("to run it again: SIMULATION_SEED={seed} SIMULATION_RUNS=1");
+                resume_unwind(panic)
+            })
+        };
+        let trace = once();
+        if seed < first + 2 {
+            assert_eq!(trace, once(), "seed {seed} does not repeat");
+        }
+    }
+}
+
+/// Chance for one part of a run, which others do not change.
+pub fn random(seed: u64, part: u64) -> SmallRng {
+    SmallRng::seed_from_u64(seed << 8 | part)
+}
+
+/// A network with nobody on it yet. On a healthy link a message takes `latency` at most, and it is delivered at
+/// the next of the ticks.
+pub fn network<'a>(seed: u64, tick: Duration, latency: Duration) -> Sim<'a> {
+    turmoil::Builder::new()
+        .rng_seed(seed)
+        .epoch(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+        .tick_duration(tick)
+        .simulation_duration(Duration::from_secs(100_000))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(latency)
+        .enable_random_order()
+        .build()
+}
+
+/// How long the simulation has been running.
+pub fn now() -> Duration {
+    turmoil::sim_elapsed().expect("in the simulation")
+}
+
+/// Waits until the simulation has been running for so long.
+pub async fn until(time: Duration) {
+    sleep(time.saturating_sub(now())).await;
+}
+
+pub async fn connect() -> io::Result<TcpStream> {
+    TcpStream::connect((SERVER, PORT)).await
+}
+
+/// What has happened, as a number that is the same for the same run.
+#[derive(Clone, Default)]
+pub struct Trace(Rc<RefCell<DefaultHasher>>);
+
+impl Trace {
+    pub fn note(&self, what: impl Hash) {
+        (now(), what).hash(&mut *self.0.borrow_mut());
+    }
+
+    pub fn number(&self) -> u64 {
+        self.0.borrow().finish()
+    }
+}
+
+// --- The server's end --------------------------------------------------------------------------------
+
+/// What the server listens on. Its connections are [`Rough`].
+pub struct Listener {
+    listener: Arc<TcpListener>,
+    accepting: Option<Accepting>,
+    random: SmallRng,
+}
+
+type Accepting = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>>>>;
+
+impl Listener {
+    pub async fn bind(random: SmallRng) -> io::Result<Self> {
+        let listener = Arc::new(TcpListener::bind(("0.0.0.0", PORT)).await?);
+        Ok(Listener { listener, accepting: None, random })
+    }
+}
+
+impl tokio_util::net::Listener for Listener {
+    type Io = Rough<TcpStream>;
+    type Addr = SocketAddr;
+
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(Rough<TcpStream>, SocketAddr)>> {
+        let accepting = self.accepting.get_or_insert_with(|| {
+            let listener = self.listener.clone();
+            Box::pin(async move { listener.accept().await })
+        });
+        let accepted = ready!(accepting.as_mut().poll(cx));
+        self.accepting = None;
+        let random = SmallRng::from_rng(&mut self.random);
+        Poll::Ready(accepted.map(|(io, peer)| (Rough { io, random, pause: None }, peer)))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A stream that is sometimes not ready until everybody else has had a turn, or for some milliseconds, and that
+/// sometimes reads and writes less than it could.
+pub struct Rough<S> {
+    io: S,
+    random: SmallRng,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+/// The most that a piece has which is cut, in bytes.
+const PIECE: usize = 300;
+
+impl<S> Rough<S> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pause.is_none() {
+            match self.random.random_range(0..64) {
+                0..8 => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                8 => {
+                    let time = Duration::from_millis(self.random.random_range(1..10));
+                    self.pause = Some(Box::pin(sleep(time)));
+                }
+                _ => {}
+            }
+        }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn piece(&mut self) -> Option<usize> {
+        self.random.random_ratio(1, 4).then(|| self.random.random_range(1..=PIECE))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rough<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx));
+        let Some(most) = self.piece() else { return Pin::new(&mut self.io).poll_read(cx, buf) };
+        let mut piece = [0; PIECE];
+        let mut piece = ReadBuf::new(&mut piece[..most.min(buf.remaining())]);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+        buf.put_slice(piece.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rough<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ready(cx));
+        let most = self.piece().unwrap_or(usize::MAX).min(buf.len());
+        Pin::new(&mut self.io).poll_write(cx, &buf[..most])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+// --- What goes wrong ---------------------------------------------------------------------------------
+
+/// Disturbs the links of some clients to the server, each for itself.
+pub struct Faults {
+    random: SmallRng,
+    links: Vec<(&'static str, State)>,
+    /// The most that a message takes on a link that is well.
+    latency: Duration,
+    /// How long a link is well, and how long it is not, about, in looks.
+    looks: [u32; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    Well,
+    /// Messages take up to ten times as long.
+    Slow,
+    /// They are kept, and come when it is over.
+    Held,
+    /// They are lost, in both directions.
+    Cut,
+    /// Those to the client are lost.
+    Deaf,
+    /// Those to the server are lost.
+    Mute,
+}
+
+impl Faults {
+    pub fn new(
+        random: SmallRng,
+        clients: &[&'static str],
+        latency: Duration,
+        looks: [u32; 2],
+    ) -> Self {
+        let links = clients.iter().map(|client| (*client, State::Well)).collect();
+        Faults { random, links, latency, looks }
+    }
+
+    /// To be called at regular intervals. Returns how the links are.
+    pub fn look(&mut self, sim: &Sim<'_>) -> impl Iterator<Item = State> + use<'_> {
+        use State::*;
+        let [well, ill] = self.looks;
+        for (client, state) in &mut self.links {
+            match state {
+                Well if self.random.random_ratio(1, well) => {
+                    let faults = [Slow, Held, Cut, Deaf, Mute];
+                    *state = *faults.choose(&mut self.random).expect("some");
+                    state.begin(sim, client, self.latency);
+                }
+                Well => {}
+                _ if self.random.random_ratio(1, ill) => {
+                    state.end(sim, client, self.latency);
+                    *state = Well;
+                }
+                _ => {}
+            }
+        }
+        self.links.iter().map(|(_, state)| *state)
+    }
+
+    /// From now on all is well.
+    pub fn heal(self, sim: &Sim<'_>) {
+        for (client, state) in self.links {
+            state.end(sim, client, self.latency);
+        }
+    }
+}
+
+impl State {
+    fn begin(self, sim: &Sim<'_>, client: &str, latency: Duration) {
+        match self {
+            State::Well => {}
+            State::Slow => sim.set_link_max_message_latency(client, SERVER, 10 * latency),
+            State::Held => sim.hold(client, SERVER),
+            State::Cut => sim.partition(client, SERVER),
+            State::Deaf => sim.partition_oneway(SERVER, client),
+            State::Mute => sim.partition_oneway(client, SERVER),
+        }
+    }
+
+    fn end(self, sim: &Sim<'_>, client: &str, latency: Duration) {
+        match self {
+            State::Well => {}
+            State::Slow => sim.set_link_max_message_latency(client, SERVER, latency),
+            State::Held => sim.release(client, SERVER),
+            State::Cut => sim.repair(client, SERVER),
+            State::Deaf => sim.repair_oneway(SERVER, client),
+            State::Mute => sim.repair_oneway(client, SERVER),
+        }
+    }
+}

@@ -749,7 +749,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         (step, control)
     }
 
-    /// The call before is over: what it left to be said about its frame was said since then.
+    /// Between two calls whoever pulls has said what is to become of the frame before: an upgrade that was
+    /// refused is forgotten, and if no message goes on, the next frame has all of its time.
     #[inline]
     fn begin_pull(&mut self) {
         self.conn.forget_upgrade();

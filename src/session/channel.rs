@@ -516,8 +516,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         self.begin_pull();
         self.conn.inbound.framing.find_ends(true);
         loop {
-            let found = self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)));
-            if let Ok(true) = found {
+            // The end of the frame before comes first, and no message begins before it is told.
+            let may_be_there = self.conn.inbound.has_owed()
+                || self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)))
+                    == Ok(true);
+            if may_be_there {
                 if let Some(cut) = self.take_cut() {
                     return Ok(Some(self.lend(cut)));
                 }
@@ -766,6 +769,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             let outcome = Some(self.conn.take_owed()?);
             return Some(Cut { start: 0, end: 0, outcome });
         }
+        // Taken apart, so that it can stay in registers.
         if let Some(Cut { start, end, outcome }) = self.conn.cut() {
             return Some(Cut { start, end, outcome });
         }

@@ -100,6 +100,7 @@ impl<S> Conn<S> {
         self.budget -= 1;
         let eof = outbound.state.is_eof();
         match self.inbound.cut(eof) {
+            // Taken apart, so that it can stay in registers: a copy of the whole waits for the stores of its fields.
             Ok(Some(Cut { start, end, outcome })) => Some(Cut { start, end, outcome }),
             Ok(None) if !eof => None,
             ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),

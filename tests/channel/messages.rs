@@ -353,6 +353,32 @@ async fn a_handler_is_not_asked_because_a_message_was_pulled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_is_looked_for_when_the_end_before_it_has_been_told() {
+    let (socket, peer) = pipe();
+    peer.send("ab\n3xyzlong\n");
+    let builder = Channel::builder(b"\n").limit(Limit::Skip(4)).timeouts(patient());
+    let mut channel = builder.build(socket);
+    let asked = std::cell::Cell::new(0);
+    let find = |input: &[u8]| {
+        asked.set(asked.get() + 1);
+        input.first().map(|digit| usize::from(digit - b'0') + 1)
+    };
+    assert!(matches!(channel.next().await.unwrap().unwrap(), Event::Chunk(_)));
+    let (step, _) = channel.message(find).await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b""[..], Some(End::Terminator)));
+    assert_eq!(asked.get(), 0);
+    let (step, _) = channel.message(find).await.unwrap().unwrap();
+    assert_eq!((&step.payload[..], step.end), (&b"3xyz"[..], Some(End::Terminator)));
+    // And that a frame is too long is not taken back.
+    channel.set_terminator(b"\n");
+    channel.set_limit(Limit::Skip(2));
+    assert!(matches!(channel.next().await.unwrap().unwrap(), Event::Chunk(_)));
+    let (step, _) = channel.message(find).await.unwrap().unwrap();
+    assert_eq!((step.payload.len(), step.end), (0, Some(End::Overlong)));
+    assert_eq!(asked.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_that_is_pulled_has_the_limit() {
     let (socket, peer) = pipe();
     peer.send("0123456789");

@@ -416,3 +416,17 @@ async fn a_stream_that_fails_while_a_close_waits_for_the_writer_ends_the_close()
     let error = closing.await.unwrap().unwrap_err();
     assert!(matches!(error, ChannelError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe));
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_behind_the_end_of_the_input() {
+    for input in ["whole\r\n", "cut"] {
+        let (socket, peer) = pipe();
+        let mut channel = Channel::new(socket, b"\r\n"); // which lingers
+        peer.send(input);
+        peer.close();
+        while channel.next().await.is_some() {}
+        let reads = peer.wire().reads;
+        channel.close().await.unwrap();
+        assert_eq!(peer.wire().reads, reads, "{input:?}");
+    }
+}

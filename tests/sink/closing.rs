@@ -51,7 +51,9 @@ fn push_after_close_hands_the_item_back() {
     drop(back);
     let refused = SinkExt::<Bytes>::start_send_unpin(&mut sink, "late".into()).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
-    assert!(matches!(drive!(sink.ready()).0, Err(SinkError::Closed)));
+    let error = drive!(sink.ready()).0.unwrap_err();
+    assert!(matches!(error, SinkError::Closed));
+    assert_eq!(error.to_string(), "the sink is closed");
     drive!(sink.flush()).0.unwrap();
     sink.get_ref().get_ref().assert_closed_in_order();
 }

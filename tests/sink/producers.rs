@@ -423,3 +423,9 @@ async fn a_file_arrives_whole_at_a_slow_peer() {
     read.unwrap();
     assert!(received == expected);
 }
+
+#[test]
+fn a_boxed_producer_knows_its_size() {
+    let boxed = Box::pin(Bytes::from("hello"));
+    assert_eq!(boxed.size_hint(), (5, Some(5)));
+}

@@ -226,9 +226,12 @@ impl AsyncWrite for Mute {
     }
 }
 
-/// Waits at a line for ever, or answers with too much.
-struct Busy {
-    waits: bool,
+/// Waits at a line for ever, or answers it, or its beginning, with too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Busy {
+    Waits,
+    AnswersLines,
+    AnswersPieces,
 }
 
 impl Handler for Busy {
@@ -237,13 +240,16 @@ impl Handler for Busy {
     fn collect_incoming_data(
         &mut self,
         _: Chunk<'_>,
-        _: &mut Control<'_>,
+        control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
+        if *self == Busy::AnswersPieces {
+            control.push("more than one byte");
+        }
         Ok(())
     }
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        if self.waits {
+        if *self == Busy::Waits {
             std::future::pending().await
         }
         control.push("more than one byte");
@@ -256,20 +262,20 @@ fn a_channel_that_waits_for_its_handler_or_its_peer_holds_no_read_buffer() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let _entered = runtime.enter();
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    for waits in [true, false] {
+    for busy in [Busy::Waits, Busy::AnswersLines, Busy::AnswersPieces] {
         let mut runs = Vec::with_capacity(102);
         let mut open = |count: usize| {
             for _ in 0..count {
-                let mut channel =
-                    Channel::builder(b"\n").high_water_mark(1).low_water_mark(1).build(Mute(false));
-                let mut run = Box::pin(async move { channel.run(Busy { waits }).await.1 });
+                let end = if busy == Busy::AnswersPieces { b"." } else { b"\n" };
+                let mut channel = Channel::builder(end).high_water_mark(1).build(Mute(false));
+                let mut run = Box::pin(async move { channel.run(busy).await.1 });
                 assert!(run.as_mut().poll(&mut cx).is_pending());
                 runs.push(run);
             }
         };
         open(2);
         let held = measure(|| open(100));
-        assert!(held.bytes_current < 100 * 16 * 1024, "waits: {waits}, {held:?}");
+        assert!(held.bytes_current < 100 * 16 * 1024, "{busy:?}, {held:?}");
     }
 }
 

@@ -752,3 +752,21 @@ async fn a_listener_whose_descriptor_is_closed_is_asked_no_more() {
     assert_eq!(io::Error::from(error).raw_os_error(), Some(EBADF));
     assert_eq!(network.calls(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn at_shutdown_nobody_is_let_in_and_who_ends_in_it_is_counted() {
+    let (network, listener) = Network::sound();
+    let stop = CancellationToken::new();
+    let serving = spawn(Server::new(), listener, &stop, |connection| async move {
+        connection.shutdown.cancelled().await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(connection.peer, 1, "as the test wants it");
+    });
+    let _clients = [network.connect(), network.connect()];
+    settle().await;
+    stop.cancel();
+    settle().await;
+    assert!(network.connect.is_closed() && !serving.is_finished());
+    let served = serving.await.unwrap().unwrap();
+    assert_eq!((served.accepted, served.panicked, served.aborted), (2, 1, 0));
+}

@@ -430,3 +430,33 @@ async fn nothing_is_read_behind_the_end_of_the_input() {
         assert_eq!(peer.wire().reads, reads, "{input:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn input_is_dropped_by_an_abort_and_by_a_close() {
+    for aborts in [false, true] {
+        let (mut channel, peer) = channel();
+        peer.take(0);
+        peer.send("one\r\ntwo\r\n");
+        channel.next().await.unwrap().unwrap();
+        assert_eq!(channel.pending_input(), 5);
+        channel.push("bye").unwrap();
+        if aborts {
+            channel.abort();
+        } else {
+            tokio::time::timeout(Duration::from_secs(1), channel.close()).await.unwrap_err();
+        }
+        assert_eq!(channel.pending_input(), 0, "aborts: {aborts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_after_a_close_is_counted_as_read() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::new(socket, b"\r\n");
+    peer.send("one\r\n");
+    channel.next().await.unwrap().unwrap();
+    peer.send("two\r\n");
+    peer.close();
+    channel.close().await.unwrap();
+    assert_eq!(channel.traffic().read, 10);
+}

@@ -7,6 +7,7 @@ use asynchat::{
     Channel, ChannelError, Chunk, CloseReason, Control, Event, Handler, Limit, Producer,
     Terminator, Timeout, Timeouts, producer,
 };
+use futures::FutureExt;
 use tokio::time::Instant;
 
 use crate::support::{Scripted, Seen, Socket, Then, data, pipe, seconds, secs, settle, wait};
@@ -1135,4 +1136,146 @@ async fn a_deadline_that_was_pulled_is_not_told_to_a_handler_again() {
     let (handler, reason) = channel.run(Telling(true, None)).await;
     assert_eq!(handler.1, None);
     assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_frame_has_all_its_time_however_frames_are_taken() {
+    for how in ["step", "message", "handler"] {
+        let (socket, peer) = pipe();
+        let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+        let start = Instant::now();
+        let running = tokio::spawn(async move {
+            let line = |input: &[u8]| Some(input.iter().position(|byte| *byte == b'\n')? + 1);
+            match how {
+                "step" => while let Ok(Some(_)) = channel.step().await {},
+                "message" => while let Ok(Some(_)) = channel.message(line).await {},
+                _ => drop(channel.run(Scripted::new(|_, _| Then::Go)).await),
+            }
+        });
+        // The end of one frame does not use up the time of the next, begun in the same read.
+        peer.send("x");
+        seconds(9).await;
+        peer.send("\nx");
+        running.await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 9 + 10, "{how}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_peer_that_takes_nothing_has_the_deadlines() {
+    let idle = only(|t| t.idle = secs(10));
+    let stall = only(|t| t.write_stall = secs(10));
+    for (timeouts, timeout) in [(idle, Timeout::Idle), (stall, Timeout::WriteStall)] {
+        for how in ["ready", "flush", "close"] {
+            let (socket, peer) = pipe();
+            peer.take(0);
+            let mut channel =
+                Channel::builder(b"\n").timeouts(timeouts).high_water_mark(1).build(socket);
+            channel.push("never taken").unwrap();
+            let start = Instant::now();
+            let error = match how {
+                "ready" => channel.ready().await,
+                "flush" => channel.flush().await,
+                _ => channel.close().await,
+            };
+            assert_eq!(start.elapsed().as_secs(), 10, "{how}");
+            assert!(
+                matches!(error, Err(ChannelError::Timeout(passed)) if passed == timeout),
+                "{how}: {error:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_blocks_is_not_the_peers_time() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+    let start = Instant::now();
+    let running = tokio::spawn(async move {
+        let handler = Scripted::new(|seen, _| {
+            if *seen == data("y") {
+                // The clock goes on, and nobody is polled.
+                let _ = tokio::time::advance(Duration::from_secs(1000)).now_or_never();
+            }
+            Then::Go
+        });
+        channel.run(handler).await.1
+    });
+    peer.send("x");
+    seconds(1).await;
+    peer.send("y");
+    let reason = running.await.unwrap();
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Frame)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 1000 + 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_is_not_quiet() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.quiet = secs(60)), socket);
+    let start = Instant::now();
+    let running = tokio::spawn(async move {
+        let event = channel.next().await.unwrap().unwrap();
+        assert_eq!(event, Event::Chunk("x".into()));
+        channel.next().await.unwrap().unwrap_err();
+    });
+    seconds(50).await;
+    peer.send("x");
+    running.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 50 + 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_peer_has_answered_what_is_written_is_a_sign_of_life_again() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| (t.quiet, t.idle) = (secs(60), secs(100))), socket);
+    channel.next().await.unwrap().unwrap_err();
+    peer.send("\n");
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+    channel.set_timeouts(only(|t| t.idle = secs(100)));
+    let handle = channel.handle();
+    let start = Instant::now();
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..3 {
+        seconds(90).await;
+        handle.push("still here").unwrap();
+    }
+    assert_eq!(waiting.await.unwrap().0, Some(Timeout::Idle));
+    assert_eq!(start.elapsed().as_secs(), 3 * 90 + 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_was_idle_for_too_long_is_not_lingered_for() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| (t.idle, t.linger) = (secs(10), secs(2))), socket);
+    let start = Instant::now();
+    let (_, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(peer.is_shut_down());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_skipped_behind_an_overlong_frame_has_its_own_time() {
+    for pulls in [false, true] {
+        let (socket, peer) = pipe();
+        let mut channel = Channel::builder(b"\n")
+            .limit(Limit::Skip(3))
+            .timeouts(only(|t| t.frame = secs(10)))
+            .build(socket);
+        let start = Instant::now();
+        let running = tokio::spawn(async move {
+            if pulls {
+                until_timeout(channel).await;
+            } else {
+                channel.run(Scripted::new(|_, _| Then::Go)).await;
+            }
+        });
+        peer.send("abc");
+        seconds(9).await;
+        peer.send("def");
+        running.await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 9 + 10, "pulls: {pulls}");
+    }
 }

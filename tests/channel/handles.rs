@@ -664,3 +664,88 @@ async fn an_item_of_nothing_wakes_nobody() {
     handle.push("x").unwrap();
     assert!(waiting.is_woken());
 }
+
+#[tokio::test(start_paused = true)]
+async fn small_and_large_items_keep_their_order() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::new(socket, b"\n");
+    let handle = channel.handle();
+    let mut all = String::new();
+    for length in [1, 2000, 3, 4, 1024, 1500, 2] {
+        let item = char::from(b'a' + (length % 26) as u8).to_string().repeat(length);
+        all.push_str(&item);
+        handle.push(item).unwrap();
+    }
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_waits_for_room_hears_of_a_close_and_of_an_abort() {
+    for aborts in [false, true] {
+        // Nobody polls it.
+        let (_channel, handle, _peer) = channel();
+        handle.push("0123456789").unwrap();
+        let sender = handle.clone();
+        let sending = tokio::spawn(async move { sender.send("x").await });
+        settle().await;
+        assert!(!sending.is_finished());
+        if aborts {
+            handle.abort();
+        } else {
+            handle.close_when_done();
+        }
+        settle().await;
+        assert!(sending.is_finished(), "aborts: {aborts}");
+        assert_eq!(sending.await.unwrap(), Err(HandleError::Closed("x")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_ends_whoever_waits_for_room_or_for_a_flush() {
+    for flushes in [false, true] {
+        let (mut channel, handle, peer) = channel();
+        peer.take(0);
+        channel.push("x".repeat(100)).unwrap();
+        let waiting = tokio::spawn(async move {
+            if flushes { channel.flush().await } else { channel.ready().await }
+        });
+        settle().await;
+        assert!(!waiting.is_finished());
+        handle.abort();
+        settle().await;
+        assert!(waiting.is_finished(), "flushes: {flushes}");
+        assert!(matches!(waiting.await.unwrap(), Err(ChannelError::Closed)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_handle_has_pushed_goes_before_what_the_owner_pushes_in_any_way() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::new(socket, b"\n");
+    let handle = channel.handle();
+    handle.push("1").unwrap();
+    channel.push("2").unwrap();
+    handle.push("3").unwrap();
+    write!(channel, "{}", 4).unwrap();
+    handle.push("5").unwrap();
+    let put = |output: &mut bytes::BytesMut| {
+        output.extend_from_slice(b"6");
+        Ok::<_, ChannelError>(())
+    };
+    channel.push_with(put).unwrap();
+    handle.push("7").unwrap();
+    channel.push_with_producer(Bytes::from("8")).unwrap();
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), "12345678");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_made_after_the_end_knows_of_it() {
+    let (socket, _peer) = pipe();
+    let mut channel = Channel::new(socket, b"\n");
+    channel.abort();
+    let handle = channel.handle();
+    tokio::time::timeout(Duration::from_secs(1), handle.closed()).await.unwrap();
+    assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+}

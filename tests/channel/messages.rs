@@ -353,6 +353,53 @@ async fn a_message_is_not_looked_for_in_what_was_discarded() {
     assert_eq!(handler.collected, ["ab", "cd"]);
 }
 
+/// Knows a message of two bytes only, and drops what does not become one for long.
+struct Pair(Vec<String>);
+
+impl Handler for Pair {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.0.push(String::from_utf8(data.to_vec()).unwrap());
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
+        Ok((input.len() == 2).then_some(2))
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.discard_buffers();
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_asked_anew_about_what_comes_behind_a_discard() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::builder(None)
+        .own_end(true)
+        .timeouts(Timeouts::NONE.quiet(Duration::from_secs(10)))
+        .build(socket);
+    peer.send("garbage");
+    let running = tokio::spawn(async move { channel.run(Pair(Vec::new())).await });
+    seconds(11).await;
+    peer.send("ab");
+    settle().await;
+    peer.close();
+    let (handler, reason) = running.await.unwrap();
+    assert_eq!(handler.0, ["ab"]);
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_is_not_asked_again_because_the_peer_is_quiet() {
     let (socket, peer) = pipe();

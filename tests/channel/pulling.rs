@@ -552,3 +552,17 @@ async fn a_handler_is_told_of_what_the_channel_knows_and_can_change_it() {
     assert_eq!(known[4], (&Seen::End, 0, 0));
     assert_eq!(known.len(), 6);
 }
+
+#[test]
+fn a_newline_is_not_one_with_what_was_discarded() {
+    let (socket, peer) = pipe();
+    let mut channel =
+        Channel::builder(asynchat::Terminator::Newline).timeouts(Timeouts::NONE).build(socket);
+    peer.send("a\r");
+    assert_eq!(ready(&mut channel), data("a"));
+    assert_eq!(ready(&mut channel), Seen::End);
+    channel.discard_buffers();
+    peer.send("\nb");
+    assert_eq!(ready(&mut channel), Seen::End);
+    assert_eq!(ready(&mut channel), data("b"));
+}

@@ -299,3 +299,20 @@ fn to_read_on_behind_what_is_kept_takes_no_more_than_a_read() {
     let taken = measure(read_on);
     assert!(taken.bytes_max < 1024 * 1024, "{taken:?}");
 }
+
+#[test]
+fn whoever_pulls_line_by_line_holds_no_more_than_a_read() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let pull = || {
+        runtime.block_on(async {
+            let lines = Lines { left: 50_000, asked: false, dribbles: false };
+            let mut channel = Channel::new(join(lines, sink()), b"\n");
+            while let Some(event) = channel.next().await {
+                event.unwrap();
+            }
+        });
+    };
+    pull();
+    let taken = measure(pull);
+    assert!(taken.bytes_max < 256 * 1024, "{taken:?}");
+}

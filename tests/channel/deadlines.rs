@@ -1173,11 +1173,14 @@ async fn whoever_waits_for_a_peer_that_takes_nothing_has_the_deadlines() {
                 Channel::builder(b"\n").timeouts(timeouts).high_water_mark(1).build(socket);
             channel.push("never taken").unwrap();
             let start = Instant::now();
-            let error = match how {
-                "ready" => channel.ready().await,
-                "flush" => channel.flush().await,
-                _ => channel.close().await,
+            let waiting = async {
+                match how {
+                    "ready" => channel.ready().await,
+                    "flush" => channel.flush().await,
+                    _ => channel.close().await,
+                }
             };
+            let error = tokio::time::timeout(Duration::from_secs(100), waiting).await.unwrap();
             assert_eq!(start.elapsed().as_secs(), 10, "{how}");
             assert!(
                 matches!(error, Err(ChannelError::Timeout(passed)) if passed == timeout),
@@ -1214,13 +1217,16 @@ async fn a_callback_that_blocks_is_not_the_peers_time() {
 async fn a_peer_that_sends_is_not_quiet() {
     let (socket, peer) = pipe();
     let mut channel = timed(b"\n", only(|t| t.quiet = secs(60)), socket);
+    let handle = channel.handle();
     let start = Instant::now();
     let running = tokio::spawn(async move {
         let event = channel.next().await.unwrap().unwrap();
         assert_eq!(event, Event::Chunk("x".into()));
         channel.next().await.unwrap().unwrap_err();
     });
-    seconds(50).await;
+    seconds(40).await;
+    handle.push("anybody there?").unwrap();
+    seconds(10).await;
     peer.send("x");
     running.await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 50 + 60);

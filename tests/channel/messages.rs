@@ -353,6 +353,47 @@ async fn a_message_is_not_looked_for_in_what_was_discarded() {
     assert_eq!(handler.collected, ["ab", "cd"]);
 }
 
+/// Finds the end of a message of three bytes, and no more ends.
+struct Head(Vec<String>);
+
+impl Handler for Head {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        if self.0.is_empty() {
+            control.set_own_end(false);
+            control.set_terminator(b"\n");
+        }
+        self.0.push(String::from_utf8(data.to_vec()).unwrap());
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn find_end(&mut self, _: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
+        Ok(Some(3))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_handlers_own_ends_frames_come_in_pieces_as_before() {
+    let (socket, peer) = pipe();
+    let mut channel = own(socket);
+    let running = tokio::spawn(async move { channel.run(Head(Vec::new())).await.0 });
+    for piece in ["abcbe", "gi", "n\n"] {
+        peer.send(piece);
+        settle().await;
+    }
+    peer.close();
+    assert_eq!(running.await.unwrap().0, ["abc", "be", "gi", "n"]);
+}
+
 /// Knows a message of two bytes only, and drops what does not become one for long.
 struct Pair(Vec<String>);
 

@@ -486,7 +486,7 @@ impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
         if self.input.is_empty() {
             self.input.release();
         }
-        lock(self.outbound).poll_meanwhile(cx, self.io, self.timer)
+        lock(self.outbound).change().poll_meanwhile(cx, self.io, self.timer)
     }
 }
 

@@ -114,11 +114,14 @@ impl Inbound {
             Some(begun) => read - begun,
             None => framer.length() + self.pending() as u64,
         };
-        let looks = matches!(own_end, OwnEnd::Looked(_)) && received > 0;
-        match framer.terminator() {
-            _ if looks => Some(Frame::Delimited(received)),
+        if received == 0 && !in_message && !framer.is_skipping() {
             // It begins with its first byte.
-            Terminator::Count(_) | Terminator::CountThen(_) if received == 0 && !in_message => None,
+            return None;
+        }
+        match framer.terminator() {
+            _ if matches!(own_end, OwnEnd::Looked(_)) && received > 0 => {
+                Some(Frame::Delimited(received))
+            }
             Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
             _ if framer.is_skipping() => Some(Frame::Skipped),
             _ if framer.is_mid_frame() || in_message => Some(Frame::Delimited(received)),

@@ -515,7 +515,10 @@ fn zero() -> Instant {
 /// The time on the channels' clock. It may be below zero: a clock that was stopped is behind.
 fn now() -> i64 {
     let (now, zero) = (Instant::now(), zero());
-    nanos(now.saturating_duration_since(zero)) - nanos(zero.saturating_duration_since(now))
+    match now.checked_duration_since(zero) {
+        Some(time) => nanos(time),
+        None => -nanos(zero.saturating_duration_since(now)),
+    }
 }
 
 fn instant(time: i64) -> Instant {

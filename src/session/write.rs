@@ -6,10 +6,10 @@
 //!
 //! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::{fmt, mem};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
@@ -34,8 +34,9 @@ pub(crate) struct Outbound {
     handle_capacity: u32,
     /// Input is to be dropped when the callback returns.
     pub(crate) discards_input: bool,
-    /// The last answer of [`Outbound::may_hand_over`] was yes, and nobody has had mutable access since. It
-    /// spares most pieces of frames the questions. With an inbox they are asked each time.
+    /// The last answer of [`Outbound::may_hand_over`] was yes, and since then nobody has had mutable access
+    /// but for pushes that left room. It spares most pieces of frames the questions. With an inbox they are
+    /// asked each time.
     unchanged: bool,
 }
 
@@ -117,34 +118,42 @@ impl Outbound {
 
     #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        if self.inbox.is_some() {
-            self.take_items();
-        }
-        self.output.push(item)
+        self.push_to(|output| output.push(item))
     }
 
     pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
-        self.take_items();
-        self.output.write_fmt(text)
+        self.push_to(|output| output.write_fmt(text))
     }
 
+    #[inline]
     pub(crate) fn push_with<R, E>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Result<R, E>, PushError<()>> {
-        self.take_items();
-        self.output.push_with(write)
+        self.push_to(|output| output.push_with(write))
     }
 
     pub(crate) fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>
     where
         P: Producer + Send + 'static,
     {
-        self.take_items();
-        self.output.push_with_producer(producer)
+        self.push_to(|output| output.push_with_producer(producer))
     }
 
-    /// Takes what other tasks were told is accepted: it goes before what is pushed now.
+    /// Pushes, behind what other tasks were told is accepted. As long as that leaves room, nothing has
+    /// changed for [`Outbound::may_hand_over`].
+    #[inline]
+    fn push_to<R>(&mut self, push: impl FnOnce(&mut Output) -> R) -> R {
+        if self.inbox.is_some() {
+            self.take_items();
+        }
+        // It may panic.
+        let unchanged = mem::take(&mut self.unchanged);
+        let result = push(&mut self.output);
+        self.unchanged = unchanged && self.output.has_room();
+        result
+    }
+
     fn take_items(&mut self) {
         if let Some(inbox) = self.inbox.as_ref().filter(|inbox| inbox.has_items()) {
             for item in inbox.take() {
@@ -339,16 +348,15 @@ pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
     }
 }
 
-/// For whoever shares it with a callback that waits. Nothing in here panics half-way but a producer, after
-/// which the queue has failed in good order.
+/// For whoever shares it with a callback that waits, and changes nothing, or says so by
+/// [`Outbound::change`]. Nothing in here panics half-way but a producer, after which the queue has failed in
+/// good order.
 #[inline]
 pub(crate) fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
-    let mut outbound = outbound.lock().unwrap_or_else(PoisonError::into_inner);
-    outbound.change();
-    outbound
+    outbound.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// For whoever has it alone and changes nothing, or says so by [`Outbound::change`].
+/// The same, for whoever has it alone.
 #[inline]
 pub(crate) fn peek(outbound: &mut Mutex<Outbound>) -> &mut Outbound {
     outbound.get_mut().unwrap_or_else(PoisonError::into_inner)

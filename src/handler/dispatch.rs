@@ -19,24 +19,19 @@ use crate::session::error::CloseReason;
 use crate::session::read::Inbound;
 use crate::session::state::State;
 use crate::session::timer::Timeout;
+use crate::session::write::Outbound;
 use crate::trace;
 
-/// Calls a callback that may wait. Most do not: they are polled once, and need nothing of what goes on
-/// meanwhile. It is a macro because the callback borrows a part of the connection and `wait` the rest.
+/// Calls a callback that may wait, and moves what can be moved while it does. It is a macro because the
+/// callback borrows a part of the connection and what goes on meanwhile the rest.
 macro_rules! attend {
-    ($conn:ident, $run:ident, $handler:ident.$callback:ident($($argument:expr)?)) => {{
+    ($conn:ident, $run:expr, $handler:ident.$callback:ident($($argument:expr)?)) => {{
         $conn.trim_before_wait();
         let Inbound { input, framing } = &mut $conn.inbound;
         let mut control = Control::new(framing, Outlet::Locked(&$conn.outbound), input.len());
-        let mut called = pin!($handler.$callback($($argument,)? &mut control));
-        match poll_now(called.as_mut()).await {
-            Poll::Ready(result) => result?,
-            Poll::Pending => {
-                let (outbound, io, timer) = (&$conn.outbound, &mut $conn.io, &mut $conn.timer);
-                // Boxed: all connections would have the room for it, and few are waiting here.
-                Box::pin(wait(called, $run, Meanwhile { input, outbound, io, timer })).await?;
-            }
-        }
+        let called = pin!($handler.$callback($($argument,)? &mut control));
+        let (outbound, peer) = (&$conn.outbound, &mut $conn.peer);
+        attended(called, &mut $run, Meanwhile { input, outbound, peer }).await?;
     }};
 }
 
@@ -159,9 +154,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
         async move {
             trace::opened();
-            let mut run =
-                Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, unfinished: false };
-            let failed = self.conn.dispatch(&mut handler, &mut run).await.err();
+            let run = Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, unfinished: false };
+            let failed = self.conn.dispatch(&mut handler, run).await.err();
             let reason = Box::pin(self.conn.wind_up(failed)).await;
             trace::closed(&reason, self.traffic());
             handler.closed(&reason);
@@ -176,14 +170,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     fn dispatch<H: Handler, F: Future<Output = ()>>(
         &mut self,
         handler: &mut H,
-        run: &mut Run<'_, F>,
+        mut run: Run<'_, F>,
     ) -> impl Future<Output = Result<(), H::Error>> {
         async move {
             self.forget_upgrade();
             self.inbound.framing.begin_asking();
             run.look().await;
             loop {
-                let rare = match self.take_end(handler, run)? {
+                let rare = match self.take_end(handler, &mut run)? {
                     Some(End::Terminator) => {
                         attend!(self, run, handler.found_terminator());
                         self.end_told();
@@ -195,12 +189,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                         attend!(self, run, handler.collected());
                         continue;
                     }
-                    None => match future::poll_fn(|cx| self.poll_run(cx, run)).await {
+                    None => match future::poll_fn(|cx| self.poll_run(cx, &mut run)).await {
                         Some(rare) => rare,
                         None => continue,
                     },
                 };
-                if !Box::pin(self.take_rare(handler, rare, run)).await? {
+                if !Box::pin(self.take_rare(handler, rare, &mut run)).await? {
                     return Ok(());
                 }
             }
@@ -269,12 +263,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     fn over(&mut self) -> Over {
-        let told = self.told;
         let looks = self.inbound.framing.finds_ends();
-        match self.outbound_mut().state {
+        let Outbound { state, told, .. } = self.outbound_mut();
+        let told = *told;
+        match state {
             State::Over(CloseReason::PeerClosed) => Over::Input { truncated: false },
             State::Over(CloseReason::Truncated) => Over::Input { truncated: true },
-            State::Over(CloseReason::Timeout(timeout)) if !told => Over::Deadline(timeout),
+            State::Over(CloseReason::Timeout(timeout)) if !told => Over::Deadline(*timeout),
             State::Over(CloseReason::Frame(_)) if looks && !told => Over::Overlong,
             _ => Over::Other,
         }
@@ -291,24 +286,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Rare::End(end) => {
                 self.note_end(end);
                 if end == End::Overlong {
-                    attend!(self, run, handler.overlong());
+                    attend!(self, *run, handler.overlong());
                 }
                 if end == End::WrongEnd {
-                    attend!(self, run, handler.wrong_end());
+                    attend!(self, *run, handler.wrong_end());
                 }
                 self.end_told();
             }
             Rare::Shutdown => {
                 run.shutdown = Shutdown::Told;
-                attend!(self, run, handler.shutdown());
+                attend!(self, *run, handler.shutdown());
             }
             Rare::Quiet => handler.quiet(&mut self.parts().1)?,
             Rare::Over(Over::Input { truncated }) => {
-                attend!(self, run, handler.eof(truncated));
+                attend!(self, *run, handler.eof(truncated));
                 return Ok(false);
             }
             Rare::Over(Over::Overlong) => {
-                attend!(self, run, handler.overlong());
+                attend!(self, *run, handler.overlong());
                 return Ok(false);
             }
             Rare::Over(Over::Deadline(timeout)) => {
@@ -334,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.outbound_mut().state.is_closed() {
             self.shut_down().await;
         }
-        self.told = true;
+        self.outbound_mut().told = true;
         failed.map_or_else(|| self.outbound_mut().state.tell(), CloseReason::Handler)
     }
 }
@@ -395,29 +390,25 @@ impl<F: Future<Output = ()>> Run<'_, F> {
     }
 }
 
-/// Polls a callback once.
+/// Polls a callback, and while it waits, what goes on meanwhile. If that ends the connection, the callback is
+/// dropped.
 #[inline(always)]
-fn poll_now<F: Future>(
-    mut called: Pin<&mut F>,
-) -> impl Future<Output = Poll<F::Output>> + use<'_, F> {
-    future::poll_fn(move |cx| Poll::Ready(called.as_mut().poll(cx)))
-}
-
-/// Waits for a callback that has been polled, and meanwhile polls what goes on. If that ends the
-/// connection, the callback is dropped.
-fn wait<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
+fn attended<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
     run: &mut Run<'_, F>,
     mut meanwhile: Meanwhile<'_, S>,
 ) -> impl Future<Output = Result<(), E>> {
-    let mut polled = true;
+    let mut waits = false;
     future::poll_fn(move |cx| {
-        // The signal that comes with what was waited for comes first.
-        run.poll_signal(cx);
-        if !mem::take(&mut polled) {
-            if let Poll::Ready(result) = called.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
+        // The signal that comes with what was waited for comes first. Most callbacks wait for nothing.
+        if waits {
+            run.poll_signal(cx);
+        }
+        if let Poll::Ready(result) = called.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        if !mem::replace(&mut waits, true) {
+            run.poll_signal(cx);
         }
         meanwhile.poll(cx).map(Ok)
     })

@@ -359,12 +359,12 @@ impl<S> Channel<S> {
 
     /// The stream. Reading from it or writing to it past the channel is at the caller's own risk.
     pub fn get_ref(&self) -> &S {
-        &self.conn.io
+        &self.conn.peer.io
     }
 
     /// The stream. Reading from it or writing to it past the channel is at the caller's own risk.
     pub fn get_mut(&mut self) -> &mut S {
-        &mut self.conn.io
+        &mut self.conn.peer.io
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
@@ -389,7 +389,7 @@ impl<S> Channel<S> {
     /// # }
     /// ```
     pub fn into_parts(self) -> (S, Bytes) {
-        (self.conn.io, self.conn.inbound.into_bytes())
+        (self.conn.peer.io, self.conn.inbound.into_bytes())
     }
 }
 
@@ -681,7 +681,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             flushed = self.wait(|channel, cx| channel.conn.poll_flush(cx)).await;
         }
         match flushed {
-            Ok(()) => Ok(self.conn.io),
+            Ok(()) => Ok(self.conn.peer.io),
             Err(cause) => {
                 self.conn.outbound_mut().reopen_inbox();
                 let stalled = matches!(cause, CloseReason::Timeout(_));
@@ -701,7 +701,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         struct Waiting<'a, S>(&'a mut Channel<S>);
         impl<S> Drop for Waiting<'_, S> {
             fn drop(&mut self) {
-                self.0.conn.timer.pause();
+                self.0.conn.peer.timer.pause();
             }
         }
         let waiting = Waiting(self);
@@ -758,7 +758,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     fn begin_pull(&mut self) {
         self.conn.forget_upgrade();
         if mem::take(&mut self.frame_ended) && !self.conn.inbound.framing.in_message() {
-            self.conn.timer.frame_ended();
+            self.conn.peer.timer.frame_ended();
         }
     }
 
@@ -785,7 +785,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Some(CloseReason::Aborted) | None => false,
                 Some(cause) => !cause.is_orderly(),
             };
-            return Poll::Ready(if failed && !self.conn.told {
+            return Poll::Ready(if failed && !self.conn.outbound_mut().told {
                 Err(self.conn.tell_once())
             } else {
                 Ok(false)
@@ -835,7 +835,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Channel<S> {
 impl<S: fmt::Debug> fmt::Debug for Channel<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
-            .field("io", &self.conn.io)
+            .field("io", &self.conn.peer.io)
             .field("terminator", &self.terminator())
             .field("pending_input", &self.pending_input())
             .field("outbound", &*self.conn.outbound())

@@ -4,6 +4,7 @@
 //! [`Input`] has the memory.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::task::{Context, Poll};
 
@@ -111,7 +112,7 @@ impl Inbound {
         let Framing { framer, message, own_end, read, .. } = &self.framing;
         let in_message = message.is_some();
         let received = match message {
-            Some(begun) => read - begun,
+            Some(begun) => read + 1 - begun.get(),
             None => framer.length() + self.pending() as u64,
         };
         if received == 0 && !in_message && !framer.is_skipping() {
@@ -192,9 +193,9 @@ impl Inbound {
 pub(crate) struct Framing {
     /// Boxed: two smaller pieces of memory cost an idle connection less than a large one.
     pub(crate) framer: Box<Framer>,
-    /// The frame that has ended is not the last of its message, which was marked when so many bytes had
-    /// been read.
-    message: Option<u64>,
+    /// The frame that has ended is not the last of its message, which was marked when a byte less than this
+    /// had been read.
+    message: Option<NonZeroU64>,
     /// How many bytes have been read.
     pub(crate) read: u64,
     own_end: OwnEnd,
@@ -236,7 +237,7 @@ impl Framing {
     }
 
     pub(crate) fn begin_message(&mut self) {
-        self.message.get_or_insert(self.read);
+        self.message.get_or_insert(NonZeroU64::MIN.saturating_add(self.read));
     }
 
     /// Whether there was one.

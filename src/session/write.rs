@@ -2,7 +2,7 @@
 //!
 //! [`Outbound`] is all of a channel that a callback can reach while the task that waits for it goes on
 //! writing: the output queue, the state, the deadlines, what other tasks push. It has no stream of its
-//! own; that is lent to each poll, beside the timer.
+//! own; that is lent to each poll, with the timer, as the [`Peer`].
 //!
 //! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
 
@@ -27,6 +27,8 @@ use crate::trace;
 pub(crate) struct Outbound {
     pub(crate) output: Output,
     pub(crate) state: State,
+    /// Why the connection failed has been returned to whoever pulls.
+    pub(crate) told: bool,
     /// Shared by the channels of one builder.
     pub(crate) timeouts: Arc<Timeouts>,
     /// There is one once somebody has asked for a handle.
@@ -68,6 +70,13 @@ pub struct Traffic {
     pub written: u64,
 }
 
+/// The other end: the stream to it, and how long it has been waited for.
+#[derive(Debug)]
+pub(crate) struct Peer<S> {
+    pub(crate) io: S,
+    pub(crate) timer: Timer,
+}
+
 /// How far the writing has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -83,6 +92,7 @@ impl Outbound {
         Outbound {
             output,
             state: State::Open,
+            told: false,
             timeouts,
             inbox: None,
             handle_capacity,
@@ -257,27 +267,25 @@ impl Outbound {
     pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut S,
-        timer: &mut Timer,
+        peer: &mut Peer<S>,
     ) -> Result<Written, Cause> {
         if self.output.is_idle() && self.output.is_open() {
             return Ok(Written::All);
         }
         let before = self.output.written();
-        let result = self.output.poll_flush(cx, Pin::new(io));
-        self.written(before, result, timer)
+        let result = self.output.poll_flush(cx, Pin::new(&mut peer.io));
+        self.written(before, result, &mut peer.timer)
     }
 
     /// Writes until there is room again.
     pub(crate) fn poll_room<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut S,
-        timer: &mut Timer,
+        peer: &mut Peer<S>,
     ) -> Result<Written, Cause> {
         let before = self.output.written();
-        let result = self.output.poll_ready(cx, Pin::new(io));
-        self.written(before, result, timer)
+        let result = self.output.poll_ready(cx, Pin::new(&mut peer.io));
+        self.written(before, result, &mut peer.timer)
     }
 
     fn written(
@@ -302,15 +310,14 @@ impl Outbound {
     pub(crate) fn poll_meanwhile<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut S,
-        timer: &mut Timer,
+        peer: &mut Peer<S>,
     ) -> Poll<()> {
         self.poll_inbox(cx);
         loop {
             if self.state.is_closed() {
                 return Poll::Ready(());
             }
-            match self.poll_flush(cx, io, timer) {
+            match self.poll_flush(cx, peer) {
                 Err(cause) => self.fail(cause),
                 // What waited for room has it now.
                 Ok(Written::All) if self.has_items() && self.output.is_open() => {
@@ -318,7 +325,7 @@ impl Outbound {
                 }
                 Ok(written) => {
                     let wait = Wait { refused: written == Written::Refused, ..Wait::default() };
-                    if timer.poll(cx, &self.timeouts, wait).is_pending() {
+                    if peer.timer.poll(cx, &self.timeouts, wait).is_pending() {
                         return Poll::Pending;
                     }
                     trace::timed_out(Timeout::WriteStall);

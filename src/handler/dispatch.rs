@@ -154,7 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
         async move {
             trace::opened();
-            let run = Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, unfinished: false };
+            let run = Run {
+                signal: pin!(signal),
+                shutdown: Shutdown::Unwanted,
+                looked: false,
+                unfinished: false,
+            };
             let failed = self.conn.dispatch(&mut handler, run).await.err();
             let reason = Box::pin(self.conn.wind_up(failed)).await;
             trace::closed(&reason, self.traffic());
@@ -255,7 +260,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if !self.outbound_mut().state.is_open() && !self.inbound.has_owed() {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
-        Poll::Ready(match ready!(self.poll_turn(cx, wanted)) {
+        let turn = self.poll_turn(cx, wanted);
+        Poll::Ready(match ready!(run.sleep(turn)) {
             Turn::Quiet => Some(Rare::Quiet),
             Turn::Shutdown => Some(Rare::Shutdown),
             Turn::Again => None,
@@ -359,6 +365,8 @@ struct Run<'a, F> {
     /// Comes when the connection is wanted to end.
     signal: Pin<&'a mut F>,
     shutdown: Shutdown,
+    /// The signal was looked for in this poll of the task.
+    looked: bool,
     /// Of the frame at hand something was collected, and it goes on.
     unfinished: bool,
 }
@@ -373,12 +381,21 @@ enum Shutdown {
 
 impl<F: Future<Output = ()>> Run<'_, F> {
     /// Looks for the signal, which wakes the task when it comes. Each time that the task is woken this
-    /// comes before anything is handed over.
+    /// comes before anything is handed over, and once is enough: a token's signal takes a lock.
     #[inline]
     fn poll_signal(&mut self, cx: &mut Context<'_>) {
-        if self.shutdown == Shutdown::Unwanted && self.signal.as_mut().poll(cx).is_ready() {
-            self.shutdown = Shutdown::Wanted;
+        if self.shutdown == Shutdown::Unwanted && !mem::replace(&mut self.looked, true) {
+            if self.signal.as_mut().poll(cx).is_ready() {
+                self.shutdown = Shutdown::Wanted;
+            }
         }
+    }
+
+    /// The task goes to sleep if this is pending.
+    #[inline]
+    fn sleep<R>(&mut self, poll: Poll<R>) -> Poll<R> {
+        self.looked &= poll.is_ready();
+        poll
     }
 
     /// The same, where nothing is polled otherwise.
@@ -398,18 +415,13 @@ fn attended<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
     run: &mut Run<'_, F>,
     mut meanwhile: Meanwhile<'_, S>,
 ) -> impl Future<Output = Result<(), E>> {
-    let mut waits = false;
     future::poll_fn(move |cx| {
-        // The signal that comes with what was waited for comes first. Most callbacks wait for nothing.
-        if waits {
-            run.poll_signal(cx);
-        }
+        // The signal that comes with what was waited for comes first.
+        run.poll_signal(cx);
         if let Poll::Ready(result) = called.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        if !mem::replace(&mut waits, true) {
-            run.poll_signal(cx);
-        }
-        meanwhile.poll(cx).map(Ok)
+        let meanwhile = meanwhile.poll(cx).map(Ok);
+        run.sleep(meanwhile)
     })
 }

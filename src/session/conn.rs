@@ -268,7 +268,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let refused = written == Written::Refused;
         let wait = Wait { peer: refused, refused, ..Wait::default() };
         let outbound = get_mut(&mut self.outbound);
-        if let Some(timeout) = deadline(ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait))) {
+        if let Some(timeout) = deadline(ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait)))
+        {
             trace::timed_out(timeout);
             self.fail(CloseReason::Timeout(timeout));
         }

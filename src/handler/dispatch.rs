@@ -252,6 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         cx: &mut Context<'_>,
         run: &mut Run<'_, F>,
     ) -> Poll<Option<Rare>> {
+        let just_looked = run.looked;
         run.poll_signal(cx);
         let wanted = run.shutdown == Shutdown::Wanted;
         if wanted && self.outbound_mut().state.is_open() && self.inbound.is_between_messages() {
@@ -261,7 +262,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
         let turn = self.poll_turn(cx, wanted);
-        Poll::Ready(match ready!(run.sleep(turn)) {
+        // One look does for two turns, as most wake-ups bring one read, behind which there is nothing more.
+        run.looked = turn.is_ready() && !just_looked;
+        Poll::Ready(match ready!(turn) {
             Turn::Quiet => Some(Rare::Quiet),
             Turn::Shutdown => Some(Rare::Shutdown),
             Turn::Again => None,
@@ -365,7 +368,7 @@ struct Run<'a, F> {
     /// Comes when the connection is wanted to end.
     signal: Pin<&'a mut F>,
     shutdown: Shutdown,
-    /// The signal was looked for in this poll of the task.
+    /// The signal was looked for just now.
     looked: bool,
     /// Of the frame at hand something was collected, and it goes on.
     unfinished: bool,
@@ -380,8 +383,8 @@ enum Shutdown {
 }
 
 impl<F: Future<Output = ()>> Run<'_, F> {
-    /// Looks for the signal, which wakes the task when it comes. Each time that the task is woken this
-    /// comes before anything is handed over, and once is enough: a token's signal takes a lock.
+    /// Looks for the signal, which wakes the task when it comes, unless that was done just now: a token's
+    /// signal takes a lock. Each time that the task is woken this comes before anything is handed over.
     #[inline]
     fn poll_signal(&mut self, cx: &mut Context<'_>) {
         if self.shutdown == Shutdown::Unwanted && !mem::replace(&mut self.looked, true) {
@@ -389,13 +392,6 @@ impl<F: Future<Output = ()>> Run<'_, F> {
                 self.shutdown = Shutdown::Wanted;
             }
         }
-    }
-
-    /// The task goes to sleep if this is pending.
-    #[inline]
-    fn sleep<R>(&mut self, poll: Poll<R>) -> Poll<R> {
-        self.looked &= poll.is_ready();
-        poll
     }
 
     /// The same, where nothing is polled otherwise.
@@ -421,7 +417,7 @@ fn attended<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
         if let Poll::Ready(result) = called.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        let meanwhile = meanwhile.poll(cx).map(Ok);
-        run.sleep(meanwhile)
+        run.looked = false;
+        meanwhile.poll(cx).map(Ok)
     })
 }

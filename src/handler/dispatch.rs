@@ -387,10 +387,9 @@ impl<F: Future<Output = ()>> Run<'_, F> {
     /// signal takes a lock. Each time that the task is woken this comes before anything is handed over.
     #[inline]
     fn poll_signal(&mut self, cx: &mut Context<'_>) {
-        if self.shutdown == Shutdown::Unwanted && !mem::replace(&mut self.looked, true) {
-            if self.signal.as_mut().poll(cx).is_ready() {
-                self.shutdown = Shutdown::Wanted;
-            }
+        let looks = self.shutdown == Shutdown::Unwanted && !mem::replace(&mut self.looked, true);
+        if looks && self.signal.as_mut().poll(cx).is_ready() {
+            self.shutdown = Shutdown::Wanted;
         }
     }
 

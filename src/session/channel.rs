@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{fmt, future, mem};
+use std::{fmt, mem};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
@@ -697,15 +697,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// Waits for what is polled. Deadlines run no longer than that.
-    async fn wait<R>(&mut self, mut poll: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<R>) -> R {
-        struct Waiting<'a, S>(&'a mut Channel<S>);
-        impl<S> Drop for Waiting<'_, S> {
-            fn drop(&mut self) {
-                self.0.conn.peer.timer.pause();
-            }
-        }
-        let waiting = Waiting(self);
-        future::poll_fn(|cx| poll(&mut *waiting.0, cx)).await
+    fn wait<P, R>(&mut self, poll: P) -> Waiting<'_, S, P>
+    where
+        P: FnMut(&mut Self, &mut Context<'_>) -> Poll<R>,
+    {
+        Waiting { channel: self, poll }
     }
 
     /// The next event, if it is there.
@@ -821,6 +817,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             State::Open | State::Eof | State::Over(_) | State::Closed(_) => Poll::Ready(()),
             State::Closing(..) | State::Lingering(..) => self.conn.poll_close(cx),
         }
+    }
+}
+
+/// What somebody waits for. It is no async block, which would hold its arguments twice, as long as a
+/// connection is idle.
+struct Waiting<'a, S, P> {
+    channel: &'a mut Channel<S>,
+    poll: P,
+}
+
+impl<S, R, P> Future for Waiting<'_, S, P>
+where
+    P: FnMut(&mut Channel<S>, &mut Context<'_>) -> Poll<R> + Unpin,
+{
+    type Output = R;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
+        let Waiting { channel, poll } = self.get_mut();
+        poll(channel, cx)
+    }
+}
+
+impl<S, P> Drop for Waiting<'_, S, P> {
+    #[inline]
+    fn drop(&mut self) {
+        self.channel.conn.peer.timer.pause();
     }
 }
 

@@ -62,6 +62,8 @@ impl Client {
 pub(crate) enum Then {
     Go,
     Close,
+    /// And not even to send what was written before.
+    Abort,
     /// These bytes are to be sent, and CRLF.
     Send(Bytes),
     /// See [`confirm_subscriptions`].
@@ -229,7 +231,7 @@ pub(crate) fn unknown(words: &Words<'_>) -> Done {
     let name = words.get(0);
     if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
         // A browser was made to send an HTTP request here. What it holds must not be obeyed.
-        return Ok(Then::Close);
+        return Ok(Then::Abort);
     }
     let shown = |bytes: &[u8], most: usize| {
         String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()

@@ -43,19 +43,26 @@ def start(name):
     sys.exit(f"{name} did not start")
 
 
+def sleeps(process):
+    """How often the server's main thread, which does the work of both, has had nothing to do."""
+    with open(f"/proc/{process.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+
+
 def measure(process, port, test, depth):
-    """Microseconds of CPU a request, of all threads of the server, and requests a second."""
+    """Microseconds of CPU a request, of all threads of the server, requests a second, and sleeps a request."""
     name, counts = TESTS[test]
     clock = ~process.pid << 3 | 2
     # Of LRANGE it measures the LPUSH before it, too. So that is done first, and what it does again is little.
     command = ["redis-benchmark", "-p", str(port), "-t", test, "-n", str(counts[depth]), "-P", str(depth), "--csv"]
-    used = time.clock_gettime(clock)
+    used, slept = time.clock_gettime(clock), sleeps(process)
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    used = time.clock_gettime(clock) - used
+    used, slept = time.clock_gettime(clock) - used, sleeps(process) - slept
     rows = [row for row in csv.reader(printed.splitlines()) if row]
     rates = {row[0]: float(row[1]) for row in rows[1:]}
     # Whatever else it asks for in the same run counts as requests, too.
-    return used / (counts[depth] * len(rates)) * 1e6, rates[name]
+    requests = counts[depth] * len(rates)
+    return used / requests * 1e6, rates[name], slept / requests
 
 
 figures = {}
@@ -72,8 +79,11 @@ for _ in range(rounds):
             process.kill()
             process.wait()
 
-print("| | µs of CPU a request: redis_server | redis-server | ratio | requests a second: redis_server | redis-server |")
-print("|---|---:|---:|---:|---:|---:|")
+print(
+    "| | µs of CPU a request: redis_server | redis-server | ratio | requests a second: redis_server | redis-server "
+    "| sleeps a request: redis_server | redis-server |"
+)
+print("|---|---:|---:|---:|---:|---:|---:|---:|")
 for depth in (1, 64):
     for test in TESTS:
         ours, theirs = figures[test, depth][OURS], figures[test, depth][REDIS]
@@ -81,5 +91,5 @@ for depth in (1, 64):
         ours, theirs = ([statistics.median(column) for column in zip(*rows)] for rows in (ours, theirs))
         print(
             f"| {test}, {depth} at a time | {ours[0]:.2f} | {theirs[0]:.2f} | {ratio:.2f} "
-            f"| {ours[1]:,.0f} | {theirs[1]:,.0f} |"
+            f"| {ours[1]:,.0f} | {theirs[1]:,.0f} | {ours[2]:.2f} | {theirs[2]:.2f} |"
         )

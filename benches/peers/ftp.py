@@ -17,6 +17,8 @@ import sys
 import threading
 import time
 
+from server import Server
+
 binary, scratch, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 PEER = """
@@ -27,20 +29,18 @@ from pyftpdlib.servers import FTPServer
 logging.basicConfig(level=logging.ERROR)
 FTPHandler.authorizer = DummyAuthorizer()
 FTPHandler.authorizer.add_user("me", "secret", sys.argv[1], perm="elradfmwMT")
-server = FTPServer(("127.0.0.1", 0), FTPHandler)
-print("listening on %s:%d" % server.socket.getsockname(), flush=True)
-server.serve_forever()
+FTPServer(("127.0.0.1", int(sys.argv[2])), FTPHandler).serve_forever()
 """
-SERVERS = {
-    "asynchat": lambda dir: [binary, "127.0.0.1:0", dir, "--writable"],
-    "pyftpdlib": lambda dir: [sys.executable, "-c", PEER, dir],
+COMMANDS = {
+    "asynchat": lambda dir, port: [binary, f"127.0.0.1:{port}", dir, "--writable"],
+    "pyftpdlib": lambda dir, port: [sys.executable, "-c", PEER, dir, str(port)],
 }
 BIG = 500_000_000
 SMALL, FILES = bytes(1000), 500
 MANY = 100
 
 
-class Server:
+class FtpServer(Server):
     def __init__(self, name):
         dir = os.path.join(scratch, name)
         os.makedirs(os.path.join(dir, "many"), exist_ok=True)
@@ -48,25 +48,13 @@ class Server:
             file.write(bytes(BIG))
         for i in range(1000):
             open(os.path.join(dir, "many", f"file {i}"), "w").close()
-        self.process = subprocess.Popen(
-            SERVERS[name](dir), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        host, port = self.process.stdout.readline().split()[-1].rsplit(":", 1)
-        self.host, self.port = host, int(port)
+        super().__init__(lambda port: COMMANDS[name](dir, port))
 
     def connect(self):
         ftp = ftplib.FTP(timeout=60)
-        ftp.connect(self.host, self.port)
+        ftp.connect("127.0.0.1", self.port)
         ftp.login("me", "secret")
         return ftp
-
-    def cpu(self):
-        """In seconds, of all its threads, those that have ended too: the clock of another process."""
-        return time.clock_gettime(~self.process.pid << 3 | 2)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
 
 
 def download(ftp):
@@ -154,28 +142,25 @@ WORK = {
 }
 cpu, wall, waits = {}, {}, {}
 for _ in range(rounds):
-    for name in random.sample(sorted(SERVERS), len(SERVERS)):
-        server = Server(name)
-        ftp = server.connect()
-        for row, (act, units, _) in WORK.items():
-            used, began = server.cpu(), time.monotonic()
-            act(ftp, server)
-            cpu.setdefault((row, name), []).append((server.cpu() - used) / units * 1e6)
-            wall.setdefault((row, name), []).append(units / (time.monotonic() - began))
-        command = [os.path.join(os.path.dirname(sys.executable), "ftpbench"), "-b", "all", "-n", "100", "-s", "10M"]
-        command += ["-u", "me", "-p", "secret", "-H", server.host, "-P", str(server.port)]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for line in printed.splitlines():
-            found = re.search(r"^(.*?\))\s+([\d.]+)\s+(MB/sec|secs)", re.sub(r"\x1b\[[\d;]*m", "", line))
-            if found:
-                row, figure, unit = found.groups()
-                waits.setdefault((f"{row}, {unit}", name), []).append(float(figure))
-        ftp.close()
-        server.stop()
+    for name in random.sample(sorted(COMMANDS), len(COMMANDS)):
+        with FtpServer(name) as server, server.connect() as ftp:
+            for row, (act, units, _) in WORK.items():
+                used, began = server.cpu(), time.monotonic()
+                act(ftp, server)
+                cpu.setdefault((row, name), []).append((server.cpu() - used) / units * 1e6)
+                wall.setdefault((row, name), []).append(units / (time.monotonic() - began))
+            command = [os.path.join(os.path.dirname(sys.executable), "ftpbench"), "-b", "all", "-n", "100", "-s", "10M"]
+            command += ["-u", "me", "-p", "secret", "-H", "127.0.0.1", "-P", str(server.port)]
+            printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            for text in printed.splitlines():
+                found = re.search(r"^(.*?\))\s+([\d.]+)\s+(MB/sec|secs)", re.sub(r"\x1b\[[\d;]*m", "", text))
+                if found:
+                    row, figure, unit = found.groups()
+                    waits.setdefault((f"{row}, {unit}", name), []).append(float(figure))
 
 
 def line(figures, row, words, digits=1):
-    ours, theirs = (statistics.median(figures[row, name]) for name in SERVERS)
+    ours, theirs = (statistics.median(figures[row, name]) for name in COMMANDS)
     ratios = [a / b for a, b in zip(figures[row, "asynchat"], figures[row, "pyftpdlib"]) if b]
     ratio = statistics.median(ratios or [0])
     print(f"| {words} | {ours:.{digits}f} | {theirs:.{digits}f} | {ratio:.2f} |")

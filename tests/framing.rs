@@ -4,8 +4,8 @@
 mod support;
 
 use asynchat::{
-    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, FrameError, Framer, Limit,
-    Terminator,
+    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Ending, EndingError, Event,
+    FrameError, Framer, Limit, Terminator,
 };
 use support::drive::{How, Lent};
 use support::model::Follower;
@@ -209,6 +209,21 @@ fn errors_say_what_is_wrong() {
     ] {
         assert_eq!(error.to_string(), text);
     }
+    let overlong = FrameError::Overlong(5);
+    assert_eq!(overlong.to_string(), "frame longer than the limit of 5 bytes");
+    assert_eq!(FrameError::WrongEnd.to_string(), "counted frame without its end");
+}
+
+#[test]
+fn an_end_of_a_counted_frame_has_from_1_to_8_bytes() {
+    for len in 1..=8 {
+        let end = &b"12345678"[..len];
+        assert_eq!(Ending::new(end).unwrap().as_bytes(), end);
+    }
+    for wrong in ["", "123456789"] {
+        let refused: EndingError = Ending::new(wrong).unwrap_err();
+        assert_eq!(refused.to_string(), "the end of a counted frame has 1 to 8 bytes");
+    }
 }
 
 #[test]
@@ -400,6 +415,22 @@ fn a_switch_to_something_buffered_finds_it() {
             let input = format!("a{far}{}xy{far}{far}z{far}", far.repeat(3));
             verify_model(&script, input.as_bytes());
         }
+    }
+}
+
+#[test]
+fn bytes_that_come_before_the_frames_at_hand_are_taken_hide_none_of_them() {
+    for delimiter in ["\n", "\r\n", "\r\n.\r\n", "0123456789abcdefghijklmn"] {
+        each(&script(bytes(delimiter)), |decoder| {
+            decoder.feed(format!("a{delimiter}b{delimiter}c").as_bytes());
+            expect(decoder, Event::Chunk("a"));
+            expect(decoder, Event::Terminator);
+            decoder.feed(b"d");
+            expect(decoder, Event::Chunk("b"));
+            expect(decoder, Event::Terminator);
+            expect(decoder, Event::Chunk("cd"));
+            expect(decoder, MORE);
+        });
     }
 }
 
@@ -794,6 +825,22 @@ fn the_end_of_the_input_in_mid_frame_delivers_what_was_withheld_and_says_so() {
 }
 
 #[test]
+fn the_end_of_the_input_comes_with_the_last_bytes() {
+    // What is a beginning of the terminator and would be withheld, and what is not.
+    for last in ["\r", "b", "b\r"] {
+        each(&script(bytes("\r\n")), |decoder| {
+            decoder.feed(b"a");
+            expect(decoder, Event::Chunk("a"));
+            expect(decoder, MORE);
+            decoder.feed(last.as_bytes());
+            expect_eof(decoder, Event::Chunk(last));
+            expect_eof(decoder, Event::Truncated);
+            expect_eof(decoder, MORE);
+        });
+    }
+}
+
+#[test]
 fn a_decoder_may_go_on_after_the_end_of_the_input() {
     each(&script(bytes("\r\n")), |decoder| {
         decoder.feed(b"ab\r");
@@ -922,6 +969,48 @@ fn a_buffer_shortened_behind_the_decoders_back_never_panics() {
     }
 }
 
+#[test]
+fn a_buffer_shortened_to_what_is_done_with_is_not_begun_again() {
+    let mut framer = Framer::new(b"\r\n");
+    assert_eq!(framer.next(b"abc\r"), Ok(Some(Event::Chunk(&b"abc"[..]))));
+    assert_eq!(framer.next(b"abc"), Ok(None));
+    assert_eq!(framer.take_consumed(), 3);
+}
+
+#[test]
+fn what_was_known_of_bytes_that_were_cut_off_is_not_believed_of_those_that_take_their_place() {
+    let delimiters = ["\n", "\r\n", "\r\n.\r\n", "123456789abc", "0123456789abcdefghijklmn"];
+    let specs = delimiters.map(bytes).into_iter();
+    for spec in specs.chain([any(["\n", "\r\n"]), any(["\r\n;", "456"])]) {
+        let delimiter = &spec.delimiters()[0];
+        let grown = [&b"abc"[..], delimiter, b"xyz", &[b'-'; 40]].concat();
+        // Of bytes of a whole frame, in which no delimiter was found, and of those behind a count.
+        for count in [false, true] {
+            let mut framer = Framer::new(spec.terminator());
+            framer.set_whole_frames(true);
+            let mut buffer = Vec::with_capacity(100);
+            if count {
+                buffer.extend_from_slice(delimiter);
+            }
+            buffer.extend_from_slice(&[b'o'; 40]);
+            if count {
+                assert!(matches!(framer.next(&buffer), Ok(Some(Event::Terminator))));
+                buffer.drain(..framer.take_consumed());
+                framer.set_terminator(2);
+                buffer.truncate(1);
+            } else {
+                buffer.truncate(3);
+            }
+            assert_eq!(framer.next(&buffer), Ok(None), "{spec:?}");
+            framer.set_terminator(spec.terminator());
+            buffer.clear();
+            buffer.extend_from_slice(&grown);
+            assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&b"abc"[..]))), "{spec:?}");
+            assert_eq!(framer.next(&buffer), Ok(Some(Event::Terminator)), "{spec:?}");
+        }
+    }
+}
+
 #[cfg(feature = "tokio")]
 #[test]
 fn a_buffer_cleared_behind_the_codecs_back_is_no_reason_to_find_what_is_gone() {
@@ -940,6 +1029,17 @@ fn a_buffer_cleared_behind_the_codecs_back_is_no_reason_to_find_what_is_gone() {
 }
 
 // Asking.
+
+#[test]
+fn whether_frames_are_whole_is_what_was_set_last() {
+    each(&script(bytes("\n")), |decoder| {
+        assert!(!decoder.control().whole_frames());
+        decoder.control().set_whole_frames(true);
+        assert!(decoder.control().whole_frames());
+        decoder.control().set_whole_frames(false);
+        assert!(!decoder.control().whole_frames());
+    });
+}
 
 #[test]
 fn mid_frame_is_what_the_end_of_the_input_would_cut() {

@@ -268,6 +268,9 @@ fn delimiters_and_sets_convert_compare_and_print() {
         assert_eq!(delimiter, Delimiter::new(&text).unwrap());
         assert_ne!(delimiter, Delimiter::new(text + "b").unwrap());
     }
+    // However it was made, where one is kept in place and where it is not.
+    assert_eq!(Delimiter::from(&[b'a'; 22]), Delimiter::new([b'a'; 22]).unwrap());
+    assert_eq!(Delimiter::from(&[b'a'; 23]), Delimiter::new([b'a'; 23]).unwrap());
     let set = DelimiterSet::new(["\n", "\r\n"]).unwrap();
     assert_eq!(set.iter().collect::<Vec<_>>(), [&b"\n"[..], b"\r\n"]);
     assert_eq!(format!("{set:?}"), r#"DelimiterSet{b"\n", b"\r\n"}"#);
@@ -1029,6 +1032,16 @@ fn a_buffer_cleared_behind_the_codecs_back_is_no_reason_to_find_what_is_gone() {
 }
 
 // Asking.
+
+#[test]
+fn the_limit_is_what_was_set_last() {
+    each(&script(bytes("\n")), |decoder| {
+        for limit in [Limit::Skip(2), Limit::Fail(2), Limit::Fail(0), Limit::Unlimited] {
+            decoder.control().set_limit(limit);
+            assert_eq!(decoder.control().limit(), limit);
+        }
+    });
+}
 
 #[test]
 fn whether_frames_are_whole_is_what_was_set_last() {

@@ -711,6 +711,35 @@ fn to_set_the_terminator_in_force_changes_nothing() {
 }
 
 #[test]
+fn a_count_is_another_if_its_number_or_its_end_is() {
+    let end = |count, end: &str| CountThen(count, end.into());
+    let counts = [Count(2), Count(3), end(2, "\n"), end(2, ";"), end(3, "\n")];
+    for first in &counts {
+        for second in &counts {
+            each(&script(first.clone()), |decoder| {
+                expect_eof(decoder, Event::Truncated);
+                decoder.control().set_terminator(second.terminator());
+                assert_eq!(decoder.control().terminator(), second.terminator());
+                // Of the one in force it has been said that the input has ended.
+                let again = decoder.control().is_mid_frame();
+                assert_eq!(again, first != second, "{first:?} to {second:?}");
+                expect_eof(decoder, again.then_some(Event::Truncated));
+            });
+        }
+    }
+}
+
+#[test]
+fn a_wrong_end_is_skipped_where_a_delimiter_is_set_and_the_limit_says_so() {
+    let wrong = CountThen(2, b"\n".to_vec());
+    let limited = script(wrong.clone()).limit(Limit::Skip(9));
+    verify(&limited, b"abXY", End::Eof, &[data("ab"), Log::WrongEnd, Log::FailedWrongEnd]);
+    let armed = script(bytes(";")).limit(Limit::Skip(9)).then(wrong);
+    let log = [data("x"), T, data("ab"), Log::WrongEnd, data("z"), T];
+    verify(&armed, b"x;abXY;z;", End::Eof, &log);
+}
+
+#[test]
 fn resume_begins_a_frame_with_the_rest_of_one_that_ended_early() {
     each(&script(bytes("\r\n")).limit(Limit::Skip(2)), |decoder| {
         decoder.feed(b"abcde\r\nf\r\n");
@@ -1070,7 +1099,17 @@ fn mid_frame_is_what_the_end_of_the_input_would_cut() {
         assert!(!decoder.control().is_mid_frame());
         decoder.control().set_terminator(Terminator::Count(1));
         assert!(decoder.control().is_mid_frame(), "a count not spent");
+        decoder.control().set_terminator(Terminator::Count(0));
+        assert!(!decoder.control().is_mid_frame(), "a count of nothing");
+        decoder.control().set_terminator(Terminator::count_then(0, b"\n"));
+        assert!(decoder.control().is_mid_frame(), "an end to come");
         decoder.control().set_terminator(Terminator::None);
+        assert!(!decoder.control().is_mid_frame());
+        decoder.control().set_terminator(Terminator::from(b"\n"));
+        decoder.feed(b"b");
+        expect_eof(decoder, Event::Chunk("b"));
+        assert!(decoder.control().is_mid_frame(), "cut, which is still to be said");
+        expect_eof(decoder, Event::Truncated);
         assert!(!decoder.control().is_mid_frame());
     });
 }

@@ -87,9 +87,8 @@ impl BatchCodec {
                 buffer::want(framer, src, eof || batch.is_some());
                 None
             }
-            Err(error) if batch.is_none() => return Err(error.into()),
-            // It comes again.
-            Err(_) => None,
+            // The frame that fails was handed over by an earlier look, and this one has found none.
+            Err(error) => return Err(error.into()),
         };
         Ok(batch.or_else(|| self.held.take()))
     }

@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, join, sink};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, join, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -193,4 +193,109 @@ fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
     open(1);
     let held = measure(|| open(100));
     assert!(held.bytes_current < 100 * 1024, "{held:?}");
+}
+
+/// A stream that brings a line, and then nothing. It takes nothing.
+struct Mute(bool);
+
+impl AsyncRead for Mute {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Pending;
+        }
+        buffer.put_slice(b"a line\n");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Mute {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Waits at a line for ever, or answers it, or its beginning, with too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Busy {
+    Waits,
+    AnswersLines,
+    AnswersPieces,
+}
+
+impl Handler for Busy {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        if *self == Busy::AnswersPieces {
+            control.push("more than one byte");
+        }
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        if *self == Busy::Waits {
+            std::future::pending().await
+        }
+        control.push("more than one byte");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_channel_that_waits_for_its_handler_or_its_peer_holds_no_read_buffer() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    for busy in [Busy::Waits, Busy::AnswersLines, Busy::AnswersPieces] {
+        let mut runs = Vec::with_capacity(102);
+        let mut open = |count: usize| {
+            for _ in 0..count {
+                let end = if busy == Busy::AnswersPieces { b"." } else { b"\n" };
+                let mut channel = Channel::builder(end).high_water_mark(1).build(Mute(false));
+                let mut run = Box::pin(async move { channel.run(busy).await.1 });
+                assert!(run.as_mut().poll(&mut cx).is_pending());
+                runs.push(run);
+            }
+        };
+        open(2);
+        let held = measure(|| open(100));
+        assert!(held.bytes_current < 100 * 16 * 1024, "{busy:?}, {held:?}");
+    }
+}
+
+#[test]
+fn to_read_on_behind_what_is_kept_takes_no_more_than_a_read() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let read = [vec![b'x'; 20_000], vec![b'\n'], vec![b'y'; 20_000]].concat();
+    let read_on = || {
+        runtime.block_on(async {
+            let reader = read.as_slice().chain(&b"z\n"[..]);
+            let mut channel =
+                Channel::builder(b"\n").whole_frames(true).build(join(reader, sink()));
+            let mut kept = Vec::new();
+            while let Some(event) = channel.next().await {
+                kept.push(event.unwrap());
+            }
+            assert_eq!(kept.len(), 4);
+        });
+    };
+    read_on();
+    let taken = measure(read_on);
+    assert!(taken.bytes_max < 1024 * 1024, "{taken:?}");
 }

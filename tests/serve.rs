@@ -295,6 +295,7 @@ async fn a_final_error_is_returned_when_the_connections_have_ended() {
     let error = serving.await.unwrap().unwrap_err();
     assert_eq!((error.served().accepted, error.served().accept_errors), (1, 1));
     assert!(error.source().is_some());
+    assert_eq!(error.to_string(), "accepting connections failed");
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::BrokenPipe);
     assert!(!stop.is_cancelled(), "it is the caller's");
 }
@@ -714,6 +715,11 @@ async fn a_connection_beyond_the_limit_is_told_so_if_that_is_wanted() {
         let mut word = String::new();
         refused.read_to_string(&mut word).await.unwrap();
         assert_eq!(word, "421 busy\r\n");
+        // What they still had to say does not bring them a reset.
+        for _ in 0..10 {
+            refused.write_all(b"MAIL\r\n").await.unwrap();
+            settle().await;
+        }
     }
     // Those that do not read and do not go are not waited for, nor are there many of them.
     let mut stuck: Vec<_> = (0..100).map(|_| network.connect()).collect();
@@ -733,4 +739,34 @@ async fn a_connection_beyond_the_limit_is_told_so_if_that_is_wanted() {
     stop.cancel();
     let served = serving.await.unwrap().unwrap();
     assert_eq!((served.accepted, served.refused, served.peak), (2, 103, 1));
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn a_listener_whose_descriptor_is_closed_is_asked_no_more() {
+    const EBADF: i32 = 9;
+    let (network, listener) = Network::new(std::iter::once(errno(EBADF)));
+    let serving = spawn(Server::new(), listener, &CancellationToken::new(), |_| async {});
+    let served = tokio::time::timeout(Duration::from_secs(100), serving).await;
+    let error = served.expect("it goes on").unwrap().unwrap_err();
+    assert_eq!(io::Error::from(error).raw_os_error(), Some(EBADF));
+    assert_eq!(network.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_shutdown_nobody_is_let_in_and_who_ends_in_it_is_counted() {
+    let (network, listener) = Network::sound();
+    let stop = CancellationToken::new();
+    let serving = spawn(Server::new(), listener, &stop, |connection| async move {
+        connection.shutdown.cancelled().await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(connection.peer, 1, "as the test wants it");
+    });
+    let _clients = [network.connect(), network.connect()];
+    settle().await;
+    stop.cancel();
+    settle().await;
+    assert!(network.connect.is_closed() && !serving.is_finished());
+    let served = serving.await.unwrap().unwrap();
+    assert_eq!((served.accepted, served.panicked, served.aborted), (2, 1, 0));
 }

@@ -153,8 +153,9 @@ impl State {
 
     /// All is written and the stream shut down.
     pub(crate) fn written(&mut self, lingers: bool) {
-        self.advance(|cause, rest| {
-            if lingers && rest > 0 { State::Lingering(cause, rest) } else { State::Closed(cause) }
+        self.advance(|cause, rest| match lingers {
+            true => State::Lingering(cause, rest),
+            false => State::Closed(cause),
         });
     }
 

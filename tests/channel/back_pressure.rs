@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use asynchat::{Channel, Chunk, CloseReason, Control, Event, Handler, Timeout, Timeouts, producer};
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::support::{
@@ -367,4 +368,32 @@ async fn a_flood_of_the_smallest_frames_does_not_starve_other_tasks() {
         // It is bounded, and gets on.
         assert!(before > 10_000, "{before} frames in 100 polls");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_in_place_makes_the_queue_full_too() {
+    let (mut channel, peer) = channel(10, 1);
+    peer.take(0);
+    let write = |output: &mut bytes::BytesMut| {
+        output.extend_from_slice(b"0123456789");
+        Ok::<_, asynchat::ChannelError>(())
+    };
+    channel.push_with(write).unwrap();
+    assert!(channel.ready().now_or_never().is_none());
+    peer.take(9);
+    channel.ready().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_flushed_is_not_flushed_again_while_a_producer_has_nothing() {
+    let (mut channel, peer) = channel(1000, 1);
+    channel.push("head").unwrap();
+    let nothing = std::future::pending::<io::Result<&str>>();
+    channel.push_with_producer(producer::once(nothing)).unwrap();
+    for _ in 0..3 {
+        peer.send("\n");
+        channel.next().await.unwrap().unwrap();
+        assert!(channel.next().now_or_never().is_none());
+    }
+    assert_eq!((peer.output(), peer.wire().flushes), ("head".into(), 1));
 }

@@ -416,3 +416,47 @@ async fn a_stream_that_fails_while_a_close_waits_for_the_writer_ends_the_close()
     let error = closing.await.unwrap().unwrap_err();
     assert!(matches!(error, ChannelError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe));
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_behind_the_end_of_the_input() {
+    for input in ["whole\r\n", "cut"] {
+        let (socket, peer) = pipe();
+        let mut channel = Channel::new(socket, b"\r\n"); // which lingers
+        peer.send(input);
+        peer.close();
+        while channel.next().await.is_some() {}
+        let reads = peer.wire().reads;
+        channel.close().await.unwrap();
+        assert_eq!(peer.wire().reads, reads, "{input:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn input_is_dropped_by_an_abort_and_by_a_close() {
+    for aborts in [false, true] {
+        let (mut channel, peer) = channel();
+        peer.take(0);
+        peer.send("one\r\ntwo\r\n");
+        channel.next().await.unwrap().unwrap();
+        assert_eq!(channel.pending_input(), 5);
+        channel.push("bye").unwrap();
+        if aborts {
+            channel.abort();
+        } else {
+            tokio::time::timeout(Duration::from_secs(1), channel.close()).await.unwrap_err();
+        }
+        assert_eq!(channel.pending_input(), 0, "aborts: {aborts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_after_a_close_is_counted_as_read() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::new(socket, b"\r\n");
+    peer.send("one\r\n");
+    channel.next().await.unwrap().unwrap();
+    peer.send("two\r\n");
+    peer.close();
+    channel.close().await.unwrap();
+    assert_eq!(channel.traffic().read, 10);
+}

@@ -1,6 +1,6 @@
 //! Every deadline, on a paused clock.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::time::Duration;
 
 use asynchat::{
@@ -20,6 +20,15 @@ fn only(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
 
 fn timed(terminator: impl Into<Terminator>, timeouts: Timeouts, socket: Socket) -> Channel<Socket> {
     Channel::builder(terminator).limit(Limit::Unlimited).timeouts(timeouts).build(socket)
+}
+
+/// Waits so long, and drops what has waited before it has looked at the clock again.
+async fn drop_after(seconds: u64, waiting: impl Future) {
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+        _ = waiting => panic!("it did not wait"),
+    }
 }
 
 /// Pulls until the channel has nothing more to say, and tells which deadline passed after how many
@@ -788,7 +797,7 @@ async fn time_between_two_calls_is_not_the_peers() {
     }
     for _ in 0..3 {
         // What was waited for counts, and what was not does not.
-        tokio::time::timeout(Duration::from_secs(3), channel.next()).await.unwrap_err();
+        drop_after(3, channel.next()).await;
         seconds(1000).await;
     }
     let start = Instant::now();
@@ -1033,4 +1042,266 @@ async fn an_alarm_that_was_put_off_goes_off_again() {
     assert!(!waiting.is_finished());
     seconds(2).await;
     assert_eq!(waiting.await.unwrap(), (Some(Timeout::Idle), 2300));
+
+async fn a_linger_that_is_dropped_goes_on_with_what_is_left_of_its_time() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.linger = secs(10)), socket);
+    drop_after(4, channel.close()).await;
+    assert!(peer.is_shut_down());
+    drop_after(4, channel.close()).await;
+    let start = Instant::now();
+    channel.close().await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_linger_behind_a_last_word_has_all_its_time() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| (t.frame, t.linger) = (secs(10), secs(2))), socket);
+    peer.send("x");
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("x".into()));
+    channel.next().await.unwrap().unwrap_err();
+    channel.push("too slow").unwrap();
+    peer.take(0);
+    let closing = tokio::spawn(async move {
+        channel.close().await.unwrap();
+        Instant::now()
+    });
+    seconds(4).await;
+    let taken = Instant::now();
+    peer.take(usize::MAX);
+    let closed = closing.await.unwrap();
+    assert_eq!((closed - taken).as_secs(), 2);
+    assert_eq!(peer.output(), "too slow");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_goes_on_from_one_waiting_callback_to_the_next() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.write_stall = secs(60)), socket);
+    peer.take(0);
+    peer.send("1\n");
+    let start = Instant::now();
+    let running = tokio::spawn(async move {
+        let handler = Scripted::new(|seen, control| match seen {
+            Seen::End => {
+                control.push("answer");
+                wait(tokio::time::sleep(Duration::from_secs(50)))
+            }
+            _ => Then::Go,
+        });
+        channel.run(handler).await.1
+    });
+    settle().await;
+    peer.send("2\n");
+    let reason = running.await.unwrap();
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::WriteStall)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_never_ends_holds_up_a_shutdown_no_longer_beside_a_slow_answer() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.shutdown = secs(10)), socket);
+    let nothing = std::future::pending::<std::io::Result<&str>>();
+    channel.push_with_producer(producer::once(nothing)).unwrap();
+    let running = tokio::spawn(async move {
+        let handler = Scripted::new(|_, _| Then::Go);
+        channel.run_until(handler, tokio::time::sleep(Duration::from_secs(1))).await.1
+    });
+    for _ in 0..9 {
+        peer.send("x");
+        seconds(1).await;
+        assert!(!running.is_finished());
+    }
+    for _ in 0..3 {
+        peer.send("x");
+        seconds(1).await;
+    }
+    // It has been told, and has closed: what it waits for now is the answer.
+    peer.send("\n");
+    settle().await;
+    assert_eq!(peer.unread(), 2);
+    running.abort();
+}
+
+#[test]
+fn a_channel_needs_no_clock_where_it_has_no_deadline() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (socket, peer) = pipe();
+        let timeouts = only(|t| (t.shutdown, t.linger) = (secs(10), secs(2)));
+        let mut channel = timed(b"\n", timeouts, socket);
+        let mut waiting = std::pin::pin!(channel.next());
+        assert!(
+            std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx)))
+                .await
+                .is_pending()
+        );
+        peer.send("\n");
+        assert_eq!(waiting.await.unwrap().unwrap(), Event::Terminator);
+    });
+}
+
+#[test]
+fn deadlines_are_as_they_were_set() {
+    let timeouts = Timeouts::NONE.min_rate(7).session(Duration::from_secs(3));
+    assert_eq!((timeouts.min_rate, timeouts.session, timeouts.idle), (7, secs(3), None));
+    let (socket, _peer) = pipe();
+    let mut channel = timed(b"\n", timeouts, socket);
+    assert_eq!(channel.timeouts(), timeouts);
+    channel.set_timeouts(timeouts.idle(Duration::from_secs(1)));
+    assert_eq!(channel.timeouts().idle, secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_was_pulled_is_not_told_to_a_handler_again() {
+    let (socket, _peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    channel.next().await.unwrap().unwrap_err();
+    let (handler, reason) = channel.run(Telling(true, None)).await;
+    assert_eq!(handler.1, None);
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_frame_has_all_its_time_however_frames_are_taken() {
+    for how in ["step", "message", "handler"] {
+        let (socket, peer) = pipe();
+        let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+        let start = Instant::now();
+        let running = tokio::spawn(async move {
+            let line = |input: &[u8]| Some(input.iter().position(|byte| *byte == b'\n')? + 1);
+            match how {
+                "step" => while let Ok(Some(_)) = channel.step().await {},
+                "message" => while let Ok(Some(_)) = channel.message(line).await {},
+                _ => drop(channel.run(Scripted::new(|_, _| Then::Go)).await),
+            }
+        });
+        // The end of one frame does not use up the time of the next, begun in the same read.
+        peer.send("x");
+        seconds(9).await;
+        peer.send("\nx");
+        running.await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 9 + 10, "{how}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_peer_that_takes_nothing_has_the_deadlines() {
+    let idle = only(|t| t.idle = secs(10));
+    let stall = only(|t| t.write_stall = secs(10));
+    for (timeouts, timeout) in [(idle, Timeout::Idle), (stall, Timeout::WriteStall)] {
+        for how in ["ready", "flush", "close"] {
+            let (socket, peer) = pipe();
+            peer.take(0);
+            let mut channel =
+                Channel::builder(b"\n").timeouts(timeouts).high_water_mark(1).build(socket);
+            channel.push("never taken").unwrap();
+            let start = Instant::now();
+            let error = match how {
+                "ready" => channel.ready().await,
+                "flush" => channel.flush().await,
+                _ => channel.close().await,
+            };
+            assert_eq!(start.elapsed().as_secs(), 10, "{how}");
+            assert!(
+                matches!(error, Err(ChannelError::Timeout(passed)) if passed == timeout),
+                "{how}: {error:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_blocks_is_not_the_peers_time() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
+    let start = Instant::now();
+    let running = tokio::spawn(async move {
+        let handler = Scripted::new(|seen, _| {
+            if *seen == data("y") {
+                // The clock goes on, and nobody is polled.
+                let _ = tokio::time::advance(Duration::from_secs(1000)).now_or_never();
+            }
+            Then::Go
+        });
+        channel.run(handler).await.1
+    });
+    peer.send("x");
+    seconds(1).await;
+    peer.send("y");
+    let reason = running.await.unwrap();
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Frame)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 1000 + 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_is_not_quiet() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.quiet = secs(60)), socket);
+    let start = Instant::now();
+    let running = tokio::spawn(async move {
+        let event = channel.next().await.unwrap().unwrap();
+        assert_eq!(event, Event::Chunk("x".into()));
+        channel.next().await.unwrap().unwrap_err();
+    });
+    seconds(50).await;
+    peer.send("x");
+    running.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 50 + 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_peer_has_answered_what_is_written_is_a_sign_of_life_again() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| (t.quiet, t.idle) = (secs(60), secs(100))), socket);
+    channel.next().await.unwrap().unwrap_err();
+    peer.send("\n");
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+    channel.set_timeouts(only(|t| t.idle = secs(100)));
+    let handle = channel.handle();
+    let start = Instant::now();
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..3 {
+        seconds(90).await;
+        handle.push("still here").unwrap();
+    }
+    assert_eq!(waiting.await.unwrap().0, Some(Timeout::Idle));
+    assert_eq!(start.elapsed().as_secs(), 3 * 90 + 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_was_idle_for_too_long_is_not_lingered_for() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| (t.idle, t.linger) = (secs(10), secs(2))), socket);
+    let start = Instant::now();
+    let (_, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert!(peer.is_shut_down());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_skipped_behind_an_overlong_frame_has_its_own_time() {
+    for pulls in [false, true] {
+        let (socket, peer) = pipe();
+        let mut channel = Channel::builder(b"\n")
+            .limit(Limit::Skip(3))
+            .timeouts(only(|t| t.frame = secs(10)))
+            .build(socket);
+        let start = Instant::now();
+        let running = tokio::spawn(async move {
+            if pulls {
+                until_timeout(channel).await;
+            } else {
+                channel.run(Scripted::new(|_, _| Then::Go)).await;
+            }
+        });
+        peer.send("abc");
+        seconds(9).await;
+        peer.send("def");
+        running.await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 9 + 10, "pulls: {pulls}");
+    }
 }

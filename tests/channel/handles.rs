@@ -1,6 +1,7 @@
 //! Handles: pushes, closes and aborts from other tasks.
 
 use std::future::pending;
+use std::time::Duration;
 
 use asynchat::{Channel, ChannelError, CloseReason, Handle, HandleError, Timeouts};
 use bytes::Bytes;
@@ -580,4 +581,171 @@ async fn a_fan_out_wakes_a_channel_once_for_all_that_has_come() {
     assert_eq!(polls.load(std::sync::atomic::Ordering::Relaxed) - before, 1);
     assert_eq!((peer.output(), peer.wire().writes), ("0123456789".into(), 1));
     running.abort();
+}
+
+#[tokio::test]
+async fn a_large_item_is_shared_and_a_small_one_is_a_copy() {
+    let (socket, _peer) = pipe();
+    let mut channel = Channel::new(socket, b"\n");
+    let handle = channel.handle();
+    for (length, shared) in [(1023, false), (1024, true), (1025, true), (1, false)] {
+        let item = Bytes::from(vec![b'x'; length]);
+        handle.push(item.clone()).unwrap();
+        assert_eq!(!item.is_unique(), shared, "{length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_will_not_be_sent_is_given_back_though_the_handle_is_kept() {
+    for aborts in [false, true] {
+        let (socket, _peer) = pipe();
+        let mut channel = Channel::new(socket, b"\n");
+        let handle = channel.handle();
+        let item = Bytes::from(vec![b'x'; 2000]);
+        handle.push(item.clone()).unwrap();
+        if aborts {
+            handle.abort();
+        } else {
+            drop(channel);
+        }
+        assert!(item.is_unique(), "aborts: {aborts}");
+        assert!(handle.is_closed());
+    }
+}
+
+#[test]
+fn a_refusal_says_why() {
+    assert_eq!(HandleError::Full(()).to_string(), "the receiver does not keep up");
+    assert_eq!(HandleError::Closed(()).to_string(), "the channel is closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_hears_of_the_end_though_the_channel_is_kept() {
+    for aborts in [false, true] {
+        let (mut channel, handle, peer) = channel();
+        peer.close();
+        if aborts {
+            channel.abort();
+        } else {
+            channel.close().await.unwrap();
+        }
+        tokio::time::timeout(Duration::from_secs(1), handle.closed()).await.unwrap();
+        assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+        drop(channel);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_of_exactly_the_capacity_is_accepted_when_nothing_waits() {
+    let (channel, handle, peer) = channel();
+    handle.push("0123456789").unwrap();
+    assert_eq!(handle.push("x"), Err(HandleError::Full("x")));
+    let sending = tokio::spawn(async move {
+        let sent = handle.send("abcdefghij").await;
+        handle.close_when_done();
+        sent
+    });
+    settle().await;
+    assert!(!sending.is_finished());
+    let (_, running) = run(channel);
+    assert_eq!(sending.await.unwrap(), Ok(()));
+    peer.close();
+    running.await.unwrap();
+    assert_eq!(peer.output(), "0123456789abcdefghij");
+}
+
+#[tokio::test]
+async fn an_item_of_nothing_wakes_nobody() {
+    let (mut channel, handle, _peer) = channel();
+    let mut waiting = tokio_test::task::spawn(channel.next());
+    assert!(waiting.poll().is_pending());
+    handle.push("").unwrap();
+    assert!(!waiting.is_woken());
+    handle.push("x").unwrap();
+    assert!(waiting.is_woken());
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_and_large_items_keep_their_order() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::new(socket, b"\n");
+    let handle = channel.handle();
+    let mut all = String::new();
+    for length in [1, 2000, 3, 4, 1024, 1500, 2] {
+        let item = char::from(b'a' + (length % 26) as u8).to_string().repeat(length);
+        all.push_str(&item);
+        handle.push(item).unwrap();
+    }
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_waits_for_room_hears_of_a_close_and_of_an_abort() {
+    for aborts in [false, true] {
+        // Nobody polls it.
+        let (_channel, handle, _peer) = channel();
+        handle.push("0123456789").unwrap();
+        let sender = handle.clone();
+        let sending = tokio::spawn(async move { sender.send("x").await });
+        settle().await;
+        assert!(!sending.is_finished());
+        if aborts {
+            handle.abort();
+        } else {
+            handle.close_when_done();
+        }
+        settle().await;
+        assert!(sending.is_finished(), "aborts: {aborts}");
+        assert_eq!(sending.await.unwrap(), Err(HandleError::Closed("x")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_ends_whoever_waits_for_room_or_for_a_flush() {
+    for flushes in [false, true] {
+        let (mut channel, handle, peer) = channel();
+        peer.take(0);
+        channel.push("x".repeat(100)).unwrap();
+        let waiting = tokio::spawn(async move {
+            if flushes { channel.flush().await } else { channel.ready().await }
+        });
+        settle().await;
+        assert!(!waiting.is_finished());
+        handle.abort();
+        settle().await;
+        assert!(waiting.is_finished(), "flushes: {flushes}");
+        assert!(matches!(waiting.await.unwrap(), Err(ChannelError::Closed)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_handle_has_pushed_goes_before_what_the_owner_pushes_in_any_way() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::new(socket, b"\n");
+    let handle = channel.handle();
+    handle.push("1").unwrap();
+    channel.push("2").unwrap();
+    handle.push("3").unwrap();
+    write!(channel, "{}", 4).unwrap();
+    handle.push("5").unwrap();
+    let put = |output: &mut bytes::BytesMut| {
+        output.extend_from_slice(b"6");
+        Ok::<_, ChannelError>(())
+    };
+    channel.push_with(put).unwrap();
+    handle.push("7").unwrap();
+    channel.push_with_producer(Bytes::from("8")).unwrap();
+    channel.flush().await.unwrap();
+    assert_eq!(peer.output(), "12345678");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_made_after_the_end_knows_of_it() {
+    let (socket, _peer) = pipe();
+    let mut channel = Channel::new(socket, b"\n");
+    channel.abort();
+    let handle = channel.handle();
+    tokio::time::timeout(Duration::from_secs(1), handle.closed()).await.unwrap();
+    assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
 }

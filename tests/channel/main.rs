@@ -7,6 +7,7 @@ mod closing;
 mod deadlines;
 mod dispatch;
 mod handles;
+mod input;
 mod messages;
 mod pulling;
 mod reasons;

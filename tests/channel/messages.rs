@@ -249,6 +249,169 @@ fn a_protocol_is_detected_where_its_first_bytes_are_seen() {
 fn a_terminator_takes_over_from_the_handlers_own_ends() {
     let (calls, _, _) = noted("2xy1!line\n\n", true, own);
     assert_eq!(calls, ["2xy", "end", "1!", "end", "line", "end", "", "end", "eof"]);
+    // It is not asked about what would be a message.
+    let (calls, _, _) = noted("1!3\n\n", true, own);
+    assert_eq!(calls, ["1!", "end", "3", "end", "", "end", "eof"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_finds_no_ends_has_all_of_the_input_for_one_message() {
+    let (socket, peer) = pipe();
+    peer.send("abc");
+    peer.close();
+    let (handler, reason) = own(socket).run(Scripted::new(|_, _| Then::Go)).await;
+    let closed = Seen::Closed(reason.to_string());
+    assert_eq!(handler.log.seen(), [data("abc"), Seen::Truncated, closed]);
+}
+
+/// Says again and again that it finds its ends itself.
+struct Insisting(Vec<String>);
+
+impl Handler for Insisting {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.0.push(String::from_utf8(data.to_vec()).unwrap());
+        control.set_own_end(true);
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn find_end(&mut self, _: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
+        Ok(Some(2))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_finds_ends_may_say_so_again() {
+    for piece in 1..=6 {
+        let (socket, peer) = pipe();
+        peer.chop(piece);
+        peer.send("abcdef");
+        peer.close();
+        let (handler, reason) = own(socket).run(Insisting(Vec::new())).await;
+        assert_eq!(handler.0, ["ab", "cd", "ef"]);
+        assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    }
+}
+
+/// Wants nothing of what it is shown first, and messages of two bytes behind that.
+#[derive(Default)]
+struct Picky {
+    shown: Vec<String>,
+    collected: Vec<String>,
+}
+
+impl Handler for Picky {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.collected.push(String::from_utf8(data.to_vec()).unwrap());
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, Infallible> {
+        self.shown.push(String::from_utf8(input.to_vec()).unwrap());
+        if self.shown.len() == 1 {
+            control.discard_buffers();
+            return Ok(Some(3));
+        }
+        Ok(Some(2))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_not_looked_for_in_what_was_discarded() {
+    let (socket, peer) = pipe();
+    peer.send("garbage");
+    let mut channel = own(socket);
+    let running = tokio::spawn(async move { channel.run(Picky::default()).await.0 });
+    settle().await;
+    peer.send("abcd");
+    peer.close();
+    let handler = running.await.unwrap();
+    assert_eq!(handler.shown, ["garbage", "abcd", "cd"]);
+    assert_eq!(handler.collected, ["ab", "cd"]);
+}
+
+/// Knows a message of two bytes only, and drops what does not become one for long.
+struct Pair(Vec<String>);
+
+impl Handler for Pair {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.0.push(String::from_utf8(data.to_vec()).unwrap());
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
+        Ok((input.len() == 2).then_some(2))
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.discard_buffers();
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_asked_anew_about_what_comes_behind_a_discard() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::builder(None)
+        .own_end(true)
+        .timeouts(Timeouts::NONE.quiet(Duration::from_secs(10)))
+        .build(socket);
+    peer.send("garbage");
+    let running = tokio::spawn(async move { channel.run(Pair(Vec::new())).await });
+    seconds(11).await;
+    peer.send("ab");
+    settle().await;
+    peer.close();
+    let (handler, reason) = running.await.unwrap();
+    assert_eq!(handler.0, ["ab"]);
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_not_asked_again_because_the_peer_is_quiet() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::builder(None)
+        .own_end(true)
+        .timeouts(Timeouts::NONE.quiet(Duration::from_secs(10)))
+        .build(socket);
+    peer.send("z");
+    let running = tokio::spawn(async move { channel.run(Noting::default()).await.0.asked });
+    seconds(100).await;
+    peer.close();
+    assert_eq!(running.await.unwrap(), [1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -571,6 +734,7 @@ async fn the_frame_deadline_is_over_the_whole_of_a_message() {
     settle().await;
     assert!(!running.is_finished());
     seconds(2).await;
+    assert!(running.is_finished());
     assert!(matches!(running.await.unwrap(), CloseReason::Timeout(Timeout::Frame)));
     assert_eq!(peer.output(), "answeransweranswer");
 }
@@ -667,4 +831,84 @@ async fn traffic_and_pending_input_are_counted() {
     channel.close().await.unwrap();
     assert_eq!(channel.traffic().written, 5);
     assert!(channel.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_earns_time_by_its_own_bytes() {
+    // Much has been read before it begins, and it stops at once.
+    let (mut channel, peer) = lines(Timeouts::NONE.frame(Duration::from_secs(60)).min_rate(1024));
+    let running = tokio::spawn(async move { channel.run(lines_behind_heads()).await.1 });
+    for _ in 0..100 {
+        peer.send("0\n".repeat(1024));
+        settle().await;
+    }
+    peer.send("2\na\n");
+    seconds(59).await;
+    assert!(!running.is_finished());
+    seconds(2).await;
+    assert!(running.is_finished());
+
+    // It comes at the rate that it is worth waiting for.
+    let (mut channel, peer) = lines(Timeouts::NONE.frame(Duration::from_secs(60)).min_rate(10));
+    let running = tokio::spawn(async move { channel.run(lines_behind_heads()).await.1 });
+    peer.send("0\n".repeat(100));
+    settle().await;
+    peer.send("101\n");
+    for _ in 0..101 {
+        seconds(1).await;
+        peer.send("123456789\n");
+    }
+    settle().await;
+    assert_eq!(peer.output(), "answer");
+    assert!(!running.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_ended_late_leaves_the_next_all_its_time() {
+    let (mut channel, peer) = lines(Timeouts::NONE.frame(Duration::from_secs(60)));
+    channel.set_whole_frames(true);
+    peer.send("head\n");
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("head".into()));
+    channel.begin_message();
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
+    peer.send("par");
+    tokio::time::timeout(Duration::from_secs(40), channel.next()).await.unwrap_err();
+    channel.end_message();
+    let start = tokio::time::Instant::now();
+    channel.next().await.unwrap().unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+/// Closes in the middle of a frame, and counts how often it is given a place to wait.
+struct Closing(u32);
+
+impl Handler for Closing {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        control.close_when_done();
+        Ok(())
+    }
+
+    async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.0 += 1;
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_no_place_to_wait_behind_a_close() {
+    let (mut channel, peer) = lines(patient());
+    peer.send("the beginning of a line");
+    let (handler, reason) = channel.run(Closing(0)).await;
+    assert_eq!(handler.0, 0);
+    assert!(matches!(reason, CloseReason::Done), "{reason:?}");
 }

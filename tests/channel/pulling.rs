@@ -527,6 +527,7 @@ async fn a_handler_is_told_of_what_the_channel_knows_and_can_change_it() {
     peer.send("atwo12345sixone");
     peer.close();
     let mut known = Vec::new();
+    let mut queued = Vec::new();
     let handler = Scripted::new(|seen, control| {
         known.push((seen.clone(), control.matched(), control.pending_input()));
         if *seen == Seen::End {
@@ -537,16 +538,31 @@ async fn a_handler_is_told_of_what_the_channel_knows_and_can_change_it() {
                 Ok::<(), ()>(())
             });
             assert_eq!(written, Ok(Some(())));
-            assert_eq!(control.queued_bytes() % 4, 0);
+            queued.push((control.queued_bytes(), control.traffic().read));
         }
         Then::Go
     });
     channel.run(handler).await;
     assert_eq!(peer.output(), "hit hit ");
+    assert_eq!(queued, [(4, 15), (8, 15)]);
     let known: Vec<_> = known.iter().map(|(seen, member, left)| (seen, *member, *left)).collect();
     assert_eq!(known[1], (&Seen::End, 1, 11));
     assert_eq!(known[2].0, &data("123"));
     assert_eq!(known[3].0, &Seen::Overlong);
     assert_eq!(known[4], (&Seen::End, 0, 0));
     assert_eq!(known.len(), 6);
+}
+
+#[test]
+fn a_newline_is_not_one_with_what_was_discarded() {
+    let (socket, peer) = pipe();
+    let mut channel =
+        Channel::builder(asynchat::Terminator::Newline).timeouts(Timeouts::NONE).build(socket);
+    peer.send("a\r");
+    assert_eq!(ready(&mut channel), data("a"));
+    assert_eq!(ready(&mut channel), Seen::End);
+    channel.discard_buffers();
+    peer.send("\nb");
+    assert_eq!(ready(&mut channel), Seen::End);
+    assert_eq!(ready(&mut channel), data("b"));
 }

@@ -224,3 +224,21 @@ async fn a_writer_that_fails_at_any_call_is_the_reason() {
         }
     }
 }
+
+#[test]
+fn an_error_says_what_and_has_its_cause() {
+    let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+    let cause = reset().to_string();
+    for (error, says, source) in [
+        (ChannelError::Io(reset()), "the stream failed", Some(&cause[..])),
+        (ChannelError::Producer(reset()), "a producer failed", Some(&cause)),
+        (ChannelError::Timeout(Timeout::Idle), "a deadline has passed", {
+            Some("connection idle for too long")
+        }),
+        (ChannelError::Closed, "the channel is closed", None),
+    ] {
+        assert_eq!(error.to_string(), says);
+        let told = std::error::Error::source(&error).map(|source| source.to_string());
+        assert_eq!(told.as_deref(), source);
+    }
+}

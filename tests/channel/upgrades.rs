@@ -238,3 +238,20 @@ async fn a_refusal_says_how_much_is_pending() {
     assert_eq!(error.pending_input(), 10);
     assert!(error.to_string().contains("10 bytes"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_a_handle_asked_for_outlives_an_upgrade_that_stalls() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = Channel::new(socket, b"\r\n");
+    let handle = channel.handle();
+    handle.push("hello").unwrap();
+    handle.close_when_done();
+    let mut channel = channel.upgrade().await.unwrap_err().into_inner();
+    assert!(handle.is_closed());
+    handle.push("never sent").unwrap_err();
+    peer.take(usize::MAX);
+    peer.close();
+    channel.close().await.unwrap();
+    assert_eq!(peer.output(), "hello");
+}

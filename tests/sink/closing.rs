@@ -51,7 +51,9 @@ fn push_after_close_hands_the_item_back() {
     drop(back);
     let refused = SinkExt::<Bytes>::start_send_unpin(&mut sink, "late".into()).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
-    assert!(matches!(drive!(sink.ready()).0, Err(SinkError::Closed)));
+    let error = drive!(sink.ready()).0.unwrap_err();
+    assert!(matches!(error, SinkError::Closed));
+    assert_eq!(error.to_string(), "the sink is closed");
     drive!(sink.flush()).0.unwrap();
     sink.get_ref().get_ref().assert_closed_in_order();
 }
@@ -262,4 +264,55 @@ fn a_panicking_encoder_leaves_the_sink_failed() {
     assert!(panic.is_err());
     assert!(matches!(drive!(sink.flush()).0, Err(SinkError::Closed)));
     assert_eq!(sink.get_ref().get_ref().wire, b"");
+}
+
+#[test]
+fn what_was_not_written_of_small_items_is_handed_back_too() {
+    let mut sink = sink(Script::new([Step::Take(5), Step::Pending]));
+    sink.push("hello ").unwrap();
+    sink.push("world").unwrap();
+    assert!(poll_once(&Arc::new(Wakes::default()), sink.flush()).is_pending());
+    assert_eq!(sink.into_inner().write_buffer(), " world");
+}
+
+#[test]
+fn what_is_put_in_the_framed_write_keeps_its_place_whatever_comes_behind() {
+    let put = |sink: &mut crate::support::Sink, bytes: &[u8]| {
+        sink.get_mut().write_buffer_mut().extend_from_slice(bytes);
+    };
+    let mut one = sink(Script::new([]));
+    put(&mut one, b"1");
+    write!(one, "{}", 2).unwrap();
+    put(&mut one, b"3");
+    let four = |buffer: &mut BytesMut| {
+        buffer.extend_from_slice(b"4");
+        io::Result::Ok(())
+    };
+    one.push_with(four).unwrap();
+    put(&mut one, b"5");
+    SinkExt::<Bytes>::start_send_unpin(&mut one, "6".into()).unwrap();
+    put(&mut one, b"7");
+    one.push_with_producer(Bytes::from("8")).unwrap();
+    put(&mut one, b"9");
+    one.close_when_done();
+    drive!(one.close()).0.unwrap();
+    assert_eq!(one.get_ref().get_ref().wire, b"123456789");
+
+    let mut taken = sink(Script::new([]));
+    taken.push("queued, ").unwrap();
+    put(&mut taken, b"put");
+    assert_eq!(taken.into_inner().write_buffer(), "queued, put");
+
+    for aborts in [false, true] {
+        let mut dropped = sink(Script::new([]));
+        put(&mut dropped, b"never sent");
+        if aborts {
+            dropped.abort();
+        } else {
+            dropped.discard_buffers();
+        }
+        assert!(dropped.is_empty(), "aborts: {aborts}");
+        drive!(dropped.close()).0.unwrap();
+        assert_eq!(dropped.get_ref().get_ref().wire, b"");
+    }
 }

@@ -423,3 +423,43 @@ async fn a_file_arrives_whole_at_a_slow_peer() {
     read.unwrap();
     assert!(received == expected);
 }
+
+#[test]
+fn a_boxed_producer_knows_its_size() {
+    let boxed = Box::pin(Bytes::from("hello"));
+    assert_eq!(boxed.size_hint(), (5, Some(5)));
+}
+
+#[test]
+fn a_producer_in_a_chain_is_not_asked_after_its_end() {
+    let item = |text: &str| More::Item(text.into());
+    let mut sink = sink(Script::new([]));
+    let chain = scripted([item("a")]).chain(scripted([item("b"), More::Pending, item("c")]));
+    sink.push_with_producer(chain).unwrap();
+    drive!(sink.flush()).0.unwrap();
+    assert_eq!(sink.get_ref().get_ref().wire, b"abc");
+}
+
+#[test]
+fn a_reader_yields_blocks_of_the_size_that_was_set() {
+    let mut reader = std::pin::pin!(producer::reader(&b"0123456789"[..]).with_block_size(4));
+    let mut cx = std::task::Context::from_waker(Waker::noop());
+    for block in ["0123", "4567", "89"] {
+        let Poll::Ready(Some(Ok(bytes))) = reader.as_mut().poll_more(&mut cx) else {
+            panic!("there is more");
+        };
+        assert_eq!(bytes, block);
+    }
+    assert!(matches!(reader.poll_more(&mut cx), Poll::Ready(None)));
+}
+
+#[test]
+fn a_mark_that_is_lowered_below_what_is_queued_makes_the_queue_full() {
+    let mut sink = sink(Script::new([]).then(Step::Stuck));
+    sink.push(pattern(0, 100)).unwrap();
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll_once(&wakes, sink.ready()).is_ready());
+    sink.set_low_water_mark(10);
+    sink.set_high_water_mark(50);
+    assert!(poll_once(&wakes, sink.ready()).is_pending());
+}

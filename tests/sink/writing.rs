@@ -439,3 +439,19 @@ fn as_a_sink_it_waits_for_room_writes_flushes_and_shuts_down() {
     assert!(matches!(poll_once(&wakes, SinkExt::<Bytes>::close(&mut sink)), Poll::Ready(Ok(()))));
     assert_eq!(sink.get_ref().get_ref().log.last(), Some(&Did::Shutdown));
 }
+
+#[test]
+fn text_and_bytes_that_may_be_borrowed_are_written_whatever_their_size() {
+    for len in [1, 2_000] {
+        let bytes = vec![b'x'; len];
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        let mut sink = sink(Script::new([]));
+        sink.push(Cow::Borrowed(&bytes[..])).unwrap();
+        sink.push(Cow::<[u8]>::Owned(bytes.clone())).unwrap();
+        sink.push(Cow::Borrowed(&text[..])).unwrap();
+        sink.push(Cow::<str>::Owned(text.clone())).unwrap();
+        sink.push(text.into_boxed_str()).unwrap();
+        drive!(sink.flush()).0.unwrap();
+        assert!(sink.get_ref().get_ref().wire == bytes.repeat(5), "{len}");
+    }
+}

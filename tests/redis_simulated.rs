@@ -40,6 +40,9 @@ const FAULTS: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(15);
 /// A client that is answered nothing for so long connects anew.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A hearer that hears nothing for so long does, too. Until all is settled there is something to be heard in each
+/// second.
+const SILENCE: Duration = Duration::from_secs(3);
 /// One that is not disturbed is answered within this time, whatever happens to others.
 const PROMPT: Duration = Duration::from_secs(1);
 
@@ -258,7 +261,10 @@ async fn converse(
             let at = now();
             let asked = Asked { at, answer: None };
             let conversation = &mut history.facts().conversations[id];
-            let (command, want) = match random.random_range(0..12) {
+            let chance = random.random_range(0..12);
+            // Whoever is steady always has something to say.
+            let chance = if steady.is_some() && commands.is_empty() { 5 } else { chance };
+            let (command, want) = match chance {
                 0..3 => {
                     conversation.pushes.push(asked);
                     let token = format!("{id}:{}", conversation.pushes.len() - 1);
@@ -341,7 +347,7 @@ async fn hear(history: History) -> io::Result<()> {
         let heard = async {
             let mut client = Client::connect().await?;
             let id = subscribe(&mut client, &history).await?;
-            while !history.listen(id, client.reply(PATIENCE).await?) {}
+            while !history.listen(id, client.reply(SILENCE).await?) {}
             Ok(())
         };
         let heard: io::Result<()> = heard.await;

@@ -1042,7 +1042,9 @@ async fn an_alarm_that_was_put_off_goes_off_again() {
     assert!(!waiting.is_finished());
     seconds(2).await;
     assert_eq!(waiting.await.unwrap(), (Some(Timeout::Idle), 2300));
+}
 
+#[tokio::test(start_paused = true)]
 async fn a_linger_that_is_dropped_goes_on_with_what_is_left_of_its_time() {
     let (socket, peer) = pipe();
     let mut channel = timed(b"\n", only(|t| t.linger = secs(10)), socket);

@@ -5,11 +5,12 @@
 use std::fmt::Debug;
 
 use asynchat::{
-    DelimiterSet, DiscardInput, Event, Frame, FrameCodec, Framer, Limit, Terminator,
+    CodecError, DelimiterSet, DiscardInput, Event, Frame, FrameCodec, Framer, Limit, Terminator,
     TerminatorCodec,
 };
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::io::DuplexStream;
 use tokio_util::codec::{Decoder, Framed, FramedParts, FramedRead};
 
 /// Delimiters that are searched in each of the ways there are.
@@ -138,8 +139,35 @@ async fn plaintext_behind_starttls_does_not_cut_what_is_encrypted() {
     assert_eq!(batch.iter().collect::<Vec<_>>(), [&b"MAIL FROM:<me>"[..], b"QUIT"]);
 }
 
+#[tokio::test]
+async fn input_that_was_discarded_is_gone_for_each_codec_in_either_transport() {
+    /// What comes next where half a line end was read, discarded, and followed by the other half.
+    async fn next<F, I>(mut framed: F, stream: impl Fn(&mut F) -> &mut DuplexStream) -> String
+    where
+        F: Stream<Item = Result<I, CodecError>> + DiscardInput + Unpin,
+        I: Debug,
+    {
+        while framed.next().now_or_never().is_some() {}
+        framed.discard_input();
+        *stream(&mut framed) = duplex(b"\nc\r\n").await;
+        format!("{:?}", framed.next().await.unwrap().unwrap())
+    }
+    let half = || duplex(b"ab\r");
+    let (events, frames) = (|| TerminatorCodec::new(b"\r\n"), FrameCodec::crlf);
+    let batches = || frames().batched();
+    let chunk = r#"Chunk(b"\nc")"#;
+    assert_eq!(next(FramedRead::new(half().await, events()), FramedRead::get_mut).await, chunk);
+    assert_eq!(next(Framed::new(half().await, events()), Framed::get_mut).await, chunk);
+    let line = r#"Complete(b"\nc")"#;
+    assert_eq!(next(FramedRead::new(half().await, frames()), FramedRead::get_mut).await, line);
+    assert_eq!(next(Framed::new(half().await, frames()), Framed::get_mut).await, line);
+    let batch = r#"Complete(Batch[b"\nc"])"#;
+    assert_eq!(next(FramedRead::new(half().await, batches()), FramedRead::get_mut).await, batch);
+    assert_eq!(next(Framed::new(half().await, batches()), Framed::get_mut).await, batch);
+}
+
 /// A stream from which these bytes can be read; its other end stays open.
-async fn duplex(bytes: &[u8]) -> tokio::io::DuplexStream {
+async fn duplex(bytes: &[u8]) -> DuplexStream {
     let (mut peer, stream) = tokio::io::duplex(1024);
     tokio::io::AsyncWriteExt::write_all(&mut peer, bytes).await.unwrap();
     std::mem::forget(peer);

@@ -7,7 +7,9 @@ mod support;
 use std::task::Poll;
 
 use asynchat::verify::Verifier;
-use asynchat::{Batch, BatchCodec, CodecError, Delimiter, Frame, FrameCodec, FrameError, Limit};
+use asynchat::{
+    Batch, BatchCodec, CodecError, Delimiter, DelimiterSet, Frame, FrameCodec, FrameError, Limit,
+};
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -346,6 +348,30 @@ fn a_payload_with_the_delimiter_in_it_is_refused_and_nothing_written() {
     codec.encode("", &mut out).unwrap();
     codec.batched().encode(vec![b'c'], &mut out).unwrap();
     assert_eq!(out, "beforea\nb\r\r\n\r\nc\r\n");
+}
+
+#[test]
+fn what_is_written_may_end_otherwise_than_what_is_read() {
+    for mut codec in [FrameCodec::crlf_or_lf(), FrameCodec::newline(), FrameCodec::crlf()] {
+        let mut out = BytesMut::new();
+        codec.encode("a", &mut out).unwrap();
+        assert_eq!(out, "a\r\n");
+        let mut codec = codec.with_ending(b"\n");
+        codec.encode("b", &mut out).unwrap();
+        assert_eq!(out, "a\r\nb\n");
+        // Nor may a payload have in it what is read.
+        assert!(matches!(codec.encode("c\r\nd", &mut out), Err(CodecError::Injection)));
+    }
+}
+
+#[test]
+fn which_member_ended_a_frame_can_be_asked() {
+    let mut codec = FrameCodec::any_of(DelimiterSet::new([";", "!", "?"]).unwrap());
+    let mut buffer = BytesMut::from("no?yes!maybe;");
+    for member in [2, 1, 0] {
+        codec.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!(codec.matched(), member);
+    }
 }
 
 proptest! {

@@ -4,8 +4,8 @@
 mod support;
 
 use asynchat::{
-    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Event, FrameError, Framer, Limit,
-    Terminator,
+    Delimiter, DelimiterSet, DelimiterSetError, EmptyDelimiter, Ending, EndingError, Event,
+    FrameError, Framer, Limit, Terminator,
 };
 use support::drive::{How, Lent};
 use support::model::Follower;
@@ -209,6 +209,21 @@ fn errors_say_what_is_wrong() {
     ] {
         assert_eq!(error.to_string(), text);
     }
+    let overlong = FrameError::Overlong(5);
+    assert_eq!(overlong.to_string(), "frame longer than the limit of 5 bytes");
+    assert_eq!(FrameError::WrongEnd.to_string(), "counted frame without its end");
+}
+
+#[test]
+fn an_end_of_a_counted_frame_has_from_1_to_8_bytes() {
+    for len in 1..=8 {
+        let end = &b"12345678"[..len];
+        assert_eq!(Ending::new(end).unwrap().as_bytes(), end);
+    }
+    for wrong in ["", "123456789"] {
+        let refused: EndingError = Ending::new(wrong).unwrap_err();
+        assert_eq!(refused.to_string(), "the end of a counted frame has 1 to 8 bytes");
+    }
 }
 
 #[test]
@@ -253,6 +268,9 @@ fn delimiters_and_sets_convert_compare_and_print() {
         assert_eq!(delimiter, Delimiter::new(&text).unwrap());
         assert_ne!(delimiter, Delimiter::new(text + "b").unwrap());
     }
+    // However it was made, where one is kept in place and where it is not.
+    assert_eq!(Delimiter::from(&[b'a'; 22]), Delimiter::new([b'a'; 22]).unwrap());
+    assert_eq!(Delimiter::from(&[b'a'; 23]), Delimiter::new([b'a'; 23]).unwrap());
     let set = DelimiterSet::new(["\n", "\r\n"]).unwrap();
     assert_eq!(set.iter().collect::<Vec<_>>(), [&b"\n"[..], b"\r\n"]);
     assert_eq!(format!("{set:?}"), r#"DelimiterSet{b"\n", b"\r\n"}"#);
@@ -400,6 +418,22 @@ fn a_switch_to_something_buffered_finds_it() {
             let input = format!("a{far}{}xy{far}{far}z{far}", far.repeat(3));
             verify_model(&script, input.as_bytes());
         }
+    }
+}
+
+#[test]
+fn bytes_that_come_before_the_frames_at_hand_are_taken_hide_none_of_them() {
+    for delimiter in ["\n", "\r\n", "\r\n.\r\n", "0123456789abcdefghijklmn"] {
+        each(&script(bytes(delimiter)), |decoder| {
+            decoder.feed(format!("a{delimiter}b{delimiter}c").as_bytes());
+            expect(decoder, Event::Chunk("a"));
+            expect(decoder, Event::Terminator);
+            decoder.feed(b"d");
+            expect(decoder, Event::Chunk("b"));
+            expect(decoder, Event::Terminator);
+            expect(decoder, Event::Chunk("cd"));
+            expect(decoder, MORE);
+        });
     }
 }
 
@@ -677,6 +711,35 @@ fn to_set_the_terminator_in_force_changes_nothing() {
 }
 
 #[test]
+fn a_count_is_another_if_its_number_or_its_end_is() {
+    let end = |count, end: &str| CountThen(count, end.into());
+    let counts = [Count(2), Count(3), end(2, "\n"), end(2, ";"), end(3, "\n")];
+    for first in &counts {
+        for second in &counts {
+            each(&script(first.clone()), |decoder| {
+                expect_eof(decoder, Event::Truncated);
+                decoder.control().set_terminator(second.terminator());
+                assert_eq!(decoder.control().terminator(), second.terminator());
+                // Of the one in force it has been said that the input has ended.
+                let again = decoder.control().is_mid_frame();
+                assert_eq!(again, first != second, "{first:?} to {second:?}");
+                expect_eof(decoder, again.then_some(Event::Truncated));
+            });
+        }
+    }
+}
+
+#[test]
+fn a_wrong_end_is_skipped_where_a_delimiter_is_set_and_the_limit_says_so() {
+    let wrong = CountThen(2, b"\n".to_vec());
+    let limited = script(wrong.clone()).limit(Limit::Skip(9));
+    verify(&limited, b"abXY", End::Eof, &[data("ab"), Log::WrongEnd, Log::FailedWrongEnd]);
+    let armed = script(bytes(";")).limit(Limit::Skip(9)).then(wrong);
+    let log = [data("x"), T, data("ab"), Log::WrongEnd, data("z"), T];
+    verify(&armed, b"x;abXY;z;", End::Eof, &log);
+}
+
+#[test]
 fn resume_begins_a_frame_with_the_rest_of_one_that_ended_early() {
     each(&script(bytes("\r\n")).limit(Limit::Skip(2)), |decoder| {
         decoder.feed(b"abcde\r\nf\r\n");
@@ -791,6 +854,22 @@ fn the_end_of_the_input_in_mid_frame_delivers_what_was_withheld_and_says_so() {
         assert!(!decoder.control().is_mid_frame());
         assert_eq!(decoder.buffered(), b"");
     });
+}
+
+#[test]
+fn the_end_of_the_input_comes_with_the_last_bytes() {
+    // What is a beginning of the terminator and would be withheld, and what is not.
+    for last in ["\r", "b", "b\r"] {
+        each(&script(bytes("\r\n")), |decoder| {
+            decoder.feed(b"a");
+            expect(decoder, Event::Chunk("a"));
+            expect(decoder, MORE);
+            decoder.feed(last.as_bytes());
+            expect_eof(decoder, Event::Chunk(last));
+            expect_eof(decoder, Event::Truncated);
+            expect_eof(decoder, MORE);
+        });
+    }
 }
 
 #[test]
@@ -922,6 +1001,47 @@ fn a_buffer_shortened_behind_the_decoders_back_never_panics() {
     }
 }
 
+#[test]
+fn a_buffer_shortened_to_what_is_done_with_is_not_begun_again() {
+    let mut framer = Framer::new(b"\r\n");
+    assert_eq!(framer.next(b"abc\r"), Ok(Some(Event::Chunk(&b"abc"[..]))));
+    assert_eq!(framer.next(b"abc"), Ok(None));
+    assert_eq!(framer.take_consumed(), 3);
+}
+
+#[test]
+fn what_was_known_of_bytes_that_were_cut_off_is_not_believed_of_those_that_take_their_place() {
+    let delimiters = ["\n", "\r\n", "\r\n.\r\n", "123456789abc", "0123456789abcdefghijklmn"];
+    let specs = delimiters.map(bytes).into_iter();
+    for spec in specs.chain([any(["\n", "\r\n"]), any(["\r\n;", "456"])]) {
+        let delimiter = &spec.delimiters()[0];
+        let short = [b"abc", &delimiter[..]].concat();
+        let long = [&short[..], &[b'-'; 40]].concat();
+        // The buffer is seen while it is shorter than it was: not at all, by a delimiter, by a count.
+        for (seen, other) in [(None, &short), (Some(spec.clone()), &long), (Some(Count(2)), &long)]
+        {
+            let mut framer = Framer::new(spec.terminator());
+            framer.set_whole_frames(true);
+            let mut buffer = Vec::with_capacity(200);
+            buffer.extend_from_slice(delimiter);
+            buffer.extend_from_slice(&[b'o'; 40]);
+            assert_eq!(framer.next(&buffer), Ok(Some(Event::Terminator)));
+            assert_eq!(framer.next(&buffer), Ok(None));
+            if let Some(terminator) = &seen {
+                framer.set_terminator(terminator.terminator());
+                buffer.truncate(delimiter.len() + 1);
+                assert_eq!(framer.next(&buffer), Ok(None));
+                framer.set_terminator(spec.terminator());
+            }
+            buffer.truncate(delimiter.len());
+            buffer.extend_from_slice(other);
+            let chunk = framer.next(&buffer);
+            assert_eq!(chunk, Ok(Some(Event::Chunk(&b"abc"[..]))), "{spec:?} {seen:?}");
+            assert_eq!(framer.next(&buffer), Ok(Some(Event::Terminator)), "{spec:?} {seen:?}");
+        }
+    }
+}
+
 #[cfg(feature = "tokio")]
 #[test]
 fn a_buffer_cleared_behind_the_codecs_back_is_no_reason_to_find_what_is_gone() {
@@ -942,6 +1062,27 @@ fn a_buffer_cleared_behind_the_codecs_back_is_no_reason_to_find_what_is_gone() {
 // Asking.
 
 #[test]
+fn the_limit_is_what_was_set_last() {
+    each(&script(bytes("\n")), |decoder| {
+        for limit in [Limit::Skip(2), Limit::Fail(2), Limit::Fail(0), Limit::Unlimited] {
+            decoder.control().set_limit(limit);
+            assert_eq!(decoder.control().limit(), limit);
+        }
+    });
+}
+
+#[test]
+fn whether_frames_are_whole_is_what_was_set_last() {
+    each(&script(bytes("\n")), |decoder| {
+        assert!(!decoder.control().whole_frames());
+        decoder.control().set_whole_frames(true);
+        assert!(decoder.control().whole_frames());
+        decoder.control().set_whole_frames(false);
+        assert!(!decoder.control().whole_frames());
+    });
+}
+
+#[test]
 fn mid_frame_is_what_the_end_of_the_input_would_cut() {
     each(&script(bytes("\r\n")), |decoder| {
         assert!(!decoder.control().is_mid_frame());
@@ -957,7 +1098,17 @@ fn mid_frame_is_what_the_end_of_the_input_would_cut() {
         assert!(!decoder.control().is_mid_frame());
         decoder.control().set_terminator(Terminator::Count(1));
         assert!(decoder.control().is_mid_frame(), "a count not spent");
+        decoder.control().set_terminator(Terminator::Count(0));
+        assert!(!decoder.control().is_mid_frame(), "a count of nothing");
+        decoder.control().set_terminator(Terminator::count_then(0, b"\n"));
+        assert!(decoder.control().is_mid_frame(), "an end to come");
         decoder.control().set_terminator(Terminator::None);
+        assert!(!decoder.control().is_mid_frame());
+        decoder.control().set_terminator(Terminator::from(b"\n"));
+        decoder.feed(b"b");
+        expect_eof(decoder, Event::Chunk("b"));
+        assert!(decoder.control().is_mid_frame(), "cut, which is still to be said");
+        expect_eof(decoder, Event::Truncated);
         assert!(!decoder.control().is_mid_frame());
     });
 }

@@ -16,10 +16,9 @@ mod session;
 #[path = "support/simulation.rs"]
 mod simulation;
 
-use std::cell::{RefCell, RefMut};
+use std::cell::RefMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -31,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 use turmoil::net::TcpStream;
 
-use simulation::{Faults, Listener, SERVER, Trace, for_each_seed, now, random, until};
+use simulation::{Faults, SERVER, for_each_seed, now, random, until};
 
 const TICK: Duration = Duration::from_millis(200);
 const LATENCY: Duration = Duration::from_millis(600);
@@ -81,18 +80,9 @@ fn what_people_on_a_disturbed_network_were_told_is_true() {
         let judge = history.clone();
         sim.client("judge", async move { Ok(judge.judge().await?) });
 
-        let mut faults = Some(Faults::new(random(seed, 20), &DISTURBED, LATENCY, [10, 10]));
-        let mut seen = BTreeSet::new();
-        run(&mut sim, seconds(10), |sim| match &mut faults {
-            Some(faults) if sim.elapsed() < FAULTS => seen.extend(faults.look(sim)),
-            _ => {
-                if let Some(faults) = faults.take() {
-                    faults.heal(sim);
-                }
-            }
-        });
-        assert!(seen.len() > 1, "nothing was disturbed");
-        end(sim, &stop);
+        let faults = Faults::new(random(seed, 20), &DISTURBED, LATENCY, [10, 10]);
+        faults.run(&mut sim, seconds(10), FAULTS);
+        simulation::end(sim, &stop);
         history.facts().check();
         history.trace.number()
     });
@@ -112,7 +102,7 @@ fn who_is_cut_off_times_out_and_the_others_are_told() {
             });
         }
         let mut is_cut = false;
-        run(&mut sim, TICK, |sim| {
+        simulation::run(&mut sim, TICK, |sim| {
             if !is_cut && sim.elapsed() + TICK >= cut {
                 // He hangs up, but nobody hears it.
                 sim.partition("carl", SERVER);
@@ -132,57 +122,19 @@ fn who_is_cut_off_times_out_and_the_others_are_told() {
             assert!(*at > carl.last_sent + seconds(240), "{at:?}, last sent {:?}", carl.last_sent);
         }
         drop(facts);
-        end(sim, &stop);
+        simulation::end(sim, &stop);
         history.trace.number()
     });
 }
 
 /// A network with the server on it.
 fn start<'a>(seed: u64) -> (Sim<'a>, CancellationToken) {
-    let mut sim = simulation::network(seed, TICK, LATENCY);
-    let stop = CancellationToken::new();
-    let told = stop.clone();
-    sim.host(SERVER, move || {
-        let stop = told.clone();
-        async move {
-            let listener = Listener::bind(random(seed, 0)).await?;
-            let served = session::serve(listener, stop, true).await?;
-            assert_eq!((served.panicked, served.accept_errors), (0, 0), "{served:?}");
-            Ok(())
-        }
-    });
-    (sim, stop)
-}
-
-/// Runs until all people have left, with a look at the network at regular intervals.
-fn run(sim: &mut Sim<'_>, interval: Duration, mut look: impl FnMut(&Sim<'_>)) {
-    let mut next = Duration::ZERO;
-    while !sim.step().unwrap() {
-        if sim.elapsed() >= next {
-            look(sim);
-            next += interval;
-        }
-    }
-}
-
-/// The server ends, though there are clients that it will never hear of again.
-fn end(mut sim: Sim<'_>, stop: &CancellationToken) {
-    stop.cancel();
-    let end = sim.elapsed() + seconds(8);
-    while sim.is_host_running(SERVER) {
-        assert!(sim.elapsed() < end, "the server does not end");
-        sim.step().unwrap();
-    }
+    simulation::start(seed, TICK, LATENCY, |listener, stop| session::serve(listener, stop, true))
 }
 
 // --- What is known -----------------------------------------------------------------------------------
 
-/// What all did, and were told.
-#[derive(Clone, Default)]
-struct History {
-    facts: Rc<RefCell<Facts>>,
-    trace: Trace,
-}
+type History = simulation::History<Facts>;
 
 #[derive(Default)]
 struct Facts {
@@ -246,10 +198,6 @@ async fn send(io: &mut Lines, line: impl AsRef<str>) -> io::Result<()> {
 }
 
 impl History {
-    fn facts(&self) -> RefMut<'_, Facts> {
-        self.facts.borrow_mut()
-    }
-
     fn person(&self, id: usize) -> RefMut<'_, Person> {
         RefMut::map(self.facts(), |facts| &mut facts.people[id])
     }

@@ -241,8 +241,11 @@ async fn quit_is_the_last_command() {
 
 #[tokio::test(start_paused = true)]
 async fn an_http_request_is_not_obeyed() {
-    let answered = answers(b"POST / HTTP/1.1\r\nHost: a\r\n\r\nFLUSHALL\r\n").await;
-    assert_eq!(answered, (String::new(), "Done".into()));
+    for verb in ["GET", "HEAD", "POST"] {
+        let request = format!("{verb} / HTTP/1.1\r\nHost: a\r\n\r\nFLUSHALL\r\n");
+        let answered = answers(request.as_bytes()).await;
+        assert_eq!(answered, (String::new(), "Aborted".into()), "{verb}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,14 +301,14 @@ async fn what_is_no_protocol_is_refused_however_it_is_cut() {
     for (input, refusal) in [
         ("*x\r\n", "invalid multibulk length"),
         ("*\r\n", "invalid multibulk length"),
-        ("*1048577\r\n", "invalid multibulk length"),
+        ("*2147483648\r\n", "invalid multibulk length"),
         ("*99999999999999999999999999\r\n", "invalid multibulk length"),
         ("*01\r\n", "invalid multibulk length"),
         ("*+1\r\n", "invalid multibulk length"),
         ("*-0\r\n", "invalid multibulk length"),
         ("*-\r\n", "invalid multibulk length"),
         ("*1\rx", "invalid multibulk length"),
-        ("*1\n", "invalid multibulk length"),
+        ("*1\n\r\n", "invalid multibulk length"),
         ("*1\r\nPING\r\n", "expected '$', got 'P'"),
         ("*1\r\n\r\n", "expected '$', got ' '"),
         ("*1\r\n$-1\r\n", "invalid bulk length"),
@@ -345,6 +348,42 @@ async fn a_line_has_an_end_or_is_refused() {
         assert_eq!(output, "-ERR Protocol error: too big inline request\r\n");
         assert_eq!(reason, "Done");
     }
+}
+
+/// How it is answered: with a NUL in it, it has no end.
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_nul_in_a_line_is_not_obeyed() {
+    for line in ["PING\0\r\nPING\r\n", "\0\nPING\n", "ECHO \"a\0\"\r\nPING\r\n"] {
+        let line = format!("PING\r\n{line}");
+        assert_eq!(answers(line.as_bytes()).await, ("+PONG\r\n".into(), "Truncated".into()));
+        let long = [line.into_bytes(), vec![b'x'; 1 << 16]].concat();
+        let refused = "+PONG\r\n-ERR Protocol error: too big inline request\r\n";
+        assert_eq!(answers(&long).await, (refused.into(), "Done".into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_line_of_a_number_has_an_end_or_is_refused() {
+    for (head, bad, long) in [
+        ("*", "invalid multibulk length", "too big mbulk count string"),
+        ("*1\r\n$", "invalid bulk length", "too big bulk count string"),
+    ] {
+        // With the byte in front of it the line has as many as it may have, and one more.
+        let longest = (1 << 16) - 1;
+        for (length, refusal) in [(longest, bad), (longest + 1, long)] {
+            let input = format!("{head}{}\r\n", "1".repeat(length));
+            let (output, reason) = answers(input.as_bytes()).await;
+            assert_eq!(output, format!("-ERR Protocol error: {refusal}\r\n"));
+            assert_eq!(reason, "Done");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_may_have_more_than_a_million_words() {
+    let mut input = b"*1048578\r\n$3\r\nDEL\r\n".to_vec();
+    input.extend(b"$1\r\na\r\n".repeat(1_048_577));
+    assert_eq!(answers(&input).await.0, ":0\r\n");
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,20 +20,17 @@ mod simulation;
 #[path = "../examples/redis_server/store.rs"]
 mod store;
 
-use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use turmoil::net::TcpStream;
 
-use simulation::{Faults, Listener, Trace, for_each_seed, now, random, until};
+use simulation::{Faults, for_each_seed, now, random, until};
 
 const TICK: Duration = Duration::from_millis(10);
 const LATENCY: Duration = Duration::from_millis(60);
@@ -43,6 +40,9 @@ const FAULTS: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(15);
 /// A client that is answered nothing for so long connects anew.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A hearer that hears nothing for so long does, too. Until all is settled there is something to be heard in each
+/// second.
+const SILENCE: Duration = Duration::from_secs(3);
 /// One that is not disturbed is answered within this time, whatever happens to others.
 const PROMPT: Duration = Duration::from_secs(1);
 
@@ -55,18 +55,8 @@ fn what_clients_of_a_disturbed_network_were_told_is_true() {
 }
 
 fn run(seed: u64) -> u64 {
-    let mut sim = simulation::network(seed, TICK, LATENCY);
-    let stop = CancellationToken::new();
-    let told = stop.clone();
-    sim.host(simulation::SERVER, move || {
-        let stop = told.clone();
-        async move {
-            let listener = Listener::bind(random(seed, 0)).await?;
-            let served = session::serve(listener, stop, false).await?;
-            assert_eq!((served.panicked, served.accept_errors), (0, 0), "{served:?}");
-            Ok(())
-        }
-    });
+    let serve = |listener, stop| session::serve(listener, stop, false);
+    let (mut sim, stop) = simulation::start(seed, TICK, LATENCY, serve);
     let history = History::default();
     for (part, name) in (1..).zip(WORKERS) {
         let (history, random) = (history.clone(), random(seed, part));
@@ -87,44 +77,15 @@ fn run(seed: u64) -> u64 {
     sim.client("judge", async move { Ok(judge.judge().await?) });
 
     let disturbed: Vec<_> = WORKERS.into_iter().chain(HEARERS).collect();
-    let mut faults = Some(Faults::new(random(seed, 11), &disturbed, LATENCY, [12, 8]));
-    let mut seen = BTreeSet::new();
-    let mut next = Duration::ZERO;
-    while !sim.step().unwrap() {
-        if sim.elapsed() < next {
-            continue;
-        }
-        next += Duration::from_millis(100);
-        match &mut faults {
-            Some(faults) if sim.elapsed() < FAULTS => {
-                seen.extend(faults.look(&sim));
-            }
-            faults => {
-                if let Some(faults) = faults.take() {
-                    faults.heal(&sim);
-                }
-            }
-        }
-    }
-    assert!(seen.len() > 1, "nothing was disturbed");
-    // The server ends, though there are clients that it will never hear of again.
-    stop.cancel();
-    let end = sim.elapsed() + Duration::from_secs(8);
-    while sim.is_host_running(simulation::SERVER) {
-        assert!(sim.elapsed() < end, "the server does not end");
-        sim.step().unwrap();
-    }
+    let faults = Faults::new(random(seed, 11), &disturbed, LATENCY, [12, 8]);
+    faults.run(&mut sim, Duration::from_millis(100), FAULTS);
+    simulation::end(sim, &stop);
     history.trace.number()
 }
 
 // --- What is known -----------------------------------------------------------------------------------
 
-/// What all clients did, and were told.
-#[derive(Clone, Default)]
-struct History {
-    facts: Rc<RefCell<Facts>>,
-    trace: Trace,
-}
+type History = simulation::History<Facts>;
 
 #[derive(Default)]
 struct Facts {
@@ -156,12 +117,6 @@ struct Hearing {
     heard: BTreeMap<usize, (usize, usize)>,
     /// It was heard to the end.
     complete: bool,
-}
-
-impl History {
-    fn facts(&self) -> RefMut<'_, Facts> {
-        self.facts.borrow_mut()
-    }
 }
 
 /// What is published is told from everything else, and has a length of its own.
@@ -306,7 +261,10 @@ async fn converse(
             let at = now();
             let asked = Asked { at, answer: None };
             let conversation = &mut history.facts().conversations[id];
-            let (command, want) = match random.random_range(0..12) {
+            let chance = random.random_range(0..12);
+            // Whoever is steady always has something to say.
+            let chance = if steady.is_some() && commands.is_empty() { 5 } else { chance };
+            let (command, want) = match chance {
                 0..3 => {
                     conversation.pushes.push(asked);
                     let token = format!("{id}:{}", conversation.pushes.len() - 1);
@@ -389,7 +347,7 @@ async fn hear(history: History) -> io::Result<()> {
         let heard = async {
             let mut client = Client::connect().await?;
             let id = subscribe(&mut client, &history).await?;
-            while !history.listen(id, client.reply(PATIENCE).await?) {}
+            while !history.listen(id, client.reply(SILENCE).await?) {}
             Ok(())
         };
         let heard: io::Result<()> = heard.await;

@@ -5,47 +5,28 @@ import random
 import selectors
 import socket
 import statistics
-import subprocess
 import sys
 import time
+
+from server import Server
 
 binary, scratch, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 OURS, NGIRCD = "irc_server", "ngircd"
 TEXT = "What is said here is about as long as what people say to each other."
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def ngircd(port):
+    config = os.path.join(scratch, "ngircd.conf")
+    with open(config, "w") as file:
+        file.write(
+            f"[Global]\nName = irc.localhost\nInfo = x\nAdminEMail = a@b\nListen = 127.0.0.1\nPorts = {port}\n"
+            "[Limits]\nMaxConnectionsIP = 0\nMaxConnections = 0\nMaxPenaltyTime = 0\nMaxJoins = 0\n"
+            "[Options]\nDNS = no\nIdent = no\nPAM = no\nSyslogFacility = local1\n"
+        )
+    return ["ngircd", "-n", "-f", config]
 
 
-def start(name):
-    port = free_port()
-    if name == OURS:
-        command = [binary, f"127.0.0.1:{port}", "--no-flood-control"]
-    else:
-        config = os.path.join(scratch, "ngircd.conf")
-        with open(config, "w") as file:
-            file.write(
-                f"[Global]\nName = irc.localhost\nInfo = x\nAdminEMail = a@b\nListen = 127.0.0.1\nPorts = {port}\n"
-                "[Limits]\nMaxConnectionsIP = 0\nMaxConnections = 0\nMaxPenaltyTime = 0\nMaxJoins = 0\n"
-                "[Options]\nDNS = no\nIdent = no\nPAM = no\nSyslogFacility = local1\n"
-            )
-        command = ["ngircd", "-n", "-f", config]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return process, port
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"{name} did not start")
-
-
-def cpu(process):
-    """CPU time in nanoseconds, of all threads: the clock of another process."""
-    return time.clock_gettime_ns(~process.pid << 3 | 2)
+COMMANDS = {OURS: lambda port: [binary, f"127.0.0.1:{port}", "--no-flood-control"], NGIRCD: ngircd}
 
 
 class Client:
@@ -123,23 +104,19 @@ WORKLOADS = {
 
 
 def measure(name, prepare, count, repeat):
-    process, port = start(name)
-    try:
-        clients = [Client(port, f"c{number}") for number in range(count)]
+    with Server(COMMANDS[name]) as server:
+        clients = [Client(server.port, f"c{number}") for number in range(count)]
         speakers, lines, wanted = prepare(clients)
         selector = selectors.DefaultSelector()
         for client in clients:
             selector.register(client.sock, selectors.EVENT_READ, client)
         delivered = sum(map(wanted, clients)) * repeat
         for warm in (max(repeat // 10, 1), repeat):
-            used, began = cpu(process), time.perf_counter()
+            used, began = server.cpu(), time.perf_counter()
             for _ in range(warm):
                 exchange(clients, selector, speakers, lines, wanted)
         took = time.perf_counter() - began
-        return (cpu(process) - used) / delivered / 1000, delivered / took
-    finally:
-        process.kill()
-        process.wait()
+        return (server.cpu() - used) / delivered * 1e6, delivered / took
 
 
 print("| | µs of CPU a message: irc_server | ngircd | ratio | messages a second: irc_server | ngircd |")

@@ -2,11 +2,11 @@
 
 import csv
 import random
-import socket
 import statistics
 import subprocess
 import sys
-import time
+
+from server import Server
 
 binary, rounds = sys.argv[1], int(sys.argv[2])
 OURS, REDIS = "redis_server", "redis-server"
@@ -21,59 +21,40 @@ TESTS = {
 }
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+COMMANDS = {
+    OURS: lambda port: [binary, f"127.0.0.1:{port}"],
+    REDIS: lambda port: ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+}
 
 
-def start(name):
-    port = free_port()
-    if name == OURS:
-        command = [binary, f"127.0.0.1:{port}"]
-    else:
-        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return process, port
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"{name} did not start")
-
-
-def measure(process, port, test, depth):
-    """Microseconds of CPU a request, of all threads of the server, and requests a second."""
+def measure(server, test, depth):
+    """Microseconds of CPU a request, requests a second, and sleeps a request."""
     name, counts = TESTS[test]
-    clock = ~process.pid << 3 | 2
     # Of LRANGE it measures the LPUSH before it, too. So that is done first, and what it does again is little.
-    command = ["redis-benchmark", "-p", str(port), "-t", test, "-n", str(counts[depth]), "-P", str(depth), "--csv"]
-    used = time.clock_gettime(clock)
+    command = ["redis-benchmark", "-p", str(server.port), "-t", test, "-n", str(counts[depth]), "-P", str(depth), "--csv"]
+    used, slept = server.cpu(), server.sleeps()
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    used = time.clock_gettime(clock) - used
+    used, slept = server.cpu() - used, server.sleeps() - slept
     rows = [row for row in csv.reader(printed.splitlines()) if row]
     rates = {row[0]: float(row[1]) for row in rows[1:]}
     # Whatever else it asks for in the same run counts as requests, too.
-    return used / (counts[depth] * len(rates)) * 1e6, rates[name]
+    requests = counts[depth] * len(rates)
+    return used / requests * 1e6, rates[name], slept / requests
 
 
 figures = {}
 for _ in range(rounds):
-    for name in random.sample([OURS, REDIS], 2):
-        process, port = start(name)
-        try:
+    for name in random.sample(sorted(COMMANDS), len(COMMANDS)):
+        with Server(COMMANDS[name]) as server:
             for test in TESTS:
                 for depth in (1, 64):
-                    figures.setdefault((test, depth), {}).setdefault(name, []).append(
-                        measure(process, port, test, depth)
-                    )
-        finally:
-            process.kill()
-            process.wait()
+                    figures.setdefault((test, depth), {}).setdefault(name, []).append(measure(server, test, depth))
 
-print("| | µs of CPU a request: redis_server | redis-server | ratio | requests a second: redis_server | redis-server |")
-print("|---|---:|---:|---:|---:|---:|")
+print(
+    "| | µs of CPU a request: redis_server | redis-server | ratio | requests a second: redis_server | redis-server "
+    "| sleeps a request: redis_server | redis-server |"
+)
+print("|---|---:|---:|---:|---:|---:|---:|---:|")
 for depth in (1, 64):
     for test in TESTS:
         ours, theirs = figures[test, depth][OURS], figures[test, depth][REDIS]
@@ -81,5 +62,5 @@ for depth in (1, 64):
         ours, theirs = ([statistics.median(column) for column in zip(*rows)] for rows in (ours, theirs))
         print(
             f"| {test}, {depth} at a time | {ours[0]:.2f} | {theirs[0]:.2f} | {ratio:.2f} "
-            f"| {ours[1]:,.0f} | {theirs[1]:,.0f} |"
+            f"| {ours[1]:,.0f} | {theirs[1]:,.0f} | {ours[2]:.2f} | {theirs[2]:.2f} |"
         )

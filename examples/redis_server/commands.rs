@@ -62,6 +62,8 @@ impl Client {
 pub(crate) enum Then {
     Go,
     Close,
+    /// And not even to send what was written before.
+    Abort,
     /// These bytes are to be sent, and CRLF.
     Send(Bytes),
     /// See [`confirm_subscriptions`].
@@ -229,7 +231,7 @@ pub(crate) fn unknown(words: &Words<'_>) -> Done {
     let name = words.get(0);
     if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
         // A browser was made to send an HTTP request here. What it holds must not be obeyed.
-        return Ok(Then::Close);
+        return Ok(Then::Abort);
     }
     let shown = |bytes: &[u8], most: usize| {
         String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
@@ -643,10 +645,7 @@ fn strlen(call: &mut Call<'_, '_>) -> Done {
 
 fn append(call: &mut Call<'_, '_>) -> Done {
     let (key, more) = (call.words.get(1), call.words.get(2));
-    let length = call.client.shared.store().update(key, |text| {
-        text.extend_from_slice(more);
-        Ok(text.len())
-    })?;
+    let length = call.client.shared.store().append(key, more)?;
     call.reply.count(length);
     Ok(Then::Go)
 }
@@ -662,18 +661,7 @@ fn decrby(call: &mut Call<'_, '_>) -> Done {
 }
 
 fn add(call: &mut Call<'_, '_>, by: i64) -> Done {
-    let mut store = call.client.shared.store();
-    let key = call.words.get(1);
-    // A text that is empty is no number.
-    let is_new = !store.contains(key);
-    let sum = store.update(key, |text| {
-        let old = if is_new { 0 } else { integer(text)? };
-        let sum =
-            old.checked_add(by).ok_or(Refusal::new("ERR increment or decrement would overflow"))?;
-        text.clear();
-        text.extend_from_slice(sum.to_string().as_bytes());
-        Ok(sum)
-    })?;
+    let sum = call.client.shared.store().add(call.words.get(1), by)?;
     call.reply.integer(sum);
     Ok(Then::Go)
 }

@@ -13,10 +13,11 @@ pub(crate) const COMMAND: usize = 64 << 20;
 /// The longest bulk string that may be announced, as in Redis. One that does not fit into [`COMMAND`] is
 /// refused in other words.
 const BULK: i64 = 512 << 20;
-/// The most words of a command.
-const WORDS: i64 = 1 << 20;
-/// The longest line of words, in bytes.
-const INLINE: usize = 64 << 10;
+/// The most words that may be announced, as in Redis. [`COMMAND`] has room for fewer: some eleven million, and
+/// 8 bytes are noted for each.
+const WORDS: i64 = i32::MAX as i64;
+/// The longest line, be it of words or of a number, in bytes, as in Redis.
+const LINE: usize = 64 << 10;
 /// The longest answer that is put together from several values, in bytes.
 const ANSWER: usize = 64 << 20;
 /// The memory of so many words is kept for the next command.
@@ -38,8 +39,10 @@ pub(crate) const TOO_LONG: Refusal =
     Refusal::new("ERR Protocol error: command is longer than 64 MiB");
 pub(crate) const NOT_AN_INTEGER: Refusal =
     Refusal::new("ERR value is not an integer or out of range");
-const BAD_ARRAY: Refusal = Refusal::new("ERR Protocol error: invalid multibulk length");
-const BAD_BULK: Refusal = Refusal::new("ERR Protocol error: invalid bulk length");
+const BAD_ARRAY: &str = "ERR Protocol error: invalid multibulk length";
+const LONG_ARRAY: &str = "ERR Protocol error: too big mbulk count string";
+const BAD_BULK: &str = "ERR Protocol error: invalid bulk length";
+const LONG_BULK: &str = "ERR Protocol error: too big bulk count string";
 const BAD_END: Refusal = Refusal::new("ERR Protocol error: expected CRLF behind a bulk string");
 const BAD_LINE: Refusal = Refusal::new("ERR Protocol error: too big inline request");
 const BAD_QUOTES: Refusal = Refusal::new("ERR Protocol error: unbalanced quotes in request");
@@ -52,6 +55,8 @@ pub(crate) struct Parser {
     at: At,
     /// What comes before this, in bytes of the command, is done with.
     done: usize,
+    /// The line of a number does not end before this.
+    looked: usize,
     /// Where the words are: in the command, or in `unquoted` if it is a line.
     words: Vec<Word>,
     unquoted: Vec<u8>,
@@ -106,7 +111,7 @@ impl Parser {
     /// The words of the command whose end was found, or why it is none. `None` if this is only its
     /// beginning, and the end of the input. The next command is then begun.
     pub(crate) fn take<'a>(&'a mut self, command: &'a [u8]) -> Option<Result<Words<'a>, Refusal>> {
-        self.done = 0;
+        (self.done, self.looked) = (0, 0);
         match mem::take(&mut self.at) {
             At::Complete => {
                 let text = if self.is_line { &self.unquoted } else { command };
@@ -134,106 +139,100 @@ impl Parser {
             self.at = At::Line;
             return Some(());
         }
-        match number(&input[1..])? {
-            Number::Is(count, length) if count <= WORDS => {
-                self.done = 1 + length;
-                self.at = match usize::try_from(count) {
-                    Ok(count @ 1..) => At::Length(count),
-                    _ => At::Complete,
-                };
-            }
-            Number::Is(_, length) | Number::Broken(length) => {
-                self.broken(1 + length, BAD_ARRAY);
-            }
-        }
+        self.at = match self.number(input, BAD_ARRAY, LONG_ARRAY)? {
+            Ok(count @ 1..=WORDS) => At::Length(count as usize),
+            Ok(..=0) => At::Complete,
+            Ok(_) => At::Broken(Refusal::new(BAD_ARRAY)),
+            Err(why) => At::Broken(Refusal::new(why)),
+        };
         Some(())
     }
 
     fn length(&mut self, input: &[u8], left: usize) -> Option<()> {
-        let (kind, rest) = input.get(self.done..)?.split_first()?;
-        if *kind != b'$' {
-            let kind = if kind.is_ascii_graphic() { char::from(*kind) } else { ' ' };
+        let kind = *input.get(self.done)?;
+        if kind != b'$' {
+            let kind = if kind.is_ascii_graphic() { char::from(kind) } else { ' ' };
             let text = format!("ERR Protocol error: expected '$', got '{kind}'");
-            self.broken(1, Refusal(text.into()));
+            self.done += 1;
+            self.at = At::Broken(Refusal(text.into()));
             return Some(());
         }
-        match number(rest)? {
-            Number::Is(count @ 0..=BULK, length) => {
-                self.done += 1 + length;
-                self.at = At::Word(left, count as usize);
-            }
-            Number::Is(_, length) | Number::Broken(length) => self.broken(1 + length, BAD_BULK),
-        }
+        self.at = match self.number(input, BAD_BULK, LONG_BULK)? {
+            Ok(length @ 0..=BULK) => At::Word(left, length as usize),
+            Ok(_) => At::Broken(Refusal::new(BAD_BULK)),
+            Err(why) => At::Broken(Refusal::new(why)),
+        };
         Some(())
     }
 
-    fn broken(&mut self, length: usize, refusal: Refusal) {
+    /// The next line, behind its first byte: a number in decimal digits, in the one way to write it, and CRLF.
+    /// If it is none, or the line is too long, that is refused. The line is then done with.
+    #[inline]
+    fn number(
+        &mut self,
+        input: &[u8],
+        bad: &'static str,
+        long: &'static str,
+    ) -> Option<Result<i64, &'static str>> {
+        // Most are short.
+        let (value, length) = match input.get(self.done + 1..)? {
+            [a @ b'0'..=b'9', b'\r', b'\n', ..] => (a - b'0', 4),
+            [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+                ((a - b'0') * 10 + (b - b'0'), 5)
+            }
+            _ => return self.any_number(input, bad, long),
+        };
         self.done += length;
-        self.at = At::Broken(refusal);
+        Some(Ok(value.into()))
     }
 
-    fn line(&mut self, input: &[u8]) -> Option<()> {
-        let most = input.len().min(INLINE + 1);
-        let Some(found) = memchr::memchr(b'\n', &input[self.done..most]) else {
-            self.done = most;
-            if most > INLINE {
-                self.at = At::Broken(BAD_LINE);
-                return Some(());
+    #[inline(never)]
+    fn any_number(
+        &mut self,
+        input: &[u8],
+        bad: &'static str,
+        long: &'static str,
+    ) -> Option<Result<i64, &'static str>> {
+        let most = input.len().min(self.done + LINE + 1);
+        let start = self.looked.max(self.done);
+        let Some(found) = memchr::memchr(b'\r', &input[start..most]) else {
+            self.looked = most;
+            if most - self.done <= LINE {
+                return None;
             }
-            return None;
+            self.done = most;
+            return Some(Err(long));
         };
-        self.done += found + 1;
+        self.looked = start + found;
+        let behind = *input.get(self.looked + 1)?;
+        let digits = &input[self.done + 1..self.looked];
+        self.done = self.looked + 2;
+        let number = if behind == b'\n' { integer(digits).ok() } else { None };
+        Some(number.ok_or(bad))
+    }
+
+    /// As in Redis a line with a NUL has no end.
+    fn line(&mut self, input: &[u8]) -> Option<()> {
+        let most = input.len().min(LINE + 1);
+        let found = memchr::memchr2(b'\n', 0, &input[self.done..most]);
+        // A NUL is found again when more has come.
+        self.done = found.map_or(most, |found| self.done + found);
+        if input[..most].get(self.done) != Some(&b'\n') {
+            if most <= LINE {
+                return None;
+            }
+            self.done = most;
+            self.at = At::Broken(BAD_LINE);
+            return Some(());
+        }
         self.unquoted.clear();
-        self.at = match split(&input[..self.done - 1], &mut self.unquoted, &mut self.words) {
+        self.at = match split(&input[..self.done], &mut self.unquoted, &mut self.words) {
             Some(()) => At::Complete,
             None => At::Broken(BAD_QUOTES),
         };
+        self.done += 1;
         Some(())
     }
-}
-
-enum Number {
-    /// The number, and the length of its line with its end.
-    Is(i64, usize),
-    /// With the byte that ends at this length it is none.
-    Broken(usize),
-}
-
-/// A number in decimal digits, in the one way to write it, and CRLF.
-#[inline]
-fn number(line: &[u8]) -> Option<Number> {
-    match line {
-        // Most are short.
-        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Some(Number::Is(i64::from(a - b'0'), 3)),
-        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
-            Some(Number::Is(i64::from((a - b'0') * 10 + (b - b'0')), 4))
-        }
-        _ => any_number(line),
-    }
-}
-
-#[inline(never)]
-fn any_number(line: &[u8]) -> Option<Number> {
-    let (mut value, mut digits) = (0_i64, 0_usize);
-    let negative = usize::from(line.first()? == &b'-');
-    for (index, byte) in line.iter().enumerate().skip(negative) {
-        let digit = byte.wrapping_sub(b'0');
-        if digit < 10 && (value > 0 || digits == 0) && value < i64::MAX / 10 {
-            value = value * 10 + i64::from(digit);
-            digits += 1;
-            continue;
-        }
-        let minus_zero = negative == 1 && value == 0;
-        if *byte != b'\r' || digits == 0 || minus_zero {
-            return Some(Number::Broken(index + 1));
-        }
-        let value = if negative == 1 { -value } else { value };
-        return Some(match line.get(index + 1)? {
-            b'\n' => Number::Is(value, index + 2),
-            _ => Number::Broken(index + 2),
-        });
-    }
-    None
 }
 
 /// An integer as Redis reads it: no sign but a minus, no zeros in front.
@@ -255,7 +254,7 @@ fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Word>) -> Option<()> {
             return Some(());
         }
         let start = text.len() as u32;
-        while let Some(byte) = line.next_if(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | 0)) {
+        while let Some(byte) = line.next_if(|byte| !matches!(byte, b' ' | b'\t' | b'\r')) {
             if byte != b'"' && byte != b'\'' {
                 text.push(byte);
                 continue;
@@ -272,8 +271,6 @@ fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Word>) -> Option<()> {
                 return None;
             }
         }
-        // A NUL ends a word and is not part of one.
-        line.next_if_eq(&0);
         words.push((start, text.len() as u32));
     }
 }

@@ -119,6 +119,7 @@ impl Handler for Session {
         match then {
             None | Some(Then::Go) => {}
             Some(Then::Close) => control.close_when_done(),
+            Some(Then::Abort) => control.abort(),
             Some(Then::Send(bytes)) => {
                 control.push(bytes);
                 control.push("\r\n");

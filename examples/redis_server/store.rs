@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use crate::protocol::Refusal;
+use crate::protocol::{Refusal, integer};
 
 /// What all data may take, in bytes, counted as [`Store::used`] counts. A command that adds to more is
 /// refused.
@@ -17,6 +17,7 @@ const ELEMENT: usize = 64;
 
 const WRONG_TYPE: Refusal =
     Refusal::new("WRONGTYPE Operation against a key holding the wrong kind of value");
+const OVERFLOW: Refusal = Refusal::new("ERR increment or decrement would overflow");
 
 /// All keys.
 #[derive(Debug, Default)]
@@ -131,7 +132,8 @@ impl Store {
     pub(crate) fn set(&mut self, key: &[u8], text: &[u8]) {
         let value = Value::Text(Bytes::copy_from_slice(text));
         let Some(entry) = self.entries.get_mut(key) else {
-            return self.insert(key, value);
+            self.insert(key, value);
+            return;
         };
         self.used = self.used + text.len() - entry.value.size();
         entry.value = value;
@@ -140,31 +142,50 @@ impl Store {
         }
     }
 
-    /// Makes a new text of the old one, which is empty if there was none. It lives as long as the old.
-    pub(crate) fn update<R>(
-        &mut self,
-        key: &[u8],
-        change: impl FnOnce(&mut BytesMut) -> Result<R, Refusal>,
-    ) -> Result<R, Refusal> {
-        let Some(entry) = self.entries.get_mut(key) else {
-            let mut text = BytesMut::new();
-            let done = change(&mut text)?;
-            self.insert(key, Value::Text(text.freeze()));
-            return Ok(done);
+    /// Adds to the number that the text is, or to 0 if there is none. Returns the sum. It lives as long as the
+    /// old.
+    pub(crate) fn add(&mut self, key: &[u8], by: i64) -> Result<i64, Refusal> {
+        let entry = self.entries.get_mut(key);
+        let old = match entry.as_ref().map(|entry| &entry.value) {
+            None => 0,
+            Some(Value::Text(text)) => integer(text)?,
+            Some(_) => return Err(WRONG_TYPE),
         };
-        let Value::Text(text) = &mut entry.value else { return Err(WRONG_TYPE) };
-        let old = text.len();
-        // Nothing is copied unless the text is being sent to somebody.
-        let mut changed = BytesMut::from(std::mem::take(text));
-        let done = change(&mut changed);
-        *text = changed.freeze();
-        self.used = self.used + text.len() - old;
-        done
+        let sum = old.checked_add(by).ok_or(OVERFLOW)?;
+        let value = Value::Text(Bytes::copy_from_slice(sum.to_string().as_bytes()));
+        match entry {
+            None => {
+                self.insert(key, value);
+            }
+            Some(entry) => {
+                self.used = self.used + value.size() - entry.value.size();
+                entry.value = value;
+            }
+        }
+        Ok(sum)
     }
 
-    fn insert(&mut self, key: &[u8], value: Value) {
+    /// Adds to the end of the text, or of an empty one if there is none. Returns how long it is then. It lives
+    /// as long as the old.
+    pub(crate) fn append(&mut self, key: &[u8], more: &[u8]) -> Result<usize, Refusal> {
+        let Some(entry) = self.entries.get_mut(key) else {
+            self.insert(key, Value::Text(Bytes::copy_from_slice(more)));
+            return Ok(more.len());
+        };
+        let Value::Text(text) = &mut entry.value else { return Err(WRONG_TYPE) };
+        // Nothing is copied unless the text is being sent to somebody.
+        let mut longer = BytesMut::from(std::mem::take(text));
+        longer.extend_from_slice(more);
+        *text = longer.freeze();
+        self.used += more.len();
+        Ok(text.len())
+    }
+
+    /// A key that is not there.
+    fn insert(&mut self, key: &[u8], value: Value) -> &mut Entry {
         self.used += KEY + key.len() + value.size();
-        self.entries.insert(Bytes::copy_from_slice(key), Entry { value, deadline: None });
+        let entry = Entry { value, deadline: None };
+        self.entries.entry(Bytes::copy_from_slice(key)).or_insert(entry)
     }
 
     // --- Lists ---
@@ -184,21 +205,22 @@ impl Store {
         side: Side,
         elements: impl Iterator<Item = &'a [u8]>,
     ) -> Result<usize, Refusal> {
-        if !self.contains(key) {
-            self.insert(key, Value::List(VecDeque::new()));
-        }
-        let Some(Value::List(list)) = self.entries.get_mut(key).map(|entry| &mut entry.value)
-        else {
-            return Err(WRONG_TYPE);
+        let entry = match self.entries.get_mut(key) {
+            Some(entry) => entry,
+            None => self.insert(key, Value::List(VecDeque::new())),
         };
+        let Value::List(list) = &mut entry.value else { return Err(WRONG_TYPE) };
+        let mut more = 0;
         for element in elements.map(Bytes::copy_from_slice) {
-            self.used += ELEMENT + element.len();
+            more += ELEMENT + element.len();
             match side {
                 Side::Left => list.push_front(element),
                 Side::Right => list.push_back(element),
             }
         }
-        Ok(list.len())
+        let length = list.len();
+        self.used += more;
+        Ok(length)
     }
 
     pub(crate) fn pop(&mut self, key: &[u8], side: Side) -> Result<Option<Bytes>, Refusal> {
@@ -234,28 +256,29 @@ impl Store {
         key: &[u8],
         fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<usize, Refusal> {
-        if !self.contains(key) {
-            self.insert(key, Value::Hash(HashMap::new()));
-        }
-        let Some(Value::Hash(hash)) = self.entries.get_mut(key).map(|entry| &mut entry.value)
-        else {
-            return Err(WRONG_TYPE);
+        let entry = match self.entries.get_mut(key) {
+            Some(entry) => entry,
+            None => self.insert(key, Value::Hash(HashMap::new())),
         };
+        let Value::Hash(hash) = &mut entry.value else { return Err(WRONG_TYPE) };
         let before = hash.len();
+        let (mut more, mut less) = (0, 0);
         for (field, text) in fields {
-            self.used += text.len();
+            more += text.len();
             match hash.get_mut(field) {
                 Some(old) => {
-                    self.used -= old.len();
+                    less += old.len();
                     *old = Bytes::copy_from_slice(text);
                 }
                 None => {
-                    self.used += 2 * ELEMENT + field.len();
+                    more += 2 * ELEMENT + field.len();
                     hash.insert(Bytes::copy_from_slice(field), Bytes::copy_from_slice(text));
                 }
             }
         }
-        Ok(hash.len() - before)
+        let new = hash.len() - before;
+        self.used = self.used + more - less;
+        Ok(new)
     }
 }
 

@@ -57,8 +57,9 @@ impl BatchCodec {
         // How much of the buffer the complete frames have, delimiters included.
         let mut complete = 0;
         let end = loop {
-            match framer.cut(src, eof) {
-                Ok(Some(Cut { start, end, outcome: Some(End::Terminator) })) => {
+            // It fails behind an overlong frame, which ended a batch, and so at the first of these or not at all.
+            match framer.cut(src, eof)? {
+                Some(Cut { start, end, outcome: Some(End::Terminator) }) => {
                     frames.push(start..end);
                     complete = framer.consumed();
                 }
@@ -72,7 +73,7 @@ impl BatchCodec {
             Frame::Complete(Batch { bytes: bytes.freeze(), frames })
         });
         self.held = match end {
-            Ok(Some(Cut { start, end, outcome })) => {
+            Some(Cut { start, end, outcome }) => {
                 // It is not complete, and its place has moved with the front of the buffer.
                 let cut = Cut { start: start - complete, end: end - complete, outcome };
                 match self.codec.take(src, cut) {
@@ -83,13 +84,10 @@ impl BatchCodec {
                 }
             }
             // A batch still shares the buffer: to make room now would be to allocate.
-            Ok(None) => {
+            None => {
                 buffer::want(framer, src, eof || batch.is_some());
                 None
             }
-            Err(error) if batch.is_none() => return Err(error.into()),
-            // It comes again.
-            Err(_) => None,
         };
         Ok(batch.or_else(|| self.held.take()))
     }

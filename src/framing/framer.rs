@@ -541,9 +541,15 @@ impl Framer {
                     if self.length + (end - self.start) as u64 <= self.max {
                         return Ok(Some(self.end_frame(end, next, End::Terminator)));
                     }
-                } else if self.search.is_exhausted() && !eof {
-                    // Nothing has come since.
-                    return Ok(None);
+                } else if !eof {
+                    if self.length == 0 && self.start == input.len() {
+                        // Most reads end with a frame.
+                        self.search.use_up();
+                    }
+                    if self.search.is_exhausted() {
+                        // Nothing has come since.
+                        return Ok(None);
+                    }
                 }
             } else if !eof {
                 if let Some(cut) = self.cut_few(input) {

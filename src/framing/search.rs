@@ -213,7 +213,7 @@ impl Search {
         };
         let hit = match self.hits.next(from) {
             Some(hit) => hit,
-            None if self.exhausted => return None,
+            None if self.exhausted || from >= input.len() => return None,
             None => self.hits.look_near(ends_of(word), input, from)?,
         };
         word.begins(input.get(hit..)?).then_some((hit, hit + word.len()))
@@ -274,6 +274,12 @@ impl Search {
     #[inline(always)]
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted
+    }
+
+    /// Nothing is left of the input, so there is no delimiter in it.
+    #[inline(always)]
+    pub(crate) fn use_up(&mut self) {
+        self.exhausted = true;
     }
 
     /// The last answer is one no more, though what was found still holds: the question has changed.

@@ -19,24 +19,19 @@ use crate::session::error::CloseReason;
 use crate::session::read::Inbound;
 use crate::session::state::State;
 use crate::session::timer::Timeout;
+use crate::session::write::Outbound;
 use crate::trace;
 
-/// Calls a callback that may wait. Most do not: they are polled once, and need nothing of what goes on
-/// meanwhile. It is a macro because the callback borrows a part of the connection and `wait` the rest.
+/// Calls a callback that may wait, and moves what can be moved while it does. It is a macro because the
+/// callback borrows a part of the connection and what goes on meanwhile the rest.
 macro_rules! attend {
-    ($conn:ident, $run:ident, $handler:ident.$callback:ident($($argument:expr)?)) => {{
+    ($conn:ident, $run:expr, $handler:ident.$callback:ident($($argument:expr)?)) => {{
         $conn.trim_before_wait();
         let Inbound { input, framing } = &mut $conn.inbound;
         let mut control = Control::new(framing, Outlet::Locked(&$conn.outbound), input.len());
-        let mut called = pin!($handler.$callback($($argument,)? &mut control));
-        match poll_now(called.as_mut()).await {
-            Poll::Ready(result) => result?,
-            Poll::Pending => {
-                let (outbound, io, timer) = (&$conn.outbound, &mut $conn.io, &mut $conn.timer);
-                // Boxed: all connections would have the room for it, and few are waiting here.
-                Box::pin(wait(called, $run, Meanwhile { input, outbound, io, timer })).await?;
-            }
-        }
+        let called = pin!($handler.$callback($($argument,)? &mut control));
+        let (outbound, peer) = (&$conn.outbound, &mut $conn.peer);
+        attended(called, &mut $run, Meanwhile { input, outbound, peer }).await?;
     }};
 }
 
@@ -159,9 +154,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
         async move {
             trace::opened();
-            let mut run =
-                Run { signal: pin!(signal), shutdown: Shutdown::Unwanted, unfinished: false };
-            let failed = self.conn.dispatch(&mut handler, &mut run).await.err();
+            let run = Run {
+                signal: pin!(signal),
+                shutdown: Shutdown::Unwanted,
+                looked: false,
+                unfinished: false,
+            };
+            let failed = self.conn.dispatch(&mut handler, run).await.err();
             let reason = Box::pin(self.conn.wind_up(failed)).await;
             trace::closed(&reason, self.traffic());
             handler.closed(&reason);
@@ -176,14 +175,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     fn dispatch<H: Handler, F: Future<Output = ()>>(
         &mut self,
         handler: &mut H,
-        run: &mut Run<'_, F>,
+        mut run: Run<'_, F>,
     ) -> impl Future<Output = Result<(), H::Error>> {
         async move {
             self.forget_upgrade();
             self.inbound.framing.begin_asking();
             run.look().await;
             loop {
-                let rare = match self.take_end(handler, run)? {
+                let rare = match self.take_end(handler, &mut run)? {
                     Some(End::Terminator) => {
                         attend!(self, run, handler.found_terminator());
                         self.end_told();
@@ -195,12 +194,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                         attend!(self, run, handler.collected());
                         continue;
                     }
-                    None => match future::poll_fn(|cx| self.poll_run(cx, run)).await {
+                    None => match future::poll_fn(|cx| self.poll_run(cx, &mut run)).await {
                         Some(rare) => rare,
                         None => continue,
                     },
                 };
-                if !Box::pin(self.take_rare(handler, rare, run)).await? {
+                if !Box::pin(self.take_rare(handler, rare, &mut run)).await? {
                     return Ok(());
                 }
             }
@@ -253,6 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         cx: &mut Context<'_>,
         run: &mut Run<'_, F>,
     ) -> Poll<Option<Rare>> {
+        let just_looked = run.looked;
         run.poll_signal(cx);
         let wanted = run.shutdown == Shutdown::Wanted;
         if wanted && self.outbound_mut().state.is_open() && self.inbound.is_between_messages() {
@@ -261,7 +261,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if !self.outbound_mut().state.is_open() && !self.inbound.has_owed() {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
-        Poll::Ready(match ready!(self.poll_turn(cx, wanted)) {
+        let turn = self.poll_turn(cx, wanted);
+        // One look does for two turns, as most wake-ups bring one read, behind which there is nothing more.
+        run.looked = turn.is_ready() && !just_looked;
+        Poll::Ready(match ready!(turn) {
             Turn::Quiet => Some(Rare::Quiet),
             Turn::Shutdown => Some(Rare::Shutdown),
             Turn::Again => None,
@@ -269,12 +272,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     fn over(&mut self) -> Over {
-        let told = self.told;
         let looks = self.inbound.framing.finds_ends();
-        match self.outbound_mut().state {
+        let Outbound { state, told, .. } = self.outbound_mut();
+        let told = *told;
+        match state {
             State::Over(CloseReason::PeerClosed) => Over::Input { truncated: false },
             State::Over(CloseReason::Truncated) => Over::Input { truncated: true },
-            State::Over(CloseReason::Timeout(timeout)) if !told => Over::Deadline(timeout),
+            State::Over(CloseReason::Timeout(timeout)) if !told => Over::Deadline(*timeout),
             State::Over(CloseReason::Frame(_)) if looks && !told => Over::Overlong,
             _ => Over::Other,
         }
@@ -291,24 +295,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Rare::End(end) => {
                 self.note_end(end);
                 if end == End::Overlong {
-                    attend!(self, run, handler.overlong());
+                    attend!(self, *run, handler.overlong());
                 }
                 if end == End::WrongEnd {
-                    attend!(self, run, handler.wrong_end());
+                    attend!(self, *run, handler.wrong_end());
                 }
                 self.end_told();
             }
             Rare::Shutdown => {
                 run.shutdown = Shutdown::Told;
-                attend!(self, run, handler.shutdown());
+                attend!(self, *run, handler.shutdown());
             }
             Rare::Quiet => handler.quiet(&mut self.parts().1)?,
             Rare::Over(Over::Input { truncated }) => {
-                attend!(self, run, handler.eof(truncated));
+                attend!(self, *run, handler.eof(truncated));
                 return Ok(false);
             }
             Rare::Over(Over::Overlong) => {
-                attend!(self, run, handler.overlong());
+                attend!(self, *run, handler.overlong());
                 return Ok(false);
             }
             Rare::Over(Over::Deadline(timeout)) => {
@@ -334,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.outbound_mut().state.is_closed() {
             self.shut_down().await;
         }
-        self.told = true;
+        self.outbound_mut().told = true;
         failed.map_or_else(|| self.outbound_mut().state.tell(), CloseReason::Handler)
     }
 }
@@ -364,6 +368,8 @@ struct Run<'a, F> {
     /// Comes when the connection is wanted to end.
     signal: Pin<&'a mut F>,
     shutdown: Shutdown,
+    /// The signal was looked for just now.
+    looked: bool,
     /// Of the frame at hand something was collected, and it goes on.
     unfinished: bool,
 }
@@ -377,11 +383,12 @@ enum Shutdown {
 }
 
 impl<F: Future<Output = ()>> Run<'_, F> {
-    /// Looks for the signal, which wakes the task when it comes. Each time that the task is woken this
-    /// comes before anything is handed over.
+    /// Looks for the signal, which wakes the task when it comes, unless that was done just now: a token's
+    /// signal takes a lock. Each time that the task is woken this comes before anything is handed over.
     #[inline]
     fn poll_signal(&mut self, cx: &mut Context<'_>) {
-        if self.shutdown == Shutdown::Unwanted && self.signal.as_mut().poll(cx).is_ready() {
+        let looks = self.shutdown == Shutdown::Unwanted && !mem::replace(&mut self.looked, true);
+        if looks && self.signal.as_mut().poll(cx).is_ready() {
             self.shutdown = Shutdown::Wanted;
         }
     }
@@ -395,30 +402,21 @@ impl<F: Future<Output = ()>> Run<'_, F> {
     }
 }
 
-/// Polls a callback once.
+/// Polls a callback, and while it waits, what goes on meanwhile. If that ends the connection, the callback is
+/// dropped.
 #[inline(always)]
-fn poll_now<F: Future>(
-    mut called: Pin<&mut F>,
-) -> impl Future<Output = Poll<F::Output>> + use<'_, F> {
-    future::poll_fn(move |cx| Poll::Ready(called.as_mut().poll(cx)))
-}
-
-/// Waits for a callback that has been polled, and meanwhile polls what goes on. If that ends the
-/// connection, the callback is dropped.
-fn wait<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
+fn attended<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
     run: &mut Run<'_, F>,
     mut meanwhile: Meanwhile<'_, S>,
 ) -> impl Future<Output = Result<(), E>> {
-    let mut polled = true;
     future::poll_fn(move |cx| {
         // The signal that comes with what was waited for comes first.
         run.poll_signal(cx);
-        if !mem::take(&mut polled) {
-            if let Poll::Ready(result) = called.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
+        if let Poll::Ready(result) = called.as_mut().poll(cx) {
+            return Poll::Ready(result);
         }
+        run.looked = false;
         meanwhile.poll(cx).map(Ok)
     })
 }

@@ -230,6 +230,18 @@ impl Pieces {
 
     /// Drops the first `count` bytes.
     fn advance(&mut self, mut count: usize) {
+        if !self.wholes.is_empty() {
+            count = self.advance_wholes(count);
+        }
+        self.start += count;
+        if self.start == self.gathered.len() {
+            self.release();
+        }
+    }
+
+    /// The same, of large items and what is before them. Returns how many bytes of the gathered ones are left to
+    /// be dropped.
+    fn advance_wholes(&mut self, mut count: usize) -> usize {
         let mut done = 0;
         for whole in &self.wholes {
             if count < whole.before + whole.bytes.len() {
@@ -250,10 +262,7 @@ impl Pieces {
             self.whole_bytes -= count - run;
             count = run;
         }
-        self.start += count;
-        if self.start == self.gathered.len() {
-            self.release();
-        }
+        count
     }
 
     /// Gives the empty buffer back.

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{fmt, future, mem};
+use std::{fmt, mem};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
@@ -359,12 +359,12 @@ impl<S> Channel<S> {
 
     /// The stream. Reading from it or writing to it past the channel is at the caller's own risk.
     pub fn get_ref(&self) -> &S {
-        &self.conn.io
+        &self.conn.peer.io
     }
 
     /// The stream. Reading from it or writing to it past the channel is at the caller's own risk.
     pub fn get_mut(&mut self) -> &mut S {
-        &mut self.conn.io
+        &mut self.conn.peer.io
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
@@ -389,7 +389,7 @@ impl<S> Channel<S> {
     /// # }
     /// ```
     pub fn into_parts(self) -> (S, Bytes) {
-        (self.conn.io, self.conn.inbound.into_bytes())
+        (self.conn.peer.io, self.conn.inbound.into_bytes())
     }
 }
 
@@ -681,7 +681,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             flushed = self.wait(|channel, cx| channel.conn.poll_flush(cx)).await;
         }
         match flushed {
-            Ok(()) => Ok(self.conn.io),
+            Ok(()) => Ok(self.conn.peer.io),
             Err(cause) => {
                 self.conn.outbound_mut().reopen_inbox();
                 let stalled = matches!(cause, CloseReason::Timeout(_));
@@ -697,15 +697,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// Waits for what is polled. Deadlines run no longer than that.
-    async fn wait<R>(&mut self, mut poll: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<R>) -> R {
-        struct Waiting<'a, S>(&'a mut Channel<S>);
-        impl<S> Drop for Waiting<'_, S> {
-            fn drop(&mut self) {
-                self.0.conn.timer.pause();
-            }
-        }
-        let waiting = Waiting(self);
-        future::poll_fn(|cx| poll(&mut *waiting.0, cx)).await
+    fn wait<P, R>(&mut self, poll: P) -> Waiting<'_, S, P>
+    where
+        P: FnMut(&mut Self, &mut Context<'_>) -> Poll<R>,
+    {
+        Waiting { channel: self, poll }
     }
 
     /// The next event, if it is there.
@@ -758,7 +754,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     fn begin_pull(&mut self) {
         self.conn.forget_upgrade();
         if mem::take(&mut self.frame_ended) && !self.conn.inbound.framing.in_message() {
-            self.conn.timer.frame_ended();
+            self.conn.peer.timer.frame_ended();
         }
     }
 
@@ -785,7 +781,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 Some(CloseReason::Aborted) | None => false,
                 Some(cause) => !cause.is_orderly(),
             };
-            return Poll::Ready(if failed && !self.conn.told {
+            return Poll::Ready(if failed && !self.conn.outbound_mut().told {
                 Err(self.conn.tell_once())
             } else {
                 Ok(false)
@@ -824,6 +820,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 }
 
+/// What somebody waits for. It is no async block, which would hold its arguments twice, as long as a
+/// connection is idle.
+struct Waiting<'a, S, P> {
+    channel: &'a mut Channel<S>,
+    poll: P,
+}
+
+impl<S, R, P> Future for Waiting<'_, S, P>
+where
+    P: FnMut(&mut Channel<S>, &mut Context<'_>) -> Poll<R> + Unpin,
+{
+    type Output = R;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
+        let Waiting { channel, poll } = self.get_mut();
+        poll(channel, cx)
+    }
+}
+
+impl<S, P> Drop for Waiting<'_, S, P> {
+    #[inline]
+    fn drop(&mut self) {
+        self.channel.conn.peer.timer.pause();
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Channel<S> {
     type Item = Result<Event<Bytes>, ChannelError>;
 
@@ -835,7 +858,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for Channel<S> {
 impl<S: fmt::Debug> fmt::Debug for Channel<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
-            .field("io", &self.conn.io)
+            .field("io", &self.conn.peer.io)
             .field("terminator", &self.terminator())
             .field("pending_input", &self.pending_input())
             .field("outbound", &*self.conn.outbound())

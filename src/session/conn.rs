@@ -28,34 +28,29 @@ use crate::session::input::Input;
 use crate::session::read::{Found, Inbound};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timer, Wait};
-use crate::session::write::{Outbound, Written, deadline, lock, peek};
+use crate::session::write::{Outbound, Peer, Written, deadline, lock, peek};
 use crate::trace;
 
 /// One connection.
 pub(crate) struct Conn<S> {
-    pub(crate) io: S,
+    pub(crate) peer: Peer<S>,
     pub(crate) inbound: Inbound,
     /// What a callback and the task that waits for it both use. Locked only while one waits.
     pub(crate) outbound: Mutex<Outbound>,
-    pub(crate) timer: Timer,
     read_size: u32,
     /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
     /// of a frame, [`READ_COST`] for each read.
     budget: u32,
-    /// Why the connection failed has been returned to whoever pulls.
-    pub(crate) told: bool,
 }
 
 impl<S> Conn<S> {
     pub(crate) fn new(io: S, inbound: Inbound, outbound: Outbound, read_size: u32) -> Self {
         Conn {
-            io,
+            peer: Peer { io, timer: Timer::default() },
             inbound,
             outbound: Mutex::new(outbound),
-            timer: Timer::default(),
             read_size,
             budget: BUDGET,
-            told: false,
         }
     }
 
@@ -72,7 +67,7 @@ impl<S> Conn<S> {
     /// Drops what was read, beside output that was discarded: what the peer refused is of no account.
     pub(crate) fn discard_input(&mut self) {
         self.inbound.discard();
-        self.timer.discard();
+        self.peer.timer.discard();
     }
 
     /// Nothing happens any more, for this cause if nothing went wrong before.
@@ -207,7 +202,7 @@ impl<S> Conn<S> {
     pub(crate) fn end_told(&mut self) {
         self.inbound.framing.frame_ended();
         if !self.inbound.framing.in_message() {
-            self.timer.frame_ended();
+            self.peer.timer.frame_ended();
         }
     }
 }
@@ -215,10 +210,11 @@ impl<S> Conn<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Why the channel has failed, to whoever has not been told yet.
     pub(crate) fn tell_once(&mut self) -> ChannelError {
-        if mem::replace(&mut self.told, true) {
+        let outbound = self.outbound_mut();
+        if mem::replace(&mut outbound.told, true) {
             return ChannelError::Closed;
         }
-        self.outbound_mut().state.tell::<Infallible>().into()
+        outbound.state.tell::<Infallible>().into()
     }
 
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
@@ -231,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             if !outbound.output.is_full() {
                 return Poll::Ready(Ok(()));
             }
-            match outbound.poll_room(cx, &mut self.io, &mut self.timer) {
+            match outbound.poll_room(cx, &mut self.peer) {
                 Ok(Written::All) => {}
                 Ok(written) => ready!(self.poll_deadline(cx, written)),
                 Err(cause) => self.fail(cause),
@@ -248,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             if outbound.state.is_closed() {
                 return Poll::Ready(Err(CloseReason::Aborted));
             }
-            let written = outbound.poll_flush(cx, &mut self.io, &mut self.timer)?;
+            let written = outbound.poll_flush(cx, &mut self.peer)?;
             if written == Written::All {
                 if outbound.has_items() && outbound.output.is_open() {
                     // What waited for room has it now.
@@ -259,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             let refused = written == Written::Refused;
             let wait = Wait { peer: refused, refused, ..Wait::default() };
-            let passed = ready!(self.timer.poll(cx, &outbound.timeouts, wait));
+            let passed = ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait));
             if let Some(timeout) = deadline(passed) {
                 trace::timed_out(timeout);
                 return Poll::Ready(Err(CloseReason::Timeout(timeout)));
@@ -272,7 +268,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let refused = written == Written::Refused;
         let wait = Wait { peer: refused, refused, ..Wait::default() };
         let outbound = get_mut(&mut self.outbound);
-        if let Some(timeout) = deadline(ready!(self.timer.poll(cx, &outbound.timeouts, wait))) {
+        if let Some(timeout) = deadline(ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait)))
+        {
             trace::timed_out(timeout);
             self.fail(CloseReason::Timeout(timeout));
         }
@@ -304,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
         let mut wait = Wait::default();
         if outbound.output.is_full() || outbound.state.is_eof() {
-            match outbound.poll_room(cx, &mut self.io, &mut self.timer) {
+            match outbound.poll_room(cx, &mut self.peer) {
                 Ok(Written::All) => return self.turned(),
                 Ok(written) => wait.refused = written == Written::Refused,
                 Err(cause) => {
@@ -316,7 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             wait.peer = wait.refused;
         } else {
             // The input is drained: now is the time to flush.
-            let written = match outbound.poll_flush(cx, &mut self.io, &mut self.timer) {
+            let written = match outbound.poll_flush(cx, &mut self.peer) {
                 Ok(written) => written,
                 Err(cause) => {
                     self.fail(cause);
@@ -327,12 +324,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 // What waited for room has it now.
                 return self.turned();
             }
-            match self.inbound.poll_read(cx, &mut self.io, self.read_size as usize) {
+            match self.inbound.poll_read(cx, &mut self.peer.io, self.read_size as usize) {
                 Poll::Ready(Ok(read)) => {
                     if read == 0 {
                         outbound.state.end_input();
                     }
-                    self.timer.read();
+                    self.peer.timer.read();
                     self.budget = budget.saturating_sub(READ_COST).max(1);
                     return self.turned();
                 }
@@ -346,12 +343,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             wait.peer = written != Written::Waiting;
             wait.frame = self.inbound.unfinished();
             if wait.frame.is_none() {
-                self.timer.frame_ended();
+                self.peer.timer.frame_ended();
             }
             wait.shutdown = shutdown;
         }
         let outbound = get_mut(&mut self.outbound);
-        match ready!(self.timer.poll(cx, &outbound.timeouts, wait)) {
+        match ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait)) {
             Passed::Shutdown => return Poll::Ready(Turn::Shutdown),
             Passed::Deadline(Timeout::Quiet) => return Poll::Ready(Turn::Quiet),
             Passed::Deadline(timeout) => outbound.time_out(timeout),
@@ -361,7 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     fn turned(&mut self) -> Poll<Turn> {
-        self.timer.pause();
+        self.peer.timer.pause();
         Poll::Ready(Turn::Again)
     }
 
@@ -391,10 +388,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 }
                 State::Closing(_, rest) => {
                     self.inbound.discard();
-                    match outbound.poll_flush(cx, &mut self.io, &mut self.timer) {
+                    match outbound.poll_flush(cx, &mut self.peer) {
                         Ok(Written::All) => {
                             outbound.state.written(lingers);
-                            self.timer.begin_end();
+                            self.peer.timer.begin_end();
                             continue;
                         }
                         Ok(written) => wait.refused = written == Written::Refused,
@@ -416,7 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             let outbound = get_mut(&mut self.outbound);
             if matches!(outbound.state, State::Closing(..) | State::Lingering(..)) {
-                let passed = ready!(self.timer.poll(cx, &outbound.timeouts, wait));
+                let passed = ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait));
                 match (&outbound.state, passed) {
                     (State::Lingering(..), Passed::End) => outbound.state.end(),
                     (_, Passed::Deadline(timeout)) => {
@@ -435,7 +432,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let most = most.min(self.read_size);
         let mut buffer = pool::take(most as usize);
         let mut room = (&mut buffer).limit(most as usize);
-        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut room);
+        let read = poll_read_buf(Pin::new(&mut self.peer.io), cx, &mut room);
         pool::give(buffer);
         let outbound = get_mut(&mut self.outbound);
         match ready!(read) {
@@ -456,7 +453,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return;
         }
         future::poll_fn(|cx| {
-            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            let _ = Pin::new(&mut self.peer.io).poll_shutdown(cx);
             Poll::Ready(())
         })
         .await;
@@ -475,8 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 pub(crate) struct Meanwhile<'a, S> {
     pub(crate) input: &'a mut Input,
     pub(crate) outbound: &'a Mutex<Outbound>,
-    pub(crate) io: &'a mut S,
-    pub(crate) timer: &'a mut Timer,
+    pub(crate) peer: &'a mut Peer<S>,
 }
 
 impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
@@ -486,7 +482,7 @@ impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
         if self.input.is_empty() {
             self.input.release();
         }
-        lock(self.outbound).poll_meanwhile(cx, self.io, self.timer)
+        lock(self.outbound).change().poll_meanwhile(cx, self.peer)
     }
 }
 

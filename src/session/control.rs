@@ -332,7 +332,7 @@ impl<'a> Control<'a> {
     /// After the close, or when the connection has failed: the item is handed back.
     #[inline]
     pub fn try_push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        self.with(|outbound| outbound.push(item))
+        self.push_to(|outbound| outbound.push(item))
     }
 
     /// Queues formatted text, without an allocation for it: `write!(control, "{} bytes\r\n", n)`. As with
@@ -357,7 +357,7 @@ impl<'a> Control<'a> {
     ///
     /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
-        let _ = self.with(|outbound| outbound.write_fmt(text));
+        let _ = self.push_to(|outbound| outbound.write_fmt(text));
     }
 
     /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing, and returns
@@ -395,7 +395,7 @@ impl<'a> Control<'a> {
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
-        let written = self.with(|outbound| outbound.push_with(write));
+        let written = self.push_to(|outbound| outbound.push_with(write));
         written.map_or(Ok(None), |result| result.map(Some))
     }
 
@@ -440,7 +440,7 @@ impl<'a> Control<'a> {
     where
         P: Producer + Send + 'static,
     {
-        self.with(|outbound| outbound.push_with_producer(producer))
+        self.push_to(|outbound| outbound.push_with_producer(producer))
     }
 
     /// Bytes waiting to be written, without those that producers still hold.
@@ -524,7 +524,16 @@ impl<'a> Control<'a> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {
             Outlet::Direct(outbound) => act(outbound.change()),
-            Outlet::Locked(outbound) => act(&mut lock(outbound)),
+            Outlet::Locked(outbound) => act(lock(outbound).change()),
+        }
+    }
+
+    /// As `with`, for a push, which knows itself what it changes.
+    #[inline]
+    fn push_to<R>(&mut self, push: impl FnOnce(&mut Outbound) -> R) -> R {
+        match &mut self.outlet {
+            Outlet::Direct(outbound) => push(outbound),
+            Outlet::Locked(outbound) => push(&mut lock(outbound)),
         }
     }
 

@@ -107,8 +107,7 @@ fn read_into<R: AsyncRead + Unpin>(
 ) -> Poll<io::Result<usize>> {
     let io = Pin::new(io);
     if buffer.is_empty() && buffer.capacity() < most {
-        pool::give(mem::take(buffer));
-        *buffer = pool::take(most);
+        pool::give(mem::replace(buffer, pool::take(most)));
     }
     // Where a part of a frame fills most of the buffer, a quarter of a read is worth a move.
     let wanted = most.saturating_sub(buffer.len()).max(most / 4).max(1);

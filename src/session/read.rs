@@ -4,6 +4,7 @@
 //! [`Input`] has the memory.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::task::{Context, Poll};
 
@@ -111,14 +112,17 @@ impl Inbound {
         let Framing { framer, message, own_end, read, .. } = &self.framing;
         let in_message = message.is_some();
         let received = match message {
-            Some(begun) => read - begun,
+            Some(begun) => read + 1 - begun.get(),
             None => framer.length() + self.pending() as u64,
         };
-        let looks = matches!(own_end, OwnEnd::Looked(_)) && received > 0;
-        match framer.terminator() {
-            _ if looks => Some(Frame::Delimited(received)),
+        if received == 0 && !in_message && !framer.is_skipping() {
             // It begins with its first byte.
-            Terminator::Count(_) | Terminator::CountThen(_) if received == 0 && !in_message => None,
+            return None;
+        }
+        match framer.terminator() {
+            _ if matches!(own_end, OwnEnd::Looked(_)) && received > 0 => {
+                Some(Frame::Delimited(received))
+            }
             Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
             _ if framer.is_skipping() => Some(Frame::Skipped),
             _ if framer.is_mid_frame() || in_message => Some(Frame::Delimited(received)),
@@ -189,9 +193,9 @@ impl Inbound {
 pub(crate) struct Framing {
     /// Boxed: two smaller pieces of memory cost an idle connection less than a large one.
     pub(crate) framer: Box<Framer>,
-    /// The frame that has ended is not the last of its message, which was marked when so many bytes had
-    /// been read.
-    message: Option<u64>,
+    /// The frame that has ended is not the last of its message, which was marked when a byte less than this
+    /// had been read.
+    message: Option<NonZeroU64>,
     /// How many bytes have been read.
     pub(crate) read: u64,
     own_end: OwnEnd,
@@ -233,7 +237,7 @@ impl Framing {
     }
 
     pub(crate) fn begin_message(&mut self) {
-        self.message.get_or_insert(self.read);
+        self.message.get_or_insert(NonZeroU64::MIN.saturating_add(self.read));
     }
 
     /// Whether there was one.

@@ -12,7 +12,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{error, fmt, mem};
 
@@ -244,6 +244,8 @@ pin_project! {
     struct Alarm {
         #[pin]
         sleep: Sleep,
+        // What it wakes, once it was polled.
+        waker: Option<Waker>,
         watches: Watches,
     }
 }
@@ -300,6 +302,7 @@ impl Timer {
             None if !has_deadline(timeouts, &wait) => return Poll::Pending,
             none => none.insert(Box::pin(Alarm {
                 sleep: sleep_until(Instant::now() + FAR),
+                waker: None,
                 watches: Watches::new(),
             })),
         };
@@ -326,12 +329,17 @@ impl Timer {
         }
         let deadline = instant(now.saturating_add(left));
         let mut sleep = alarm.sleep;
+        let mut is_set = alarm.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if sleep.deadline() > deadline || sleep.is_elapsed() {
             sleep.as_mut().reset(deadline);
+            is_set = false;
         }
-        if sleep.poll(cx).is_ready() {
-            // It passed just now: the next poll finds out which.
-            cx.waker().wake_by_ref();
+        if !is_set {
+            *alarm.waker = Some(cx.waker().clone());
+            if sleep.poll(cx).is_ready() {
+                // It passed just now: the next poll finds out which.
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Pending
     }
@@ -515,7 +523,10 @@ fn zero() -> Instant {
 /// The time on the channels' clock. It may be below zero: a clock that was stopped is behind.
 fn now() -> i64 {
     let (now, zero) = (Instant::now(), zero());
-    nanos(now.saturating_duration_since(zero)) - nanos(zero.saturating_duration_since(now))
+    match now.checked_duration_since(zero) {
+        Some(time) => nanos(time),
+        None => -nanos(zero.saturating_duration_since(now)),
+    }
 }
 
 fn instant(time: i64) -> Instant {

@@ -2,14 +2,14 @@
 //!
 //! [`Outbound`] is all of a channel that a callback can reach while the task that waits for it goes on
 //! writing: the output queue, the state, the deadlines, what other tasks push. It has no stream of its
-//! own; that is lent to each poll, beside the timer.
+//! own; that is lent to each poll, with the timer, as the [`Peer`].
 //!
 //! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::{fmt, mem};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
@@ -27,6 +27,8 @@ use crate::trace;
 pub(crate) struct Outbound {
     pub(crate) output: Output,
     pub(crate) state: State,
+    /// Why the connection failed has been returned to whoever pulls.
+    pub(crate) told: bool,
     /// Shared by the channels of one builder.
     pub(crate) timeouts: Arc<Timeouts>,
     /// There is one once somebody has asked for a handle.
@@ -34,8 +36,9 @@ pub(crate) struct Outbound {
     handle_capacity: u32,
     /// Input is to be dropped when the callback returns.
     pub(crate) discards_input: bool,
-    /// The last answer of [`Outbound::may_hand_over`] was yes, and nobody has had mutable access since. It
-    /// spares most pieces of frames the questions. With an inbox they are asked each time.
+    /// The last answer of [`Outbound::may_hand_over`] was yes, and since then nobody has had mutable access
+    /// but for pushes that left room. It spares most pieces of frames the questions. With an inbox they are
+    /// asked each time.
     unchanged: bool,
 }
 
@@ -67,6 +70,13 @@ pub struct Traffic {
     pub written: u64,
 }
 
+/// The other end: the stream to it, and how long it has been waited for.
+#[derive(Debug)]
+pub(crate) struct Peer<S> {
+    pub(crate) io: S,
+    pub(crate) timer: Timer,
+}
+
 /// How far the writing has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -82,6 +92,7 @@ impl Outbound {
         Outbound {
             output,
             state: State::Open,
+            told: false,
             timeouts,
             inbox: None,
             handle_capacity,
@@ -117,34 +128,42 @@ impl Outbound {
 
     #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        if self.inbox.is_some() {
-            self.take_items();
-        }
-        self.output.push(item)
+        self.push_to(|output| output.push(item))
     }
 
     pub(crate) fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
-        self.take_items();
-        self.output.write_fmt(text)
+        self.push_to(|output| output.write_fmt(text))
     }
 
+    #[inline]
     pub(crate) fn push_with<R, E>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Result<R, E>, PushError<()>> {
-        self.take_items();
-        self.output.push_with(write)
+        self.push_to(|output| output.push_with(write))
     }
 
     pub(crate) fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>
     where
         P: Producer + Send + 'static,
     {
-        self.take_items();
-        self.output.push_with_producer(producer)
+        self.push_to(|output| output.push_with_producer(producer))
     }
 
-    /// Takes what other tasks were told is accepted: it goes before what is pushed now.
+    /// Pushes, behind what other tasks were told is accepted. As long as that leaves room, nothing has
+    /// changed for [`Outbound::may_hand_over`].
+    #[inline]
+    fn push_to<R>(&mut self, push: impl FnOnce(&mut Output) -> R) -> R {
+        if self.inbox.is_some() {
+            self.take_items();
+        }
+        // It may panic.
+        let unchanged = mem::take(&mut self.unchanged);
+        let result = push(&mut self.output);
+        self.unchanged = unchanged && self.output.has_room();
+        result
+    }
+
     fn take_items(&mut self) {
         if let Some(inbox) = self.inbox.as_ref().filter(|inbox| inbox.has_items()) {
             for item in inbox.take() {
@@ -248,27 +267,25 @@ impl Outbound {
     pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut S,
-        timer: &mut Timer,
+        peer: &mut Peer<S>,
     ) -> Result<Written, Cause> {
         if self.output.is_idle() && self.output.is_open() {
             return Ok(Written::All);
         }
         let before = self.output.written();
-        let result = self.output.poll_flush(cx, Pin::new(io));
-        self.written(before, result, timer)
+        let result = self.output.poll_flush(cx, Pin::new(&mut peer.io));
+        self.written(before, result, &mut peer.timer)
     }
 
     /// Writes until there is room again.
     pub(crate) fn poll_room<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut S,
-        timer: &mut Timer,
+        peer: &mut Peer<S>,
     ) -> Result<Written, Cause> {
         let before = self.output.written();
-        let result = self.output.poll_ready(cx, Pin::new(io));
-        self.written(before, result, timer)
+        let result = self.output.poll_ready(cx, Pin::new(&mut peer.io));
+        self.written(before, result, &mut peer.timer)
     }
 
     fn written(
@@ -293,15 +310,14 @@ impl Outbound {
     pub(crate) fn poll_meanwhile<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut S,
-        timer: &mut Timer,
+        peer: &mut Peer<S>,
     ) -> Poll<()> {
         self.poll_inbox(cx);
         loop {
             if self.state.is_closed() {
                 return Poll::Ready(());
             }
-            match self.poll_flush(cx, io, timer) {
+            match self.poll_flush(cx, peer) {
                 Err(cause) => self.fail(cause),
                 // What waited for room has it now.
                 Ok(Written::All) if self.has_items() && self.output.is_open() => {
@@ -309,7 +325,7 @@ impl Outbound {
                 }
                 Ok(written) => {
                     let wait = Wait { refused: written == Written::Refused, ..Wait::default() };
-                    if timer.poll(cx, &self.timeouts, wait).is_pending() {
+                    if peer.timer.poll(cx, &self.timeouts, wait).is_pending() {
                         return Poll::Pending;
                     }
                     trace::timed_out(Timeout::WriteStall);
@@ -339,16 +355,15 @@ pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
     }
 }
 
-/// For whoever shares it with a callback that waits. Nothing in here panics half-way but a producer, after
-/// which the queue has failed in good order.
+/// For whoever shares it with a callback that waits, and changes nothing, or says so by
+/// [`Outbound::change`]. Nothing in here panics half-way but a producer, after which the queue has failed in
+/// good order.
 #[inline]
 pub(crate) fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
-    let mut outbound = outbound.lock().unwrap_or_else(PoisonError::into_inner);
-    outbound.change();
-    outbound
+    outbound.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// For whoever has it alone and changes nothing, or says so by [`Outbound::change`].
+/// The same, for whoever has it alone.
 #[inline]
 pub(crate) fn peek(outbound: &mut Mutex<Outbound>) -> &mut Outbound {
     outbound.get_mut().unwrap_or_else(PoisonError::into_inner)

@@ -1017,6 +1017,34 @@ async fn a_last_word_is_written_though_the_peer_takes_it_only_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_wakes_the_task_that_waits_now() {
+    let (socket, _peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(300)), socket);
+    assert!(channel.next().now_or_never().is_none(), "nothing has come");
+    // The alarm is set, but whoever set it is gone.
+    let waiting = tokio::spawn(until_timeout(channel));
+    seconds(400).await;
+    assert!(waiting.is_finished());
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Idle), 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_that_was_put_off_goes_off_again() {
+    let (socket, peer) = pipe();
+    let channel = timed(b"\n", only(|t| t.idle = secs(300)), socket);
+    let waiting = tokio::spawn(until_timeout(channel));
+    for _ in 0..10 {
+        seconds(200).await;
+        peer.send("a\n");
+        settle().await;
+    }
+    seconds(299).await;
+    assert!(!waiting.is_finished());
+    seconds(2).await;
+    assert_eq!(waiting.await.unwrap(), (Some(Timeout::Idle), 2300));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_linger_that_is_dropped_goes_on_with_what_is_left_of_its_time() {
     let (socket, peer) = pipe();
     let mut channel = timed(b"\n", only(|t| t.linger = secs(10)), socket);

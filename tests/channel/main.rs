@@ -9,6 +9,7 @@ mod dispatch;
 mod handles;
 mod input;
 mod messages;
+mod owner;
 mod pulling;
 mod reasons;
 mod shutdown;

@@ -542,6 +542,22 @@ async fn a_message_that_was_pulled_leaves_what_was_set_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn chunks_that_were_handed_over_before_are_no_beginning_of_a_message() {
+    let (socket, peer) = pipe();
+    peer.send("abc");
+    let mut timeouts = Timeouts::NONE;
+    timeouts.frame = secs(10);
+    let mut channel = Channel::builder(None).timeouts(timeouts).build(socket);
+    assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("abc".into()));
+    // Of the message nothing has come, and so it is not late.
+    let message = channel.message(|_| None);
+    assert!(tokio::time::timeout(Duration::from_secs(60), message).await.is_err());
+    peer.send("x");
+    let late = channel.message(|_| None).await.map(drop);
+    assert!(matches!(late, Err(ChannelError::Timeout(Timeout::Frame))), "{late:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handler_is_not_asked_because_a_message_was_pulled() {
     let (socket, peer) = pipe();
     peer.send("1!");

@@ -17,6 +17,8 @@ pub trait Control {
     fn set_limit(&mut self, limit: Limit);
     fn resume(&mut self);
     fn set_whole_frames(&mut self, whole: bool);
+    fn limit(&self) -> Limit;
+    fn whole_frames(&self) -> bool;
     fn terminator(&self) -> Terminator;
     fn is_mid_frame(&self) -> bool;
     fn matched(&self) -> usize;
@@ -36,6 +38,12 @@ macro_rules! control {
             }
             fn set_whole_frames(&mut self, whole: bool) {
                 self.set_whole_frames(whole);
+            }
+            fn limit(&self) -> Limit {
+                self.limit()
+            }
+            fn whole_frames(&self) -> bool {
+                self.whole_frames()
             }
             fn terminator(&self) -> Terminator {
                 self.terminator()

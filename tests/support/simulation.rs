@@ -8,7 +8,8 @@
 //! `SIMULATION_RUNS` sets how many seeds are run, `SIMULATION_SEED` the first. A failure names its seed.
 #![allow(dead_code, unreachable_pub)]
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
@@ -19,11 +20,13 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, UNIX_EPOCH};
 use std::{env, io, thread};
 
+use asynchat::Served;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -56,10 +59,18 @@ pub fn random(seed: u64, part: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed << 8 | part)
 }
 
-/// A network with nobody on it yet. On a healthy link a message takes `latency` at most, and it is delivered at
-/// the next of the ticks.
-pub fn network<'a>(seed: u64, tick: Duration, latency: Duration) -> Sim<'a> {
-    turmoil::Builder::new()
+/// A network with the server on it, and what stops that. On a healthy link a message takes `latency` at most,
+/// and it is delivered at the next of the ticks.
+pub fn start<'a, S>(
+    seed: u64,
+    tick: Duration,
+    latency: Duration,
+    serve: impl Fn(Listener, CancellationToken) -> S + Clone + 'static,
+) -> (Sim<'a>, CancellationToken)
+where
+    S: Future<Output = io::Result<Served>> + 'static,
+{
+    let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
         .epoch(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
         .tick_duration(tick)
@@ -67,7 +78,40 @@ pub fn network<'a>(seed: u64, tick: Duration, latency: Duration) -> Sim<'a> {
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(latency)
         .enable_random_order()
-        .build()
+        .build();
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    sim.host(SERVER, move || {
+        let (serve, stop) = (serve.clone(), told.clone());
+        async move {
+            let listener = Listener::bind(random(seed, 0)).await?;
+            let served = serve(listener, stop).await?;
+            assert_eq!((served.panicked, served.accept_errors), (0, 0), "{served:?}");
+            Ok(())
+        }
+    });
+    (sim, stop)
+}
+
+/// Runs until all clients have left, with a look at the network at regular intervals.
+pub fn run(sim: &mut Sim<'_>, interval: Duration, mut look: impl FnMut(&Sim<'_>)) {
+    let mut next = Duration::ZERO;
+    while !sim.step().expect("no client fails") {
+        if sim.elapsed() >= next {
+            look(sim);
+            next += interval;
+        }
+    }
+}
+
+/// The server ends, though there are clients that it will never hear of again.
+pub fn end(mut sim: Sim<'_>, stop: &CancellationToken) {
+    stop.cancel();
+    let end = sim.elapsed() + Duration::from_secs(8);
+    while sim.is_host_running(SERVER) {
+        assert!(sim.elapsed() < end, "the server does not end");
+        sim.step().expect("the server does not fail");
+    }
 }
 
 /// How long the simulation has been running.
@@ -95,6 +139,25 @@ impl Trace {
 
     pub fn number(&self) -> u64 {
         self.0.borrow().finish()
+    }
+}
+
+/// What all clients did, and were told. Clones are the same.
+#[derive(Default)]
+pub struct History<F> {
+    facts: Rc<RefCell<F>>,
+    pub trace: Trace,
+}
+
+impl<F> History<F> {
+    pub fn facts(&self) -> RefMut<'_, F> {
+        self.facts.borrow_mut()
+    }
+}
+
+impl<F> Clone for History<F> {
+    fn clone(&self) -> Self {
+        History { facts: self.facts.clone(), trace: self.trace.clone() }
     }
 }
 
@@ -251,8 +314,23 @@ impl Faults {
         Faults { random, links, latency, looks }
     }
 
-    /// To be called at regular intervals. Returns how the links are.
-    pub fn look(&mut self, sim: &Sim<'_>) -> impl Iterator<Item = State> + use<'_> {
+    /// Runs until all clients have left, and disturbs the links at regular intervals until it is time.
+    pub fn run(self, sim: &mut Sim<'_>, interval: Duration, end: Duration) {
+        let mut faults = Some(self);
+        let mut seen = BTreeSet::new();
+        run(sim, interval, |sim| match &mut faults {
+            Some(faults) if sim.elapsed() < end => seen.extend(faults.look(sim)),
+            _ => {
+                if let Some(faults) = faults.take() {
+                    faults.heal(sim);
+                }
+            }
+        });
+        assert!(seen.len() > 1, "nothing was disturbed");
+    }
+
+    /// Returns how the links are.
+    fn look(&mut self, sim: &Sim<'_>) -> impl Iterator<Item = State> + use<'_> {
         use State::*;
         let [well, ill] = self.looks;
         for (client, state) in &mut self.links {
@@ -274,7 +352,7 @@ impl Faults {
     }
 
     /// From now on all is well.
-    pub fn heal(self, sim: &Sim<'_>) {
+    fn heal(self, sim: &Sim<'_>) {
         for (client, state) in self.links {
             state.end(sim, client, self.latency);
         }

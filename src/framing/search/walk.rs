@@ -126,3 +126,71 @@ impl Walk {
         Found::Withheld(automaton.depth(self.state))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::long::Long;
+    use super::*;
+
+    /// A delimiter that counts the bytes that it is asked about.
+    struct Counting {
+        long: Long,
+        taken: Cell<usize>,
+    }
+
+    impl Counting {
+        fn new(delimiter: &[u8]) -> Self {
+            Counting { long: Long::new(delimiter), taken: Cell::new(0) }
+        }
+    }
+
+    impl Automaton for Counting {
+        fn start(&self) -> u32 {
+            self.long.start()
+        }
+
+        fn next(&self, state: u32, byte: u8) -> u32 {
+            self.taken.set(self.taken.get() + 1);
+            self.long.next(state, byte)
+        }
+
+        fn beginning(&self, state: u32) -> &[u8] {
+            self.long.beginning(state)
+        }
+
+        fn depth(&self, state: u32) -> usize {
+            self.long.depth(state)
+        }
+
+        fn found(&self, state: u32, end: usize) -> Option<Found> {
+            self.long.found(state, end)
+        }
+
+        fn find(&self, input: &[u8], from: usize) -> Option<Found> {
+            self.taken.set(self.taken.get() + input.len() - from);
+            self.long.find(input, from)
+        }
+
+        fn longest(&self) -> usize {
+            self.long.longest()
+        }
+    }
+
+    #[test]
+    fn no_byte_of_a_frame_that_is_kept_whole_is_taken_again_at_each_read() {
+        let delimiter = b"abcabcabcabcabcabcabcabd";
+        let input = [&b"abc".repeat(100)[..], &b"x".repeat(100)].concat();
+        for read in [1, 2, 7, 30] {
+            let automaton = Counting::new(delimiter);
+            let mut walk = Walk::default();
+            for end in (read..=input.len()).step_by(read) {
+                walk.find(&automaton, &input, Bounds { end, ..Bounds::all(&input, 0) });
+            }
+            // Those at the end of what is searched in bulk are taken once more.
+            let taken = automaton.taken.get();
+            assert!(taken <= 2 * input.len(), "{taken} in reads of {read}");
+        }
+    }
+}

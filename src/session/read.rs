@@ -120,9 +120,7 @@ impl Inbound {
             return None;
         }
         match framer.terminator() {
-            _ if matches!(own_end, OwnEnd::Looked(_)) && received > 0 => {
-                Some(Frame::Delimited(received))
-            }
+            _ if matches!(own_end, OwnEnd::Looked(_)) => Some(Frame::Delimited(received)),
             Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
             _ if framer.is_skipping() => Some(Frame::Skipped),
             _ if framer.is_mid_frame() || in_message => Some(Frame::Delimited(received)),

@@ -202,3 +202,23 @@ async fn a_peer_that_stalls_in_mid_frame_is_told_before_long() {
         assert!(matches!(running.await.unwrap(), CloseReason::Done));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_is_seen_between_reads_that_follow_at_once() {
+    let (socket, peer) = piped(&"a\n".repeat(20));
+    peer.chop(2);
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let handler = Scripted::new(|seen, _| {
+        if *seen == Seen::End {
+            drop(stop.take());
+        }
+        Then::Go
+    });
+    let signal = async { drop(stopped.await) };
+    let (handler, reason) = channel.run_until(handler, signal).await;
+    assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+    let frames = handler.log.seen().iter().filter(|seen| **seen == Seen::End).count();
+    assert!(frames <= 3, "{frames} frames");
+}

@@ -242,8 +242,9 @@ impl Outbound {
         }
     }
 
+    /// Accepts again what other tasks push, unless the channel itself is closed.
     pub(crate) fn reopen_inbox(&self) {
-        if let Some(inbox) = &self.inbox {
+        if let Some(inbox) = self.inbox.as_ref().filter(|_| self.output.is_open()) {
             inbox.reopen();
         }
     }

@@ -255,3 +255,17 @@ async fn a_close_that_a_handle_asked_for_outlives_an_upgrade_that_stalls() {
     channel.close().await.unwrap();
     assert_eq!(peer.output(), "hello");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_channel_stays_closed_to_its_handles_when_an_upgrade_stalls() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    let mut channel = Channel::new(socket, b"\r\n");
+    let handle = channel.handle();
+    channel.push("goodbye").unwrap();
+    channel.close_when_done();
+    handle.push("never sent").unwrap_err();
+    let channel = channel.upgrade().await.unwrap_err().into_inner();
+    assert!(channel.is_closed());
+    handle.push("never sent").unwrap_err();
+}

@@ -194,6 +194,9 @@ fn split(step: Step<Vec<u8>>, owed: &mut Option<asynchat::End>) -> Event<Vec<u8>
 pub struct Owned<I = Event<Bytes>> {
     pub codec: TerminatorCodec<I>,
     pub buffer: BytesMut,
+    /// The buffers that there were before. If other bytes took the very place of one in memory, the codec would
+    /// have to be told.
+    gone: Vec<BytesMut>,
     owed: Option<asynchat::End>,
 }
 
@@ -201,11 +204,30 @@ pub struct Owned<I = Event<Bytes>> {
 impl Owned {
     pub fn new(terminator: Terminator, limit: Limit) -> Self {
         let codec = TerminatorCodec::new(terminator).with_limit(limit);
-        Owned { codec, buffer: BytesMut::new(), owed: None }
+        Owned { codec, buffer: BytesMut::new(), gone: Vec::new(), owed: None }
     }
 
     pub fn steps(self) -> Owned<Step<Bytes>> {
-        Owned { codec: self.codec.steps(), buffer: self.buffer, owed: None }
+        Owned { codec: self.codec.steps(), buffer: self.buffer, gone: self.gone, owed: None }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<I> Owned<I> {
+    /// Takes another buffer, with these bytes and room for some more.
+    fn go_on_with(&mut self, bytes: &[u8]) {
+        let mut buffer = BytesMut::with_capacity(bytes.len() + 64);
+        buffer.extend_from_slice(bytes);
+        self.gone.push(std::mem::replace(&mut self.buffer, buffer));
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if self.buffer.capacity() - self.buffer.len() < bytes.len() {
+            let all = [&self.buffer[..], bytes].concat();
+            self.go_on_with(&all);
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
     }
 }
 
@@ -220,7 +242,7 @@ impl Decoding for Owned {
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        self.put(bytes);
     }
 
     fn call(&mut self, eof: bool) -> Returned {
@@ -241,7 +263,7 @@ impl Decoding for Owned {
     }
 
     fn replace(&mut self, bytes: &[u8]) -> bool {
-        self.buffer = elsewhere(&self.buffer, bytes);
+        self.go_on_with(bytes);
         false
     }
 }
@@ -257,7 +279,7 @@ impl Decoding for Owned<Step<Bytes>> {
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        self.put(bytes);
     }
 
     fn call(&mut self, eof: bool) -> Returned {
@@ -286,18 +308,9 @@ impl Decoding for Owned<Step<Bytes>> {
     }
 
     fn replace(&mut self, bytes: &[u8]) -> bool {
-        self.buffer = elsewhere(&self.buffer, bytes);
+        self.go_on_with(bytes);
         false
     }
-}
-
-/// A buffer with these bytes in another place of memory than the old one.
-#[cfg(feature = "tokio")]
-fn elsewhere(old: &BytesMut, bytes: &[u8]) -> BytesMut {
-    let mut buffer = BytesMut::with_capacity(bytes.len() + 64);
-    buffer.extend_from_slice(bytes);
-    assert!(old.capacity() == 0 || old.as_ptr() != buffer.as_ptr());
-    buffer
 }
 
 #[cfg(feature = "tokio")]

@@ -279,7 +279,7 @@ async fn a_final_error_is_returned_when_the_connections_have_ended() {
         ..listener
     };
     let stop = CancellationToken::new();
-    let serving = spawn(Server::new(), listener, &stop, |mut connection| async move {
+    let serving = spawn(Server::default(), listener, &stop, |mut connection| async move {
         connection.shutdown.cancelled().await;
         connection.io.write_all(b"bye").await
     });
@@ -294,6 +294,7 @@ async fn a_final_error_is_returned_when_the_connections_have_ended() {
     assert_eq!(farewell, "bye", "only the first was accepted");
     let error = serving.await.unwrap().unwrap_err();
     assert_eq!((error.served().accepted, error.served().accept_errors), (1, 1));
+    assert_eq!(error.to_string(), "accepting connections failed");
     assert!(error.source().is_some());
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::BrokenPipe);
     assert!(!stop.is_cancelled(), "it is the caller's");

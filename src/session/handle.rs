@@ -451,3 +451,36 @@ impl<T> error::Error for HandleError<T> {}
 
 /// From this size on an item is kept as it is; below, it is copied.
 const LARGE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inbox_that_was_closed_in_passing_is_opened_again_unless_somebody_else_has_closed_it() {
+        let inbox = Inbox::new(100);
+        let handle = inbox.handle();
+        handle.push("one ").expect("it is open");
+        handle.push("two").expect("it is open");
+        assert_eq!(inbox.close(), ["one two"]);
+        assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+        inbox.reopen();
+        assert!(!handle.is_closed());
+        handle.push("three").expect("it is open again");
+        assert_eq!(inbox.take(), ["three"]);
+
+        inbox.close();
+        handle.abort();
+        inbox.reopen();
+        assert!(handle.is_closed());
+        assert_eq!(inbox.asked(), Asked::Abort);
+
+        let inbox = Inbox::new(100);
+        let handle = inbox.handle();
+        handle.close_when_done();
+        inbox.close();
+        inbox.reopen();
+        assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
+        assert_eq!(inbox.asked(), Asked::Close);
+    }
+}

@@ -8,6 +8,7 @@ mod deadlines;
 mod dispatch;
 mod handles;
 mod messages;
+mod owner;
 mod pulling;
 mod reasons;
 mod shutdown;

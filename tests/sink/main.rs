@@ -4,6 +4,7 @@
 
 mod cases;
 mod closing;
+mod handing;
 mod memory;
 mod producers;
 mod property;

@@ -147,3 +147,18 @@ fn a_counted_frame_says_how_long_it_is_and_how_it_ends() {
     let terminator = Terminator::count_then(5, b"\r\n");
     assert_eq!(format!("{terminator:?}"), r#"CountThen(CountThen(5, Ending(b"\r\n")))"#);
 }
+
+#[test]
+fn a_newline_of_any_kind_behind_the_longest_line_that_may_be_ends_it() {
+    for newline in ["\r", "\n", "\r\n"] {
+        let mut framer = Framer::new(Terminator::Newline).with_limit(Limit::Skip(3));
+        let input = format!("abc{newline}abcdefgh{newline}xy{newline}z");
+        for (payload, end) in
+            [("abc", End::Terminator), ("abc", End::Overlong), ("xy", End::Terminator)]
+        {
+            let step = framer.step(input.as_bytes()).unwrap().unwrap();
+            assert_eq!((step.payload, step.end), (payload.as_bytes(), Some(end)), "{newline:?}");
+        }
+        assert_eq!(framer.take_consumed(), input.len() - 1);
+    }
+}

@@ -21,9 +21,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection may take. `None` is for ever.
 ///
-/// All of them count only time in which the peer is waited for: not while a callback runs or awaits, not
-/// between two calls of the pull interface, not while nothing is read because too much output is queued,
-/// and not while a producer has nothing yet.
+/// All of them count only time in which the peer is waited for, to send or to take what is sent to it: not
+/// while a callback runs or awaits, not between two calls of the pull interface, and not while a producer has
+/// nothing yet. That of a frame does not run either while too much output is queued for more to be read.
 ///
 /// ```
 /// use asynchat::Timeouts;

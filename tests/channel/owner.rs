@@ -111,6 +111,21 @@ async fn long_input_that_was_not_handed_over_is_handed_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lent_piece_that_is_kept_shares_the_input_if_it_is_long_and_is_copied_if_it_is_short() {
+    let long = "l".repeat(40_000);
+    let (socket, peer) = pipe();
+    peer.send(format!("{long}\nshort\n"));
+    let builder = Channel::builder(b"\n").read_size(64 * 1024).timeouts(patient());
+    let mut channel = builder.whole_frames(true).build(socket);
+    for (line, shared) in [(long.as_str(), true), ("short", false)] {
+        let (step, _) = channel.step().await.unwrap().unwrap();
+        let kept = step.payload.to_bytes();
+        assert_eq!(kept, line);
+        assert_eq!(kept.as_ptr() == step.payload.as_ptr(), shared);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn input_behind_a_piece_that_somebody_keeps_is_read_into_other_memory() {
     let kept = "k".repeat(20_000);
     let (socket, peer) = pipe();

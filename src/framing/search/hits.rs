@@ -392,5 +392,10 @@ mod tests {
         assert!(hits.searched <= 10 + BLOCK);
         assert_eq!(hits.find(pattern, &input, 0, 5000, far), None);
         assert_eq!(hits.searched, 5000);
+        // Nor behind a hit.
+        let input = b"abc\n".repeat(1 << 10);
+        let mut hits = Hits::default();
+        assert_eq!(hits.find(pattern, &input, 0, 100, far), Some(3));
+        assert_eq!(hits.searched, 2 * BLOCK);
     }
 }

@@ -187,17 +187,25 @@ pub struct Owned<I = Event<Bytes>> {
     pub codec: TerminatorCodec<I>,
     pub buffer: BytesMut,
     owed: Option<asynchat::End>,
+    /// Those that were replaced: in the memory of one that the codec has seen there must be no other, of which
+    /// it would have to be told.
+    replaced: Vec<BytesMut>,
 }
 
 #[cfg(feature = "tokio")]
 impl Owned {
     pub fn new(terminator: Terminator, limit: Limit) -> Self {
         let codec = TerminatorCodec::new(terminator).with_limit(limit);
-        Owned { codec, buffer: BytesMut::new(), owed: None }
+        Owned { codec, buffer: BytesMut::new(), owed: None, replaced: Vec::new() }
     }
 
     pub fn steps(self) -> Owned<Step<Bytes>> {
-        Owned { codec: self.codec.steps(), buffer: self.buffer, owed: None }
+        Owned {
+            codec: self.codec.steps(),
+            buffer: self.buffer,
+            owed: None,
+            replaced: self.replaced,
+        }
     }
 }
 
@@ -233,7 +241,8 @@ impl Decoding for Owned {
     }
 
     fn replace(&mut self, bytes: &[u8]) -> bool {
-        self.buffer = elsewhere(&self.buffer, bytes);
+        let buffer = elsewhere(&self.buffer, bytes);
+        self.replaced.push(std::mem::replace(&mut self.buffer, buffer));
         false
     }
 }
@@ -278,7 +287,8 @@ impl Decoding for Owned<Step<Bytes>> {
     }
 
     fn replace(&mut self, bytes: &[u8]) -> bool {
-        self.buffer = elsewhere(&self.buffer, bytes);
+        let buffer = elsewhere(&self.buffer, bytes);
+        self.replaced.push(std::mem::replace(&mut self.buffer, buffer));
         false
     }
 }

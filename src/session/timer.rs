@@ -10,13 +10,14 @@
 //! To add a deadline: a field in [`Timeouts`], a variant in [`Timeout`], and a stopwatch in [`Watches`] with a
 //! line in each of its methods.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{error, fmt, mem};
 
 use pin_project_lite::pin_project;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection may take. `None` is for ever.
@@ -336,7 +337,8 @@ impl Timer {
         }
         if !is_set {
             *alarm.waker = Some(cx.waker().clone());
-            if sleep.poll(cx).is_ready() {
+            // A task that has used up its turn would be woken to poll again, and the alarm not be set.
+            if pin!(unconstrained(sleep)).poll(cx).is_ready() {
                 // It passed just now: the next poll finds out which.
                 cx.waker().wake_by_ref();
             }

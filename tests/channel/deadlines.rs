@@ -1,6 +1,8 @@
 //! Every deadline, on a paused clock.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use asynchat::{
@@ -8,7 +10,8 @@ use asynchat::{
     Terminator, Timeout, Timeouts, producer,
 };
 use futures::FutureExt;
-use tokio::time::Instant;
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, timeout};
 
 use crate::support::{Scripted, Seen, Socket, Then, data, pipe, seconds, secs, settle, wait};
 
@@ -1311,5 +1314,35 @@ async fn what_is_skipped_behind_an_overlong_frame_has_its_own_time() {
         peer.send("def");
         running.await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 9 + 10, "pulls: {pulls}");
+    }
+}
+
+/// Polls once, in a turn in which the task has done all that it may before others have theirs.
+async fn poll_at_the_end_of_a_turn<F: Future>(mut waiting: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| {
+        while pin!(consume_budget()).poll(cx).is_ready() {}
+        Poll::Ready(waiting.as_mut().poll(cx))
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_passes_though_the_task_had_used_up_its_turn_when_it_was_set() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|timeouts| timeouts.idle = secs(10)), socket);
+    for round in 0..3 {
+        let start = Instant::now();
+        let mut next = pin!(channel.next());
+        assert!(poll_at_the_end_of_a_turn(next.as_mut()).await.is_pending());
+        if round < 2 {
+            // The alarm that was set rings, and has to be set again.
+            seconds(9).await;
+            peer.send("x");
+            assert!(matches!(next.await, Some(Ok(Event::Chunk(_)))));
+        } else {
+            let event = timeout(Duration::from_secs(100), next).await.expect("a deadline passes");
+            assert!(matches!(event, Some(Err(ChannelError::Timeout(Timeout::Idle)))), "{event:?}");
+            assert_eq!(start.elapsed(), Duration::from_secs(10));
+        }
     }
 }

@@ -262,8 +262,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
         let turn = self.poll_turn(cx, wanted);
-        // One look does for two turns, as most wake-ups bring one read, behind which there is nothing more.
+        // One look does for two turns, as most wake-ups bring one read, behind which there is nothing more. If
+        // there is, a callback may have given the signal since.
         run.looked = turn.is_ready() && !just_looked;
+        if turn.is_ready() {
+            run.poll_signal(cx);
+        }
         Poll::Ready(match ready!(turn) {
             Turn::Quiet => Some(Rare::Quiet),
             Turn::Shutdown => Some(Rare::Shutdown),

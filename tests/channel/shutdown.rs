@@ -103,6 +103,27 @@ async fn it_is_told_when_a_skipped_frame_ends() {
     running.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn it_is_seen_before_what_is_read_behind_the_callback_that_gave_it() {
+    let (socket, peer) = piped("a\nb\nc\nd\n");
+    peer.chop(2);
+    let (stop, stopped) = oneshot::channel();
+    let mut stop = Some(stop);
+    let mut left = 2;
+    let handler = Scripted::new(move |seen, _| {
+        left -= u32::from(*seen == Seen::End);
+        if left == 0 {
+            stop.take().map(|stop| stop.send(()));
+        }
+        Then::Go
+    });
+    let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+    let signal = async { drop(stopped.await) };
+    let (handler, _) = channel.run_until(handler, signal).await;
+    assert_eq!(handler.log.seen()[..4], [data("a"), Seen::End, data("b"), Seen::End]);
+    assert_eq!(handler.log.seen()[4..], [Seen::Closed("closed".into())]);
+}
+
 /// Counts frames.
 struct Count(Arc<AtomicUsize>);
 

@@ -1002,6 +1002,20 @@ fn a_buffer_shortened_behind_the_decoders_back_never_panics() {
 }
 
 #[test]
+fn a_buffer_shortened_to_less_than_was_done_with_is_looked_at_from_its_beginning() {
+    for delimiter in ["\n", "\r\n.\r\n", "123456789abc", "0123456789abcdefghijklmn"].map(bytes) {
+        let mut framer = Framer::new(b"\n");
+        assert_eq!(framer.next(b""), Ok(None));
+        // These are looked at by nobody who keeps what is known.
+        framer.set_terminator(None);
+        assert_eq!(framer.next(b"0123456789"), Ok(Some(Event::Chunk(&b"0123456789"[..]))));
+        framer.set_terminator(delimiter.terminator());
+        assert_eq!(framer.next(b"ab"), Ok(Some(Event::Chunk(&b"ab"[..]))));
+        assert_eq!(framer.take_consumed(), 2);
+    }
+}
+
+#[test]
 fn a_buffer_shortened_to_what_is_done_with_is_not_begun_again() {
     let mut framer = Framer::new(b"\r\n");
     assert_eq!(framer.next(b"abc\r"), Ok(Some(Event::Chunk(&b"abc"[..]))));

@@ -252,13 +252,15 @@ impl Search {
             return None;
         }
         let few = input.get(self.len..).filter(|few| few.len() <= FEW)?;
+        // The caller may have dropped more than is known of.
+        let left = input.get(from..)?;
         let partial = match self.strategy {
             Strategy::Delimiter(word) => {
                 if few.iter().any(|&byte| byte == word.last()) {
                     return None;
                 }
                 self.hits.no_hit_before((input.len() + 1).saturating_sub(word.len()));
-                longest_partial(word.bytes().get(..word.len())?, input.get(from..)?)
+                longest_partial(word.bytes().get(..word.len())?, left)
             }
             Strategy::Long => match self.find_walking(input, Bounds::all(input, from)) {
                 Found::Withheld(partial) => partial,

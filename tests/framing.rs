@@ -1330,6 +1330,18 @@ fn a_codec_whose_buffer_is_empty_again_is_not_in_mid_frame() {
 }
 
 #[test]
+fn a_frame_of_which_all_was_dropped_has_not_begun_under_another_terminator() {
+    let mut framer = Framer::new(b"\n");
+    framer.set_whole_frames(true);
+    framer.set_terminator(3);
+    assert_eq!(framer.next(b"ab"), Ok(None));
+    framer.set_terminator(b"\n");
+    assert!(framer.is_mid_frame());
+    assert_eq!(framer.next(b""), Ok(None));
+    assert!(!framer.is_mid_frame());
+}
+
+#[test]
 fn to_set_none_where_none_is_in_force_does_not_make_a_wrong_end_good() {
     let again = script(CountThen(2, b"\n".to_vec())).then(Never);
     verify(&again, b"abXY", End::Eof, &[data("ab"), Log::WrongEnd, Log::FailedWrongEnd]);

@@ -544,6 +544,7 @@ impl Framer {
                 } else if !eof {
                     if self.length == 0 && self.start == input.len() {
                         // Most reads end with a frame.
+                        self.seen = self.start;
                         self.search.use_up();
                     }
                     if self.search.is_exhausted() {

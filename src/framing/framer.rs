@@ -981,6 +981,11 @@ impl Framer {
         self.progress == Progress::Skipping
     }
 
+    /// Whether the last frame ended before its delimiter, and another has not begun.
+    pub(crate) fn has_ended_early(&self) -> bool {
+        matches!(self.progress, Progress::Skipping | Progress::Failed(_))
+    }
+
     /// How many bytes of the current frame have been handed over.
     pub(crate) fn length(&self) -> u64 {
         self.length

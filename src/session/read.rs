@@ -115,7 +115,7 @@ impl Inbound {
             Some(begun) => read + 1 - begun.get(),
             None => framer.length() + self.pending() as u64,
         };
-        if received == 0 && !in_message && !framer.is_skipping() {
+        if received == 0 && !in_message && !framer.has_ended_early() {
             // It begins with its first byte.
             return None;
         }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use asynchat::{Channel, Chunk, CloseReason, Control, Handler, Limit};
+use asynchat::{Channel, Chunk, CloseReason, Control, Handler, Limit, Terminator};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -122,6 +122,42 @@ async fn it_is_seen_before_what_is_read_behind_the_callback_that_gave_it() {
     let (handler, _) = channel.run_until(handler, signal).await;
     assert_eq!(handler.log.seen()[..4], [data("a"), Seen::End, data("b"), Seen::End]);
     assert_eq!(handler.log.seen()[4..], [Seen::Closed("closed".into())]);
+}
+
+/// Drops the input behind a wrong end, and gives a signal.
+struct Dropping(Option<oneshot::Sender<()>>);
+
+impl Handler for Dropping {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn wrong_end(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.discard_buffers();
+        self.0.take().map(|stop| stop.send(()));
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_has_failed_is_the_reason_though_its_rest_was_dropped() {
+    let (socket, _peer) = piped("abXY");
+    let builder = Channel::builder(Terminator::count_then(2, b"\n")).timeouts(patient());
+    let (stop, stopped) = oneshot::channel();
+    let signal = async { drop(stopped.await) };
+    let (_, reason) = builder.build(socket).run_until(Dropping(Some(stop)), signal).await;
+    assert!(matches!(reason, CloseReason::Frame(_)), "{reason:?}");
 }
 
 /// Counts frames.

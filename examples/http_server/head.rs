@@ -89,7 +89,7 @@ impl Head {
 }
 
 /// The room, in bytes, that is kept for the next head.
-const KEPT: usize = 512;
+const KEPT: usize = 128;
 
 /// Parses a head that ends with its empty line.
 fn parse(bytes: &[u8]) -> Result<Request, Refusal> {

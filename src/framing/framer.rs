@@ -543,7 +543,8 @@ impl Framer {
                     }
                 } else if !eof {
                     if self.length == 0 && self.start == input.len() {
-                        // Most reads end with a frame.
+                        // Most reads end with a frame: there is nothing to be searched, and of the next frame
+                        // nothing has been seen, whatever lay here before.
                         self.seen = self.start;
                         self.search.use_up();
                     }

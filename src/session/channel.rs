@@ -666,13 +666,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// # Errors
     ///
-    /// If input is buffered or withheld, which would be injected into the other protocol, or if the
-    /// output could not be written. The channel is handed back as it was
-    /// ([`UpgradeError::into_inner`]), unless the stream or a producer has failed.
+    /// If input is buffered or withheld, which would be injected into the other protocol, if the channel is
+    /// closed, or closes meanwhile, as the stream is shut down then, or if the output could not be written.
+    /// The channel is handed back as it was ([`UpgradeError::into_inner`]), unless the stream or a producer
+    /// has failed.
     pub async fn upgrade(mut self) -> Result<S, UpgradeError<Channel<S>>> {
         let pending = self.pending_input().max(self.conn.inbound.has_owed().into());
         if pending > 0 {
             return Err(UpgradeError::new(self, Refusal::Pending(pending)));
+        }
+        if self.is_closed() {
+            return Err(self.refuse_upgrade());
         }
         let mut flushed = self.wait(|channel, cx| channel.conn.poll_flush(cx)).await;
         if flushed.is_ok() {
@@ -681,19 +685,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             flushed = self.wait(|channel, cx| channel.conn.poll_flush(cx)).await;
         }
         match flushed {
+            // A handle has closed it meanwhile.
+            Ok(()) if self.is_closed() => Err(self.refuse_upgrade()),
             Ok(()) => Ok(self.conn.peer.io),
-            Err(cause) => {
+            Err(cause @ CloseReason::Timeout(_)) => {
                 self.conn.outbound_mut().reopen_inbox();
-                let stalled = matches!(cause, CloseReason::Timeout(_));
-                let error = if stalled {
-                    cause.into()
-                } else {
-                    self.conn.fail(cause);
-                    self.conn.tell_once()
-                };
-                Err(UpgradeError::new(self, Refusal::Unwritten(error)))
+                Err(UpgradeError::new(self, Refusal::Unwritten(cause.into())))
+            }
+            Err(cause) => {
+                self.conn.fail(cause);
+                Err(self.refuse_upgrade())
             }
         }
+    }
+
+    /// It is closed.
+    fn refuse_upgrade(mut self) -> UpgradeError<Channel<S>> {
+        let error = self.conn.tell_once();
+        UpgradeError::new(self, Refusal::Unwritten(error))
     }
 
     /// Waits for what is polled. Deadlines run no longer than that.

@@ -35,7 +35,7 @@ use crate::trace;
 pub(crate) struct Conn<S> {
     pub(crate) peer: Peer<S>,
     pub(crate) inbound: Inbound,
-    /// What a callback and the task that waits for it both use. Locked only while one waits.
+    /// What a callback and the task that waits for it both use. Only then is it locked, and never for long.
     pub(crate) outbound: Mutex<Outbound>,
     read_size: u32,
     /// How much may still be done in this poll before other tasks have their turn: a unit for each piece

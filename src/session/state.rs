@@ -153,10 +153,11 @@ impl State {
 
     /// All is written and the stream shut down.
     pub(crate) fn written(&mut self, lingers: bool) {
-        self.advance(|cause, rest| match lingers {
-            true => State::Lingering(cause, rest),
-            false => State::Closed(cause),
-        });
+        self.advance(
+            |cause, rest| {
+                if lingers { State::Lingering(cause, rest) } else { State::Closed(cause) }
+            },
+        );
     }
 
     /// So many bytes more were dropped.

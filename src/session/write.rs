@@ -164,6 +164,7 @@ impl Outbound {
         result
     }
 
+    /// Takes what other tasks were told is accepted.
     fn take_items(&mut self) {
         if let Some(inbox) = self.inbox.as_ref().filter(|inbox| inbox.has_items()) {
             for item in inbox.take() {
@@ -242,9 +243,9 @@ impl Outbound {
         }
     }
 
-    /// Accepts again what other tasks push, unless the channel itself is closed.
+    /// Accepts again what other tasks push, unless one of them has closed the channel.
     pub(crate) fn reopen_inbox(&self) {
-        if let Some(inbox) = self.inbox.as_ref().filter(|_| self.output.is_open()) {
+        if let Some(inbox) = &self.inbox {
             inbox.reopen();
         }
     }

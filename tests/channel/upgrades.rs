@@ -269,3 +269,30 @@ async fn a_closed_channel_stays_closed_to_its_handles_when_an_upgrade_stalls() {
     assert!(channel.is_closed());
     handle.push("never sent").unwrap_err();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_shut_down_is_not_handed_over() {
+    // Closed by its owner, by a handle that nobody has looked at yet, and by one meanwhile.
+    for when in ["before", "unseen", "meanwhile"] {
+        let (socket, peer) = pipe();
+        let mut channel = Channel::new(socket, b"\r\n");
+        let handle = channel.handle();
+        channel.push("goodbye").unwrap();
+        match when {
+            "before" => channel.close_when_done(),
+            "unseen" => handle.close_when_done(),
+            _ => peer.take(0),
+        }
+        let upgrading = tokio::spawn(channel.upgrade());
+        settle().await;
+        handle.close_when_done();
+        peer.take(usize::MAX);
+        let error = upgrading.await.unwrap().map(drop).unwrap_err();
+        assert_eq!(error.pending_input(), 0, "{when}");
+        let mut channel = error.into_inner();
+        assert!(channel.is_closed(), "{when}");
+        peer.close();
+        channel.close().await.unwrap();
+        assert_eq!(peer.output(), "goodbye", "{when}");
+    }
+}

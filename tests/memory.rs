@@ -155,48 +155,8 @@ fn two_hundred_resets_at_once_leave_no_memory_behind() {
     assert!(left.bytes_current < 4096, "{left:?}");
 }
 
-/// A stream that brings the beginning of a line's end, and then nothing.
-struct Half(bool);
-
-impl AsyncRead for Half {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if std::mem::replace(&mut self.0, true) {
-            return Poll::Pending;
-        }
-        buffer.put_slice(b"ab\r");
-        Poll::Ready(Ok(()))
-    }
-}
-
-#[test]
-fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
-    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-    let _entered = runtime.enter();
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    let mut channels = Vec::with_capacity(101);
-    let mut open = |count: usize| {
-        for _ in 0..count {
-            let mut channel = Channel::new(join(Half(false), sink()), b"\r\n");
-            let chunk = std::pin::pin!(channel.next()).poll(&mut cx);
-            assert!(matches!(chunk, Poll::Ready(Some(Ok(asynchat::Event::Chunk(_))))));
-            drop(chunk);
-            assert!(std::pin::pin!(channel.next()).poll(&mut cx).is_pending());
-            assert_eq!(channel.pending_input(), 1);
-            channels.push(channel);
-        }
-    };
-    // What all of them share is there before.
-    open(1);
-    let held = measure(|| open(100));
-    assert!(held.bytes_current < 100 * 1024, "{held:?}");
-}
-
-/// A stream that brings a line, and then nothing. It takes nothing.
-struct Mute(bool);
+/// A stream that brings these bytes, and then nothing. It takes nothing.
+struct Mute(&'static [u8]);
 
 impl AsyncRead for Mute {
     fn poll_read(
@@ -204,10 +164,10 @@ impl AsyncRead for Mute {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if std::mem::replace(&mut self.0, true) {
+        if self.0.is_empty() {
             return Poll::Pending;
         }
-        buffer.put_slice(b"a line\n");
+        buffer.put_slice(std::mem::take(&mut self.0));
         Poll::Ready(Ok(()))
     }
 }
@@ -224,6 +184,29 @@ impl AsyncWrite for Mute {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+}
+
+#[test]
+fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut channels = Vec::with_capacity(101);
+    let mut open = |count: usize| {
+        for _ in 0..count {
+            let mut channel = Channel::new(Mute(b"ab\r"), b"\r\n");
+            let chunk = std::pin::pin!(channel.next()).poll(&mut cx);
+            assert!(matches!(chunk, Poll::Ready(Some(Ok(asynchat::Event::Chunk(_))))));
+            drop(chunk);
+            assert!(std::pin::pin!(channel.next()).poll(&mut cx).is_pending());
+            assert_eq!(channel.pending_input(), 1);
+            channels.push(channel);
+        }
+    };
+    // What all of them share is there before.
+    open(1);
+    let held = measure(|| open(100));
+    assert!(held.bytes_current < 100 * 1024, "{held:?}");
 }
 
 /// Waits at a line for ever, or answers it, or its beginning, with too much.
@@ -267,7 +250,7 @@ fn a_channel_that_waits_for_its_handler_or_its_peer_holds_no_read_buffer() {
         let mut open = |count: usize| {
             for _ in 0..count {
                 let end = if busy == Busy::AnswersPieces { b"." } else { b"\n" };
-                let mut channel = Channel::builder(end).high_water_mark(1).build(Mute(false));
+                let mut channel = Channel::builder(end).high_water_mark(1).build(Mute(b"a line\n"));
                 let mut run = Box::pin(async move { channel.run(busy).await.1 });
                 assert!(run.as_mut().poll(&mut cx).is_pending());
                 runs.push(run);

@@ -264,10 +264,27 @@ async fn a_handler_that_finds_no_ends_has_all_of_the_input_for_one_message() {
     assert_eq!(handler.log.seen(), [data("abc"), Seen::Truncated, closed]);
 }
 
-/// Says again and again that it finds its ends itself.
-struct Insisting(Vec<String>);
+/// Finds ends in this way, and does this where it collects. What it knows nothing of for long it drops.
+struct Finding<F, C> {
+    find: F,
+    collect: C,
+    shown: Vec<String>,
+    collected: Vec<String>,
+}
 
-impl Handler for Insisting {
+fn finding<F, C>(find: F, collect: C) -> Finding<F, C>
+where
+    F: FnMut(&[u8], &mut Control<'_>) -> Option<usize>,
+    C: FnMut(&mut Control<'_>),
+{
+    Finding { find, collect, shown: Vec::new(), collected: Vec::new() }
+}
+
+impl<F, C> Handler for Finding<F, C>
+where
+    F: FnMut(&[u8], &mut Control<'_>) -> Option<usize> + Send,
+    C: FnMut(&mut Control<'_>) + Send,
+{
     type Error = Infallible;
 
     fn collect_incoming_data(
@@ -275,49 +292,8 @@ impl Handler for Insisting {
         data: Chunk<'_>,
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
-        self.0.push(String::from_utf8(data.to_vec()).unwrap());
-        control.set_own_end(true);
-        Ok(())
-    }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn find_end(&mut self, _: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
-        Ok(Some(2))
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_finds_ends_may_say_so_again() {
-    for piece in 1..=6 {
-        let (socket, peer) = pipe();
-        peer.chop(piece);
-        peer.send("abcdef");
-        peer.close();
-        let (handler, reason) = own(socket).run(Insisting(Vec::new())).await;
-        assert_eq!(handler.0, ["ab", "cd", "ef"]);
-        assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
-    }
-}
-
-/// Wants nothing of what it is shown first, and messages of two bytes behind that.
-#[derive(Default)]
-struct Picky {
-    shown: Vec<String>,
-    collected: Vec<String>,
-}
-
-impl Handler for Picky {
-    type Error = Infallible;
-
-    fn collect_incoming_data(
-        &mut self,
-        data: Chunk<'_>,
-        _: &mut Control<'_>,
-    ) -> Result<(), Infallible> {
         self.collected.push(String::from_utf8(data.to_vec()).unwrap());
+        (self.collect)(control);
         Ok(())
     }
 
@@ -331,11 +307,26 @@ impl Handler for Picky {
         control: &mut Control<'_>,
     ) -> Result<Option<usize>, Infallible> {
         self.shown.push(String::from_utf8(input.to_vec()).unwrap());
-        if self.shown.len() == 1 {
-            control.discard_buffers();
-            return Ok(Some(3));
-        }
-        Ok(Some(2))
+        Ok((self.find)(input, control))
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.discard_buffers();
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_finds_ends_may_say_so_again() {
+    for piece in 1..=6 {
+        let (socket, peer) = pipe();
+        peer.chop(piece);
+        peer.send("abcdef");
+        peer.close();
+        let insisting = finding(|_, _| Some(2), |control| control.set_own_end(true));
+        let (handler, reason) = own(socket).run(insisting).await;
+        assert_eq!(handler.collected, ["ab", "cd", "ef"]);
+        assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
     }
 }
 
@@ -344,7 +335,15 @@ async fn a_message_is_not_looked_for_in_what_was_discarded() {
     let (socket, peer) = pipe();
     peer.send("garbage");
     let mut channel = own(socket);
-    let running = tokio::spawn(async move { channel.run(Picky::default()).await.0 });
+    let mut wanted = false;
+    let picky = move |_: &[u8], control: &mut Control<'_>| {
+        if !std::mem::replace(&mut wanted, true) {
+            control.discard_buffers();
+            return Some(3);
+        }
+        Some(2)
+    };
+    let running = tokio::spawn(async move { channel.run(finding(picky, |_| ())).await.0 });
     settle().await;
     peer.send("abcd");
     peer.close();
@@ -353,74 +352,24 @@ async fn a_message_is_not_looked_for_in_what_was_discarded() {
     assert_eq!(handler.collected, ["ab", "cd"]);
 }
 
-/// Finds the end of a message of three bytes, and no more ends.
-struct Head(Vec<String>);
-
-impl Handler for Head {
-    type Error = Infallible;
-
-    fn collect_incoming_data(
-        &mut self,
-        data: Chunk<'_>,
-        control: &mut Control<'_>,
-    ) -> Result<(), Infallible> {
-        if self.0.is_empty() {
-            control.set_own_end(false);
-            control.set_terminator(b"\n");
-        }
-        self.0.push(String::from_utf8(data.to_vec()).unwrap());
-        Ok(())
-    }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn find_end(&mut self, _: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
-        Ok(Some(3))
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn behind_a_handlers_own_ends_frames_come_in_pieces_as_before() {
     let (socket, peer) = pipe();
     let mut channel = own(socket);
-    let running = tokio::spawn(async move { channel.run(Head(Vec::new())).await.0 });
+    let mut first = true;
+    let head = move |control: &mut Control<'_>| {
+        if std::mem::take(&mut first) {
+            control.set_own_end(false);
+            control.set_terminator(b"\n");
+        }
+    };
+    let running = tokio::spawn(async move { channel.run(finding(|_, _| Some(3), head)).await.0 });
     for piece in ["abcbe", "gi", "n\n"] {
         peer.send(piece);
         settle().await;
     }
     peer.close();
-    assert_eq!(running.await.unwrap().0, ["abc", "be", "gi", "n"]);
-}
-
-/// Knows a message of two bytes only, and drops what does not become one for long.
-struct Pair(Vec<String>);
-
-impl Handler for Pair {
-    type Error = Infallible;
-
-    fn collect_incoming_data(
-        &mut self,
-        data: Chunk<'_>,
-        _: &mut Control<'_>,
-    ) -> Result<(), Infallible> {
-        self.0.push(String::from_utf8(data.to_vec()).unwrap());
-        Ok(())
-    }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
-        Ok((input.len() == 2).then_some(2))
-    }
-
-    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        control.discard_buffers();
-        Ok(())
-    }
+    assert_eq!(running.await.unwrap().collected, ["abc", "be", "gi", "n"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -431,13 +380,14 @@ async fn a_handler_is_asked_anew_about_what_comes_behind_a_discard() {
         .timeouts(Timeouts::NONE.quiet(Duration::from_secs(10)))
         .build(socket);
     peer.send("garbage");
-    let running = tokio::spawn(async move { channel.run(Pair(Vec::new())).await });
+    let pair = |input: &[u8], _: &mut Control<'_>| (input.len() == 2).then_some(2);
+    let running = tokio::spawn(async move { channel.run(finding(pair, |_| ())).await });
     seconds(11).await;
     peer.send("ab");
     settle().await;
     peer.close();
     let (handler, reason) = running.await.unwrap();
-    assert_eq!(handler.0, ["ab"]);
+    assert_eq!(handler.collected, ["ab"]);
     assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
 }
 

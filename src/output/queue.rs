@@ -35,6 +35,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -449,7 +450,8 @@ struct Queue {
 struct Waiting {
     /// How many bytes of `behind` are between the producer in front and this one.
     before: usize,
-    producer: Pin<Box<dyn Producer + Send>>,
+    /// It is never locked. It makes a queue `Sync`, though nobody but its owner touches a producer.
+    producer: Mutex<Pin<Box<dyn Producer + Send>>>,
 }
 
 /// What a poll is for.
@@ -482,7 +484,7 @@ impl Queue {
     fn push_producer(&mut self, producer: Pin<Box<dyn Producer + Send>>) {
         let before = self.behind.len() - self.placed;
         self.placed += before;
-        self.producers.push_back(Waiting { before, producer });
+        self.producers.push_back(Waiting { before, producer: Mutex::new(producer) });
     }
 
     /// Drops what waits, and remembers that the writer is to be flushed.
@@ -572,7 +574,8 @@ impl Queue {
                 return Ok(Asked::Spent);
             }
             *pulls -= 1;
-            match first.producer.as_mut().poll_more(cx) {
+            let producer = first.producer.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match producer.as_mut().poll_more(cx) {
                 Poll::Pending => return Ok(Asked::Pending),
                 Poll::Ready(Some(Ok(item))) => self.ready.push(item),
                 Poll::Ready(Some(Err(error))) => return Err(SinkError::Producer(error)),

@@ -11,11 +11,11 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{future, mem};
 
+use atomic_refcell::{AtomicRef, AtomicRefCell};
 use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
@@ -28,15 +28,16 @@ use crate::session::input::Input;
 use crate::session::read::{Found, Inbound};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timer, Wait};
-use crate::session::write::{Outbound, Peer, Written, deadline, lock, peek};
+use crate::session::write::{Outbound, Peer, Written, deadline};
 use crate::trace;
 
 /// One connection.
 pub(crate) struct Conn<S> {
     pub(crate) peer: Peer<S>,
     pub(crate) inbound: Inbound,
-    /// What a callback and the task that waits for it both use. Only then is it locked, and never for long.
-    pub(crate) outbound: Mutex<Outbound>,
+    /// What a callback that waits and what goes on meanwhile both use, in turn: they are polled by one task, so
+    /// that no borrow meets another.
+    pub(crate) outbound: AtomicRefCell<Outbound>,
     read_size: u32,
     /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
     /// of a frame, [`READ_COST`] for each read.
@@ -48,15 +49,15 @@ impl<S> Conn<S> {
         Conn {
             peer: Peer { io, timer: Timer::default() },
             inbound,
-            outbound: Mutex::new(outbound),
+            outbound: AtomicRefCell::new(outbound),
             read_size,
             budget: BUDGET,
         }
     }
 
     /// For whoever has only a shared reference.
-    pub(crate) fn outbound(&self) -> MutexGuard<'_, Outbound> {
-        lock(&self.outbound)
+    pub(crate) fn outbound(&self) -> AtomicRef<'_, Outbound> {
+        self.outbound.borrow()
     }
 
     #[inline]
@@ -79,7 +80,7 @@ impl<S> Conn<S> {
     /// An upgrade that was asked for is not carried out: it goes on.
     #[inline]
     pub(crate) fn forget_upgrade(&mut self) {
-        if !peek(&mut self.outbound).state.is_open() {
+        if !self.outbound.get_mut().state.is_open() {
             self.outbound_mut().state.forget_upgrade();
         }
     }
@@ -88,7 +89,7 @@ impl<S> Conn<S> {
     /// done for them.
     #[inline(always)]
     pub(crate) fn cut(&mut self) -> Option<Cut> {
-        let outbound = peek(&mut self.outbound);
+        let outbound = self.outbound.get_mut();
         if self.budget == 0 || !outbound.may_hand_over() {
             return None;
         }
@@ -112,7 +113,7 @@ impl<S> Conn<S> {
         if !self.inbound.framing.is_looking() {
             return Ok(true);
         }
-        let outbound = peek(&mut self.outbound);
+        let outbound = self.outbound.get_mut();
         if !outbound.may_hand_over() {
             return Ok(false);
         }
@@ -124,7 +125,7 @@ impl<S> Conn<S> {
         if !asked.is_empty() {
             let (input, mut control) = self.parts();
             end = find(&input[asked], &mut control)?;
-            let outbound = peek(&mut self.outbound);
+            let outbound = self.outbound.get_mut();
             if !outbound.state.is_open() || outbound.discards_input {
                 // It does not want these bytes.
                 return Ok(false);
@@ -145,7 +146,7 @@ impl<S> Conn<S> {
     #[inline]
     pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
         let Inbound { input, framing } = &mut self.inbound;
-        let outbound = peek(&mut self.outbound);
+        let outbound = self.outbound.get_mut();
         let control = Control::new(framing, Outlet::Direct(outbound), input.len());
         (input, control)
     }
@@ -162,7 +163,7 @@ impl<S> Conn<S> {
     /// Nothing stands in the way of the next callback.
     #[inline]
     pub(crate) fn may_hand_over(&mut self) -> bool {
-        peek(&mut self.outbound).may_hand_over()
+        self.outbound.get_mut().may_hand_over()
     }
 
     /// Nothing stands in the way of a turn but that there is nothing to be handed over.
@@ -175,11 +176,11 @@ impl<S> Conn<S> {
     pub(crate) fn take_owed(&mut self) -> Option<End> {
         let may_be_told = self.may_hand_over()
             // The upgrade was asked for with the last piece of a frame, and waits for its end.
-            || matches!(peek(&mut self.outbound).state, State::Over(CloseReason::Upgrade));
+            || matches!(self.outbound.get_mut().state, State::Over(CloseReason::Upgrade));
         if may_be_told {
             return self.inbound.framing.framer.take_owed();
         }
-        if !peek(&mut self.outbound).state.is_open() {
+        if !self.outbound.get_mut().state.is_open() {
             self.inbound.framing.framer.owe(None);
         }
         None
@@ -471,7 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 /// What goes on while a callback waits.
 pub(crate) struct Meanwhile<'a, S> {
     pub(crate) input: &'a mut Input,
-    pub(crate) outbound: &'a Mutex<Outbound>,
+    pub(crate) outbound: &'a AtomicRefCell<Outbound>,
     pub(crate) peer: &'a mut Peer<S>,
 }
 
@@ -482,7 +483,7 @@ impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
         if self.input.is_empty() {
             self.input.release();
         }
-        lock(self.outbound).change().poll_meanwhile(cx, self.peer)
+        self.outbound.borrow_mut().change().poll_meanwhile(cx, self.peer)
     }
 }
 
@@ -499,8 +500,8 @@ pub(crate) enum Turn {
 
 /// For whoever has it alone, and may change it.
 #[inline]
-fn get_mut(outbound: &mut Mutex<Outbound>) -> &mut Outbound {
-    peek(outbound).change()
+fn get_mut(outbound: &mut AtomicRefCell<Outbound>) -> &mut Outbound {
+    outbound.get_mut().change()
 }
 
 /// How much is done in one poll: so many pieces of frames.

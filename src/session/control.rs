@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Mutex;
 
+use atomic_refcell::AtomicRefCell;
 use bytes::{Bytes, BytesMut};
 
 use crate::Payload;
@@ -14,7 +14,7 @@ use crate::session::handle::Handle;
 use crate::session::input::Input;
 use crate::session::read::Framing;
 use crate::session::timer::Timeouts;
-use crate::session::write::{Outbound, Traffic, lock};
+use crate::session::write::{Outbound, Traffic};
 
 /// Some bytes of a frame, lent. It derefs to `[u8]`, is never empty unless it is a whole frame that is
 /// empty, and holds no byte of a terminator.
@@ -132,7 +132,7 @@ pub(crate) enum Outlet<'a> {
     /// Nobody else needs it as long as this is borrowed: the callback does not wait.
     Direct(&'a mut Outbound),
     /// The callback may wait, and output goes on while it does.
-    Locked(&'a Mutex<Outbound>),
+    Shared(&'a AtomicRefCell<Outbound>),
 }
 
 /// What a [`Handler`](crate::Handler), or whoever holds a [`Step`](crate::Channel::step), can do with its
@@ -524,7 +524,7 @@ impl<'a> Control<'a> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {
             Outlet::Direct(outbound) => act(outbound.change()),
-            Outlet::Locked(outbound) => act(lock(outbound).change()),
+            Outlet::Shared(outbound) => act(outbound.borrow_mut().change()),
         }
     }
 
@@ -533,14 +533,14 @@ impl<'a> Control<'a> {
     fn push_to<R>(&mut self, push: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {
             Outlet::Direct(outbound) => push(outbound),
-            Outlet::Locked(outbound) => push(&mut lock(outbound)),
+            Outlet::Shared(outbound) => push(&mut outbound.borrow_mut()),
         }
     }
 
     fn read<R>(&self, read: impl FnOnce(&Outbound) -> R) -> R {
         match &self.outlet {
             Outlet::Direct(outbound) => read(outbound),
-            Outlet::Locked(outbound) => read(&lock(outbound)),
+            Outlet::Shared(outbound) => read(&outbound.borrow()),
         }
     }
 }

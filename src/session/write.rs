@@ -7,7 +7,7 @@
 //! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::{fmt, mem};
 
@@ -104,7 +104,7 @@ impl Outbound {
     /// Whether the next piece of a frame may be handed over: there is room for what it brings forth, and
     /// nobody has asked for something else.
     ///
-    /// It is asked of what [`peek`] gives.
+    /// Whoever asks changes nothing.
     #[inline]
     pub(crate) fn may_hand_over(&mut self) -> bool {
         self.unchanged || self.ask_whether_it_may()
@@ -355,18 +355,4 @@ pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
         Passed::Deadline(timeout) => Some(timeout),
         Passed::Shutdown | Passed::End => None,
     }
-}
-
-/// For whoever shares it with a callback that waits, and changes nothing, or says so by
-/// [`Outbound::change`]. Nothing in here panics half-way but a producer, after which the queue has failed in
-/// good order.
-#[inline]
-pub(crate) fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
-    outbound.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The same, for whoever has it alone.
-#[inline]
-pub(crate) fn peek(outbound: &mut Mutex<Outbound>) -> &mut Outbound {
-    outbound.get_mut().unwrap_or_else(PoisonError::into_inner)
 }

@@ -196,8 +196,14 @@ impl Pieces {
         }
     }
 
+    /// An item of so many bytes would only be copied, to where there is room for it.
     #[inline]
-    fn gather(&mut self, bytes: &[u8]) {
+    pub(crate) fn spare(&self) -> usize {
+        (self.gathered.capacity() - self.gathered.len()).min(LARGE - 1)
+    }
+
+    #[inline]
+    pub(crate) fn gather(&mut self, bytes: &[u8]) {
         if self.gathered.capacity() - self.gathered.len() < bytes.len() {
             self.make_room(bytes.len());
         }

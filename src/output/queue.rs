@@ -91,6 +91,23 @@ impl Output {
     /// Queues bytes.
     #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
+        if self.gather(item.as_bytes()) { Ok(()) } else { self.push_any(item) }
+    }
+
+    /// Queues bytes, if it is known that there is room for them where small items are copied to, and that the
+    /// queue is not full then. Says whether it did.
+    ///
+    /// This is all of [`push`](Self::push) for most items, and small enough to be inlined: to ask each time
+    /// whether the queue is open, full and without producers takes longer than to copy a line.
+    #[inline]
+    pub(crate) fn gather(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.state {
+            State::Open(Some(queue)) => queue.gather(bytes),
+            _ => false,
+        }
+    }
+
+    fn push_any<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
         let State::Open(queue) = &mut self.state else {
             return Err(PushError::new(item));
         };
@@ -118,8 +135,14 @@ impl Output {
             return Err(PushError::new(()));
         };
         let queue = queue.get_or_insert_with(take_queue);
-        let result = queue.last().push_with(write);
-        queue.note_push(self.marks);
+        let last = queue.last();
+        let before = last.len();
+        let result = last.push_with(write);
+        let grown = last.len() - before;
+        match queue.spare.checked_sub(grown) {
+            Some(spare) => queue.spare = spare,
+            None => queue.note_push(self.marks),
+        }
         lent.give_back();
         Ok(result)
     }
@@ -439,6 +462,10 @@ struct Queue {
     behind: Pieces,
     /// The sum of all `Waiting::before`: `placed <= behind.len()`.
     placed: usize,
+    /// So many bytes more may be copied to the end of `ready`, which is where they belong, before anything is
+    /// to be asked: they have room in its buffer, and the queue does not reach its high mark. It is counted
+    /// anew by each push that is larger. What is written leaves it right, if too small.
+    spare: usize,
     /// Reached the high-water mark, and is not yet down to the low one.
     full: bool,
     /// Bytes were written that were not flushed.
@@ -475,6 +502,17 @@ enum Asked {
 }
 
 impl Queue {
+    /// Pushes bytes if they are no more than `spare`.
+    #[inline]
+    fn gather(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() <= self.spare;
+        if fits {
+            self.spare -= bytes.len();
+            self.ready.gather(bytes);
+        }
+        fits
+    }
+
     /// Where pushes go.
     #[inline]
     fn last(&mut self) -> &mut Pieces {
@@ -620,6 +658,10 @@ impl Queue {
             // The producer in front alone does not keep it above the low mark.
             self.full |= self.ready.len() + self.behind_weight() > marks.low();
         }
+        self.spare = match self.producers.is_empty() {
+            true => self.ready.spare().min((marks.high as usize).saturating_sub(weight + 1)),
+            false => 0,
+        };
     }
 
     /// Is it full no more?
@@ -669,6 +711,7 @@ fn give_queue(queue: Option<Box<Queue>>) {
     {
         return;
     }
+    queue.spare = 0;
     queue.full = false;
     queue.refused = false;
     // A thread that is ending has no pool any more.

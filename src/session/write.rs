@@ -128,6 +128,17 @@ impl Outbound {
 
     #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
+        // As long as nothing has changed there is nothing to be asked, and most pushes change nothing.
+        if self.unchanged && self.output.gather(item.as_bytes()) {
+            Ok(())
+        } else {
+            self.push_any(item)
+        }
+    }
+
+    /// Out of line, so that the rest is small enough to be inlined where there is a push.
+    #[inline(never)]
+    fn push_any<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
         self.push_to(|output| output.push(item))
     }
 

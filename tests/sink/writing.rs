@@ -117,11 +117,15 @@ fn large_items_are_not_copied() {
 
     let framed = tokio_util::codec::FramedWrite::new(Addresses(Vec::new()), BytesCodec::new());
     let mut sink = ProducerSink::new(framed);
-    let items = [Bytes::from(pattern(0, 2_000)), Bytes::from(pattern(0, 90_000))];
+    let items = [Bytes::from(pattern(0, 1_024)), Bytes::from(pattern(0, 90_000))];
+    // Small ones, behind which there is room for one that is large.
+    for _ in 0..1_100 {
+        sink.push("ab").unwrap();
+    }
     sink.push(items[0].clone()).unwrap();
     sink.push_with_producer(items[1].clone()).unwrap();
     drive!(sink.flush()).0.unwrap();
-    assert_eq!(sink.get_ref().get_ref().0, items.each_ref().map(|item| item.as_ptr()));
+    assert_eq!(sink.get_ref().get_ref().0[1..], items.each_ref().map(|item| item.as_ptr()));
 }
 
 #[test]
@@ -141,6 +145,38 @@ fn ready_waits_from_the_high_to_the_low_water_mark() {
     assert!(poll_once(&wakes, sink.ready()).is_ready());
     assert_eq!(wakes.count(), 2);
     assert!(sink.queued_bytes() <= 400);
+}
+
+#[test]
+fn the_high_water_mark_is_reached_to_the_byte_however_the_items_come() {
+    for mark in [1, 2, 30, 1_000, 1_023, 1_024, 1_025, 5_000] {
+        for size in [1, 7, 64, 1_023] {
+            for way in 0..3 {
+                // A queue that was used before has other marks.
+                let mut other = sink(Script::new([]));
+                other.push("x").unwrap();
+                drive!(other.flush()).0.unwrap();
+
+                let mut sink = sink(Script::new([]).then(Step::Stuck));
+                sink.set_high_water_mark(mark);
+                sink.set_low_water_mark(0);
+                let text = "x".repeat(size);
+                let mut pushed = 0;
+                while pushed < mark {
+                    let ready = poll_once(&Arc::new(Wakes::default()), sink.ready());
+                    assert!(ready.is_ready(), "{pushed} of {mark}, by {size}");
+                    pushed += size;
+                    match (way, pushed % 2) {
+                        (0, _) => sink.push(&text).unwrap(),
+                        (1, _) | (2, 0) => write!(sink, "{text}").unwrap(),
+                        _ => sink.push(text.clone()).unwrap(),
+                    }
+                }
+                let ready = poll_once(&Arc::new(Wakes::default()), sink.ready());
+                assert!(ready.is_pending(), "{pushed} of {mark}, by {size}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -596,10 +596,7 @@ impl Framer {
                 self.discard();
             }
         }
-        if self.after_cr && self.start < input.len() {
-            self.after_cr = false;
-            self.start += usize::from(input[self.start] == b'\n');
-        }
+        self.end_newline(input);
         match self.progress {
             Progress::Delimited => Ok(self.cut_delimited(input, eof)),
             Progress::Counted(counted) => {
@@ -798,6 +795,15 @@ impl Framer {
         }
     }
 
+    /// Drops the LF that belongs to the CR before it, if it has come.
+    #[inline]
+    pub(crate) fn end_newline(&mut self, input: &[u8]) {
+        if self.after_cr && self.start < input.len() {
+            self.after_cr = false;
+            self.start += usize::from(input[self.start] == b'\n');
+        }
+    }
+
     /// The frame goes on, or is truncated: hands over what there is of it, up to `end`.
     fn hand_over(&mut self, end: usize, outcome: Option<End>) -> Option<Cut> {
         if end == self.start && outcome.is_none() {
@@ -945,6 +951,18 @@ impl Framer {
 /// What only those who drive a framer ask.
 #[cfg(feature = "tokio")]
 impl Framer {
+    /// The step of a frame of so many bytes, which are there: as if the count was set now, and spent at once.
+    #[inline]
+    pub(crate) fn cut_count(&mut self, count: usize) -> Cut {
+        if !matches!(self.progress, Progress::Unframed) {
+            self.switch(Terminator::Count(count as u64));
+            self.progress = Progress::Unframed;
+        }
+        self.search.look_again();
+        let end = self.start + count;
+        self.end_frame(end, end, End::Terminator)
+    }
+
     /// How many bytes at the front of the input are done with.
     #[inline]
     pub(crate) fn consumed(&self) -> usize {

@@ -47,7 +47,8 @@ pub enum Terminator {
     /// A newline of any kind: CR, LF, or CR and LF together, also where they come in different reads.
     ///
     /// A CR ends the frame at once. If the very next byte is LF, it is dropped, whatever terminator is
-    /// set by then. Nothing is ever withheld.
+    /// set by then. Nothing is ever withheld. So a line behind which the stream is given away for another
+    /// protocol, as a STARTTLS, is better ended by `b"\r\n"`: its LF may come too late to be dropped.
     Newline,
     /// This many bytes from here. As it is spent the terminator becomes `None`; `Count(0)` ends the
     /// frame at once, before any input, exactly once.

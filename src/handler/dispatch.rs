@@ -221,11 +221,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return Ok(None);
         }
         loop {
-            if !self.find_own_end(|input, control| handler.find_end(input, control))? {
-                return Ok(None);
-            }
-            let whole = self.inbound.is_whole();
-            let Some(Cut { start, end, outcome }) = self.cut() else {
+            let next = self.next(|input, control| handler.find_end(input, control))?;
+            let Some((Cut { start, end, outcome }, whole)) = next else {
                 return Ok(None);
             };
             if start < end || (whole && outcome == Some(End::Terminator)) {

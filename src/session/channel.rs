@@ -458,7 +458,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     pub async fn step(&mut self) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
         self.begin_pull();
         loop {
-            if let Some(cut) = self.take_cut() {
+            if let Some(cut) = self.take_cut(Conn::cut) {
                 return Ok(Some(self.lend(cut)));
             }
             if !self.wait(Self::poll_more).await? {
@@ -516,14 +516,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         self.begin_pull();
         self.conn.inbound.framing.find_ends(true);
         loop {
-            // The end of the frame before comes first, and no message begins before it is told.
-            let may_be_there = self.conn.inbound.has_owed()
-                || self.conn.find_own_end(|input, _| Ok::<_, Infallible>(find_end(input)))
-                    == Ok(true);
-            if may_be_there {
-                if let Some(cut) = self.take_cut() {
-                    return Ok(Some(self.lend(cut)));
-                }
+            let cut = self.take_cut(|conn| {
+                let Ok(next) = conn.next(|input, _| Ok::<_, Infallible>(find_end(input)));
+                next.map(|(cut, _)| cut)
+            });
+            if let Some(cut) = cut {
+                return Ok(Some(self.lend(cut)));
             }
             if !self.wait(Self::poll_more).await? {
                 return Ok(None);
@@ -715,7 +713,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The next event, if it is there.
     fn take_event(&mut self) -> Option<Event<Bytes>> {
-        let Cut { start, end, outcome } = self.take_cut()?;
+        let Cut { start, end, outcome } = self.take_cut(Conn::cut)?;
         Some(match outcome {
             Some(outcome) if start == end => {
                 self.end_pulled(outcome);
@@ -769,13 +767,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The next piece of a frame, or its end that is owed, which has no bytes, if it is there.
     #[inline(always)]
-    fn take_cut(&mut self) -> Option<Cut> {
+    fn take_cut(&mut self, next: impl FnOnce(&mut Conn<S>) -> Option<Cut>) -> Option<Cut> {
         if self.conn.inbound.has_owed() {
+            // No message begins before this is told.
             let outcome = Some(self.conn.take_owed()?);
             return Some(Cut { start: 0, end: 0, outcome });
         }
         // Taken apart, so that it can stay in registers.
-        if let Some(Cut { start, end, outcome }) = self.conn.cut() {
+        if let Some(Cut { start, end, outcome }) = next(&mut self.conn) {
             return Some(Cut { start, end, outcome });
         }
         let outcome = Some(End::Truncated);

@@ -103,23 +103,39 @@ impl<S> Conn<S> {
         }
     }
 
-    /// Whether there may be something to cut: not if the application is to find the end of a message, and
-    /// wants more input for that. It is asked if there is something new to be asked about.
-    #[inline]
-    pub(crate) fn find_own_end<E>(
+    /// As [`cut`](Self::cut), and whether it is a whole frame. Where the application is to find the end of a
+    /// message, it is asked first, if there is something new to be asked about.
+    #[inline(always)]
+    pub(crate) fn next<E>(
         &mut self,
         find: impl FnOnce(&[u8], &mut Control<'_>) -> Result<Option<usize>, E>,
-    ) -> Result<bool, E> {
-        if !self.inbound.framing.is_looking() {
-            return Ok(true);
+    ) -> Result<Option<(Cut, bool)>, E> {
+        if self.inbound.framing.is_looking() {
+            match self.find_own_end(find)? {
+                Found::Known => {}
+                Found::Message(cut) => return Ok(Some((cut, true))),
+                Found::Nothing | Found::Overlong(_) => return Ok(None),
+            }
         }
+        let whole = self.inbound.is_whole();
+        match self.cut() {
+            Some(Cut { start, end, outcome }) => Ok(Some((Cut { start, end, outcome }, whole))),
+            None => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn find_own_end<E>(
+        &mut self,
+        find: impl FnOnce(&[u8], &mut Control<'_>) -> Result<Option<usize>, E>,
+    ) -> Result<Found, E> {
         let outbound = self.outbound.get_mut();
-        if !outbound.may_hand_over() {
-            return Ok(false);
+        if self.budget == 0 || !outbound.may_hand_over() {
+            return Ok(Found::Nothing);
         }
         let eof = outbound.state.is_eof();
         let Some(asked) = self.inbound.question(eof) else {
-            return Ok(true);
+            return Ok(Found::Known);
         };
         let mut end = None;
         if !asked.is_empty() {
@@ -128,18 +144,20 @@ impl<S> Conn<S> {
             let outbound = self.outbound.get_mut();
             if !outbound.state.is_open() || outbound.discards_input {
                 // It does not want these bytes.
-                return Ok(false);
+                return Ok(Found::Nothing);
             }
         }
-        match self.inbound.answer(eof, end) {
-            Found::Here => Ok(true),
-            Found::Nothing => Ok(false),
+        let now = self.may_hand_over();
+        let found = self.inbound.answer(eof, end, now);
+        match found {
+            Found::Message(_) => self.budget -= 1,
             Found::Overlong(max) => {
                 trace::overlong(self.inbound.framing.framer.limit());
                 self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));
-                Ok(false)
             }
+            Found::Known | Found::Nothing => {}
         }
+        Ok(found)
     }
 
     /// The input, and what a callback that does not wait needs.

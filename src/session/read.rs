@@ -44,11 +44,13 @@ impl Inbound {
 
     /// What the application is to be asked about before a cut: where does the message end that begins
     /// with these bytes? `None` if it is not asked at all, and nothing in it if not now.
-    pub(crate) fn question(&self, eof: bool) -> Option<Range<usize>> {
+    #[inline]
+    pub(crate) fn question(&mut self, eof: bool) -> Option<Range<usize>> {
         let OwnEnd::Looked(looked) = self.framing.own_end else {
             return None;
         };
-        let framer = &self.framing.framer;
+        let framer = &mut self.framing.framer;
+        framer.end_newline(&self.input);
         let (start, end) = (framer.consumed(), self.input.len());
         if framer.is_mid_frame() || (eof && start >= end) {
             return None;
@@ -57,13 +59,15 @@ impl Inbound {
         Some(start..if is_new { end } else { start })
     }
 
-    /// The answer: the message has so many bytes, or more are wanted to find out.
-    pub(crate) fn answer(&mut self, eof: bool, end: Option<usize>) -> Found {
+    /// The answer: the message has so many bytes, or more are wanted to find out. If all of it is there, and
+    /// may be handed over now, it is cut at once.
+    #[inline]
+    pub(crate) fn answer(&mut self, eof: bool, end: Option<usize>, now: bool) -> Found {
         let pending = self.pending();
         let Framing { framer, own_end, .. } = &mut self.framing;
         if !matches!(own_end, OwnEnd::Looked(_)) {
             // It wants to be asked no more.
-            return Found::Here;
+            return Found::Known;
         }
         let end = end.filter(|end| *end > 0);
         let max = match framer.limit() {
@@ -73,6 +77,10 @@ impl Inbound {
         let length = end.unwrap_or(pending) as u64;
         if length > max {
             return Found::Overlong(max);
+        }
+        if let Some(end) = end.filter(|end| now && *end <= pending) {
+            *own_end = OwnEnd::Looked(0);
+            return Found::Message(framer.cut_count(end));
         }
         let count = match end {
             Some(_) => length,
@@ -86,7 +94,7 @@ impl Inbound {
         framer.set_terminator(count);
         *own_end = OwnEnd::Found { whole: framer.whole_frames() };
         framer.set_whole_frames(true);
-        Found::Here
+        Found::Known
     }
 
     /// The frame that will be cut next is handed over whole.
@@ -216,8 +224,10 @@ pub(crate) enum OwnEnd {
 
 /// What has come of a look for the end of a message.
 pub(crate) enum Found {
-    /// The framer knows of it.
-    Here,
+    /// The framer knows what is to be waited for.
+    Known,
+    /// The message, whole.
+    Message(Cut),
     /// More input is wanted.
     Nothing,
     /// It would be longer than this limit.

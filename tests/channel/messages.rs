@@ -373,6 +373,34 @@ async fn behind_a_handlers_own_ends_frames_come_in_pieces_as_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_line_feed_of_a_newline_is_no_part_of_the_message_behind_it() {
+    let send = |piece| {
+        let (socket, peer) = pipe();
+        peer.chop(piece);
+        peer.send("a\r\n1b0");
+        peer.close();
+        Channel::builder(Terminator::Newline).whole_frames(true).build(socket)
+    };
+    let find = |input: &[u8]| Some(usize::from(input[0] - b'0') + 1);
+    for piece in 1..8 {
+        let handler = finding(
+            move |input, _| find(input),
+            |control: &mut Control<'_>| control.set_own_end(true),
+        );
+        let (handler, _) = send(piece).run(handler).await;
+        assert_eq!(handler.collected, ["a", "1b", "0"], "pieces of {piece}");
+
+        let mut channel = send(piece);
+        let (step, _) = channel.step().await.unwrap().unwrap();
+        assert_eq!(*step.payload, *b"a");
+        for wanted in ["1b", "0"] {
+            let (step, _) = channel.message(find).await.unwrap().unwrap();
+            assert_eq!(*step.payload, *wanted.as_bytes(), "pieces of {piece}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handler_is_asked_anew_about_what_comes_behind_a_discard() {
     let (socket, peer) = pipe();
     let mut channel = Channel::builder(None)

@@ -129,9 +129,9 @@ impl Output {
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Result<R, E>, PushError<()>> {
-        let lent = Lent(&mut self.state);
-        let State::Open(queue) = &mut *lent.0 else {
-            lent.give_back();
+        let guard = Guard(&mut self.state);
+        let State::Open(queue) = &mut *guard.0 else {
+            guard.disarm();
             return Err(PushError::new(()));
         };
         let queue = queue.get_or_insert_with(take_queue);
@@ -143,7 +143,7 @@ impl Output {
             Some(spare) => queue.spare = spare,
             None => queue.note_push(self.marks),
         }
-        lent.give_back();
+        guard.disarm();
         Ok(result)
     }
 
@@ -218,13 +218,13 @@ impl Output {
         cx: &mut Context<'_>,
         io: Pin<&mut W>,
     ) -> Poll<Result<(), SinkError>> {
-        let lent = Lent(&mut self.state);
-        let State::Open(Some(queue)) = &mut *lent.0 else {
-            lent.give_back();
+        let guard = Guard(&mut self.state);
+        let State::Open(Some(queue)) = &mut *guard.0 else {
+            guard.disarm();
             return Poll::Ready(Ok(()));
         };
         let result = queue.poll_write(cx, io, Goal::Room, self.marks, &mut self.written);
-        lent.give_back_unless_failed(result)
+        guard.disarm_unless_failed(result)
     }
 
     /// Writes all that waits and flushes the writer; then carries out a scheduled close.
@@ -235,9 +235,9 @@ impl Output {
         cx: &mut Context<'_>,
         io: Pin<&mut W>,
     ) -> Poll<Result<(), SinkError>> {
-        let lent = Lent(&mut self.state);
-        let result = lent.0.poll_flush(cx, io, self.marks, &mut self.written);
-        lent.give_back_unless_failed(result)
+        let guard = Guard(&mut self.state);
+        let result = guard.0.poll_flush(cx, io, self.marks, &mut self.written);
+        guard.disarm_unless_failed(result)
     }
 
     /// `close_when_done`, carried out.
@@ -425,27 +425,27 @@ impl fmt::Debug for Output {
 }
 
 /// The state while code of others runs that may panic: if it does, the queue has failed.
-struct Lent<'a>(&'a mut State);
+struct Guard<'a>(&'a mut State);
 
-impl Lent<'_> {
+impl Guard<'_> {
     #[inline]
-    fn give_back(self) {
+    fn disarm(self) {
         mem::forget(self);
     }
 
     #[inline]
-    fn give_back_unless_failed(
+    fn disarm_unless_failed(
         self,
         result: Poll<Result<(), SinkError>>,
     ) -> Poll<Result<(), SinkError>> {
         if !matches!(result, Poll::Ready(Err(_))) {
-            self.give_back();
+            self.disarm();
         }
         result
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         *self.0 = State::Failed;
     }

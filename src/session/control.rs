@@ -132,7 +132,7 @@ pub(crate) enum Outlet<'a> {
     /// Nobody else needs it as long as this is borrowed: the callback does not wait.
     Direct(&'a mut Outbound),
     /// The callback may wait, and output goes on while it does.
-    Shared(&'a AtomicRefCell<Outbound>),
+    Cell(&'a AtomicRefCell<Outbound>),
 }
 
 /// What a [`Handler`](crate::Handler), or whoever holds a [`Step`](crate::Channel::step), can do with its
@@ -524,7 +524,7 @@ impl<'a> Control<'a> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {
             Outlet::Direct(outbound) => act(outbound.change()),
-            Outlet::Shared(outbound) => act(outbound.borrow_mut().change()),
+            Outlet::Cell(outbound) => act(outbound.borrow_mut().change()),
         }
     }
 
@@ -533,14 +533,14 @@ impl<'a> Control<'a> {
     fn push_to<R>(&mut self, push: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {
             Outlet::Direct(outbound) => push(outbound),
-            Outlet::Shared(outbound) => push(&mut outbound.borrow_mut()),
+            Outlet::Cell(outbound) => push(&mut outbound.borrow_mut()),
         }
     }
 
     fn read<R>(&self, read: impl FnOnce(&Outbound) -> R) -> R {
         match &self.outlet {
             Outlet::Direct(outbound) => read(outbound),
-            Outlet::Shared(outbound) => read(&outbound.borrow()),
+            Outlet::Cell(outbound) => read(&outbound.borrow()),
         }
     }
 }

@@ -162,29 +162,22 @@ impl Session {
             seat.leave(why);
         }
         let why = [b"Closing Link: ", self.host.as_bytes(), b" (", why, b")"].concat();
-        let _ = control.push_with(|out| {
-            message::write(out, format_args!("ERROR"), Some(&why));
-            Ok::<_, Infallible>(())
-        });
+        control.push_with(|out| message::write(out, format_args!("ERROR"), Some(&why)));
         control.close_when_done();
     }
 
     fn obey(&mut self, message: &Message<'_>, control: &mut Control<'_>) {
         let Stage::Registered(seat) = &self.stage else { return self.register(message, control) };
-        let mut then = Then::Go;
-        {
+        let then = {
             // Locked before the output is taken hold of: what others have told this client until now comes
             // first, and what comes later cannot be told before it is done.
             let mut network = self.network.lock();
-            let _ = control.push_with(|out| {
-                then = commands::run(&mut network, seat.id(), message, out);
-                Ok::<_, Infallible>(())
-            });
-        }
+            control.push_with(|out| commands::run(&mut network, seat.id(), message, out))
+        };
         match then {
-            Then::Go => {}
-            Then::Quit(why) => self.bid_farewell(&why, control),
-            Then::List(mut list) => {
+            None | Some(Then::Go) => {}
+            Some(Then::Quit(why)) => self.bid_farewell(&why, control),
+            Some(Then::List(mut list)) => {
                 let network = self.network.clone();
                 let pieces = iter::from_fn(move || list.piece(&network));
                 control.push_with_producer(producer::iter(pieces));
@@ -195,12 +188,9 @@ impl Session {
     /// A line of a client that is not known yet.
     fn register(&mut self, message: &Message<'_>, control: &mut Control<'_>) {
         let Stage::Registering(known) = &mut self.stage else { return };
-        let mut quits = false;
-        let _ = control.push_with(|out| {
-            quits = known.take(message, &mut Reply { out, nick: known.nick() });
-            Ok::<_, Infallible>(())
-        });
-        if quits {
+        let quits =
+            control.push_with(|out| known.take(message, &mut Reply { out, nick: known.nick() }));
+        if quits == Some(true) {
             return self.bid_farewell(b"Client Quit", control);
         }
         let Registration { nick: Some(nick), user: Some((user, real)), negotiating: false } = known
@@ -211,19 +201,16 @@ impl Session {
         // As in `obey`: whoever learns of this client from now on is heard by it behind the welcome.
         let mut network = self.network.lock();
         let seat = network.enter(nick, user, self.host.clone(), real.clone(), handle);
-        let _ = control.push_with(|out| {
-            match &seat {
-                Some(seat) => {
-                    Reply { out, nick: nick.as_str().into() }.welcome(&network, seat.id());
-                }
-                // It is not this client's name.
-                None => Reply { out, nick: "*".into() }.about(
-                    "433",
-                    nick.as_bytes(),
-                    "Nickname is already in use",
-                ),
+        control.push_with(|out| match &seat {
+            Some(seat) => {
+                Reply { out, nick: nick.as_str().into() }.welcome(&network, seat.id());
             }
-            Ok::<_, Infallible>(())
+            // It is not this client's name.
+            None => Reply { out, nick: "*".into() }.about(
+                "433",
+                nick.as_bytes(),
+                "Nickname is already in use",
+            ),
         });
         drop(network);
         match seat {

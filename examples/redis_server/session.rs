@@ -107,7 +107,7 @@ impl Handler for Session {
             }
         };
         let was_subscribed = client.is_subscribed();
-        let done = control.push_with(|out| match Command::find(words.get(0)) {
+        let done = control.try_push_with(|out| match Command::find(words.get(0)) {
             Some(command) => command.run(client, words, Reply::new(out)),
             None => unknown(&words),
         });
@@ -129,9 +129,8 @@ impl Handler for Session {
                 let subscriptions = subscriptions.get_or_insert_with(|| {
                     Subscriptions::new(shared.hub.clone(), *id, control.handle())
                 });
-                let _ = control.push_with(|out| {
+                control.push_with(|out| {
                     confirm_subscriptions(subscriptions, &words, Reply::new(out));
-                    Ok::<_, Infallible>(())
                 });
             }
         }
@@ -155,8 +154,5 @@ impl Handler for Session {
 
 /// Answers with an error.
 fn refuse(refusal: &Refusal, control: &mut Control<'_>) {
-    let Ok(_) = control.push_with(|out| {
-        Reply::new(out).error(refusal);
-        Ok::<_, Infallible>(())
-    });
+    control.push_with(|out| Reply::new(out).error(refusal));
 }

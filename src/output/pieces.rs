@@ -68,7 +68,7 @@ impl Pieces {
     ///
     /// If `write` removes bytes that were there before: nobody knows what is left.
     #[inline]
-    pub(crate) fn push_with<R, E>(
+    pub(crate) fn try_push_with<R, E>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<R, E> {

@@ -32,6 +32,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::mem;
 use std::pin::Pin;
@@ -125,7 +126,7 @@ impl Output {
     ///
     /// If `write` does, or removes what was in the buffer. The queue has failed then.
     #[inline]
-    pub(crate) fn push_with<R, E>(
+    pub(crate) fn try_push_with<R, E>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Result<R, E>, PushError<()>> {
@@ -137,13 +138,23 @@ impl Output {
         let queue = queue.get_or_insert_with(take_queue);
         let last = queue.last();
         let before = last.len();
-        let result = last.push_with(write);
+        let result = last.try_push_with(write);
         let grown = last.len() - before;
         match queue.spare.checked_sub(grown) {
             Some(spare) => queue.spare = spare,
             None => queue.note_push(self.marks),
         }
         guard.disarm();
+        Ok(result)
+    }
+
+    /// As [`try_push_with`](Self::try_push_with), where nothing fails.
+    #[inline]
+    pub(crate) fn push_with<R>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> R,
+    ) -> Result<R, PushError<()>> {
+        let Ok(result) = self.try_push_with(|buffer| Ok::<_, Infallible>(write(buffer)))?;
         Ok(result)
     }
 

@@ -129,20 +129,48 @@ impl<T, E> ProducerSink<T, E> {
         self.output.push(item)
     }
 
-    /// Queues what `write` appends to a buffer, in place: all of it or, if it fails, nothing.
+    /// Queues what `write` appends to a buffer, in place, and returns what it returns.
     ///
     /// The buffer is a [`BufMut`](bytes::BufMut), a [`fmt::Write`], and by
     /// [`writer`](bytes::BufMut::writer) an [`io::Write`]. There may be bytes of others in it, which stay
     /// where they are. For formatted text there is [`write!`](Self::write_fmt).
     ///
+    /// ```
+    /// use asynchat::ProducerSink;
+    /// use bytes::BufMut;
+    /// use tokio_util::codec::{BytesCodec, FramedWrite};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
+    /// sink.push_with(|buffer| {
+    ///     buffer.put_u16(3);
+    ///     buffer.put_slice(b"abc");
+    /// })?;
+    /// sink.flush().await?;
+    /// assert_eq!(sink.get_ref().get_ref(), b"\0\x03abc");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// What `write` returns; and [`SinkError::Closed`], as an [`io::Error`], after a close, an abort or a
-    /// failure: `write` is not called then.
+    /// As [`push`](Self::push): `write` is not called then.
     ///
     /// # Panics
     ///
     /// If `write` does, or takes away what was in the buffer. The sink has failed then.
+    #[inline]
+    pub fn push_with<R>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> R,
+    ) -> Result<R, PushError<()>> {
+        self.adopt();
+        self.output.push_with(write)
+    }
+
+    /// As [`push_with`](Self::push_with), with a `write` that may fail: then nothing is queued.
+    ///
     ///
     /// ```
     /// use asynchat::ProducerSink;
@@ -153,23 +181,27 @@ impl<T, E> ProducerSink<T, E> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> io::Result<()> {
     /// let mut sink = ProducerSink::new(FramedWrite::new(Vec::new(), BytesCodec::new()));
-    /// sink.push_with(|buffer| {
-    ///     buffer.put_u16(3);
-    ///     buffer.put_slice(b"abc");
-    ///     io::Result::Ok(())
-    /// })?;
-    /// let failed: io::Result<()> = sink.push_with(|buffer| {
+    /// let failed: io::Result<()> = sink.try_push_with(|buffer| {
     ///     buffer.put_u16(1000);
     ///     Err(io::ErrorKind::NotFound.into())
     /// });
     /// assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
     /// sink.flush().await?;
-    /// assert_eq!(sink.get_ref().get_ref(), b"\0\x03abc");
+    /// assert!(sink.get_ref().get_ref().is_empty());
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// What `write` returns; and [`SinkError::Closed`], as an [`io::Error`], after a close, an abort or a
+    /// failure: `write` is not called then.
+    ///
+    /// # Panics
+    ///
+    /// As [`push_with`](Self::push_with).
     #[inline]
-    pub fn push_with<R, F>(
+    pub fn try_push_with<R, F>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, F>,
     ) -> Result<R, F>
@@ -177,7 +209,8 @@ impl<T, E> ProducerSink<T, E> {
         F: From<io::Error>,
     {
         self.adopt();
-        self.output.push_with(write).unwrap_or_else(|refused| Err(io::Error::from(refused).into()))
+        let written = self.output.try_push_with(write);
+        written.unwrap_or_else(|refused| Err(io::Error::from(refused).into()))
     }
 
     /// Queues formatted text, in place: this is what [`write!`] calls.
@@ -558,7 +591,7 @@ where
         let this = self.get_mut();
         this.adopt();
         let encoder = this.framed.encoder_mut();
-        let queued = this.output.push_with(|buffer| encoder.encode(item, buffer));
+        let queued = this.output.try_push_with(|buffer| encoder.encode(item, buffer));
         queued.unwrap_or_else(|refused| Err(io::Error::from(refused).into()))
     }
 

@@ -211,7 +211,37 @@ impl<S> Channel<S> {
         self.conn.outbound_mut().write_fmt(text)
     }
 
-    /// Queues what `write` appends to the output in place: all of it or, if it fails, nothing.
+    /// Queues what `write` appends to the output in place, and returns what it returns.
+    ///
+    /// ```
+    /// use asynchat::Channel;
+    /// use bytes::BufMut;
+    ///
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\r\n");
+    /// channel.push_with(|output| {
+    ///     output.put_u16(3);
+    ///     output.put_slice(b"abc");
+    /// })?;
+    /// assert_eq!(channel.queued_bytes(), 5);
+    /// # Ok::<(), asynchat::PushError<()>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push): `write` is not called then.
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or removes what was in the buffer; the channel has failed then.
+    pub fn push_with<R>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> R,
+    ) -> Result<R, PushError<()>> {
+        self.conn.outbound_mut().push_with(write)
+    }
+
+    /// As [`push_with`](Self::push_with), with a `write` that may fail: then nothing is queued.
     ///
     /// ```
     /// use asynchat::{Channel, ChannelError};
@@ -219,13 +249,12 @@ impl<S> Channel<S> {
     ///
     /// let (_client, server) = tokio::io::duplex(64);
     /// let mut channel = Channel::new(server, b"\r\n");
-    /// let length = channel.push_with(|output| {
-    ///     output.put_u16(3);
-    ///     output.put_slice(b"abc");
-    ///     Ok::<_, ChannelError>(5)
-    /// })?;
-    /// assert_eq!((length, channel.queued_bytes()), (5, 5));
-    /// # Ok::<(), ChannelError>(())
+    /// let failed: Result<(), ChannelError> = channel.try_push_with(|output| {
+    ///     output.put_slice(b"the beginning of an answer");
+    ///     Err(ChannelError::Closed)
+    /// });
+    /// assert!(failed.is_err());
+    /// assert_eq!(channel.queued_bytes(), 0);
     /// ```
     ///
     /// # Errors
@@ -235,8 +264,8 @@ impl<S> Channel<S> {
     ///
     /// # Panics
     ///
-    /// If `write` does, or removes what was in the buffer; the channel has failed then.
-    pub fn push_with<R, E>(
+    /// As [`push_with`](Self::push_with).
+    pub fn try_push_with<R, E>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<R, E>
@@ -245,7 +274,7 @@ impl<S> Channel<S> {
     {
         self.conn
             .outbound_mut()
-            .push_with(write)
+            .try_push_with(write)
             .unwrap_or_else(|_| Err(ChannelError::Closed.into()))
     }
 

@@ -360,8 +360,8 @@ impl<'a> Control<'a> {
         let _ = self.push_to(|outbound| outbound.write_fmt(text));
     }
 
-    /// Queues what `write` appends to the output in place, all of it or, if it fails, nothing, and returns
-    /// what `write` does. After the close it is `None`: nothing is written, and `write` not called.
+    /// Queues what `write` appends to the output in place, and returns what `write` does. After the close it
+    /// is `None`: nothing is written, and `write` not called.
     ///
     /// ```
     /// # use asynchat::Channel;
@@ -374,7 +374,36 @@ impl<'a> Control<'a> {
     /// # client.write_all(b"STAT\n").await?;
     /// # let mut channel = Channel::new(server, b"\n");
     /// # let Some((_, mut control)) = channel.step().await? else { unreachable!() };
-    /// let refused: Result<Option<()>, _> = control.push_with(|output| {
+    /// control.push_with(|output| {
+    ///     output.put_u16(3);
+    ///     output.put_slice(b"abc");
+    /// });
+    /// assert_eq!(control.queued_bytes(), 5);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `write` does, or removes what was in the buffer; the connection has failed then.
+    pub fn push_with<R>(&mut self, write: impl FnOnce(&mut BytesMut) -> R) -> Option<R> {
+        self.push_to(|outbound| outbound.push_with(write)).ok()
+    }
+
+    /// As [`push_with`](Self::push_with), with a `write` that may fail: then nothing is queued.
+    ///
+    /// ```
+    /// # use asynchat::Channel;
+    /// # use tokio::io::AsyncWriteExt;
+    /// use bytes::BufMut;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, server) = tokio::io::duplex(64);
+    /// # client.write_all(b"STAT\n").await?;
+    /// # let mut channel = Channel::new(server, b"\n");
+    /// # let Some((_, mut control)) = channel.step().await? else { unreachable!() };
+    /// let refused: Result<Option<()>, _> = control.try_push_with(|output| {
     ///     output.put_slice(b"the beginning of an answer");
     ///     Err("that could not be completed")
     /// });
@@ -390,12 +419,12 @@ impl<'a> Control<'a> {
     ///
     /// # Panics
     ///
-    /// If `write` does, or removes what was in the buffer; the connection has failed then.
-    pub fn push_with<R, E>(
+    /// As [`push_with`](Self::push_with).
+    pub fn try_push_with<R, E>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Option<R>, E> {
-        let written = self.push_to(|outbound| outbound.push_with(write));
+        let written = self.push_to(|outbound| outbound.try_push_with(write));
         written.map_or(Ok(None), |result| result.map(Some))
     }
 

@@ -147,11 +147,19 @@ impl Outbound {
     }
 
     #[inline]
-    pub(crate) fn push_with<R, E>(
+    pub(crate) fn push_with<R>(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> R,
+    ) -> Result<R, PushError<()>> {
+        self.push_to(|output| output.push_with(write))
+    }
+
+    #[inline]
+    pub(crate) fn try_push_with<R, E>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Result<R, E>, PushError<()>> {
-        self.push_to(|output| output.push_with(write))
+        self.push_to(|output| output.try_push_with(write))
     }
 
     pub(crate) fn push_with_producer<P>(&mut self, producer: P) -> Result<(), PushError<P>>

@@ -374,11 +374,7 @@ async fn a_flood_of_the_smallest_frames_does_not_starve_other_tasks() {
 async fn what_is_written_in_place_makes_the_queue_full_too() {
     let (mut channel, peer) = channel(10, 1);
     peer.take(0);
-    let write = |output: &mut bytes::BytesMut| {
-        output.extend_from_slice(b"0123456789");
-        Ok::<_, asynchat::ChannelError>(())
-    };
-    channel.push_with(write).unwrap();
+    channel.push_with(|output| output.extend_from_slice(b"0123456789")).unwrap();
     assert!(channel.ready().now_or_never().is_none());
     peer.take(9);
     channel.ready().await.unwrap();

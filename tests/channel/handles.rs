@@ -729,11 +729,7 @@ async fn what_a_handle_has_pushed_goes_before_what_the_owner_pushes_in_any_way()
     handle.push("3").unwrap();
     write!(channel, "{}", 4).unwrap();
     handle.push("5").unwrap();
-    let put = |output: &mut bytes::BytesMut| {
-        output.extend_from_slice(b"6");
-        Ok::<_, ChannelError>(())
-    };
-    channel.push_with(put).unwrap();
+    channel.push_with(|output| output.extend_from_slice(b"6")).unwrap();
     handle.push("7").unwrap();
     channel.push_with_producer(Bytes::from("8")).unwrap();
     channel.flush().await.unwrap();

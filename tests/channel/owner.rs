@@ -48,19 +48,20 @@ async fn what_was_set_can_be_asked_for() {
 async fn what_is_written_in_place_is_written_or_refused_as_a_whole() {
     let (mut channel, peer) = channel("");
     channel.push("one ").unwrap();
-    let length: Result<usize, ChannelError> = channel.push_with(|buffer| {
+    let length = channel.push_with(|buffer| {
         buffer.extend_from_slice(b"two ");
-        Ok(4)
+        4
     });
     assert_eq!(length.unwrap(), 4);
-    let failed: Result<(), ChannelError> = channel.push_with(|buffer| {
+    let failed: Result<(), ChannelError> = channel.try_push_with(|buffer| {
         buffer.extend_from_slice(b"half of what");
         Err(ChannelError::Io(io::ErrorKind::NotFound.into()))
     });
     assert!(matches!(failed, Err(ChannelError::Io(_))));
     channel.push("three").unwrap();
     channel.close_when_done();
-    let late: Result<(), ChannelError> = channel.push_with(|_| panic!("it is not called"));
+    assert!(channel.push_with(|_| panic!("it is not called")).map(|()| 0).is_err());
+    let late: Result<(), ChannelError> = channel.try_push_with(|_| panic!("it is not called"));
     assert!(matches!(late, Err(ChannelError::Closed)));
     peer.close();
     channel.close().await.unwrap();
@@ -178,7 +179,7 @@ async fn a_panic_while_something_is_written_in_place_leaves_a_channel_that_has_f
     let (mut channel, peer) = channel("line\n");
     channel.push("dropped").unwrap();
     let panic = catch_unwind(AssertUnwindSafe(|| {
-        let _: Result<(), ChannelError> = channel.push_with(|_| panic!("as the test wants"));
+        let _ = channel.push_with(|_| -> () { panic!("as the test wants") });
     }));
     assert!(panic.is_err());
     assert!(channel.is_closed());

@@ -533,11 +533,13 @@ async fn a_handler_is_told_of_what_the_channel_knows_and_can_change_it() {
         if *seen == Seen::End {
             control.set_limit(Limit::Skip(3));
             assert_eq!(control.limit(), Limit::Skip(3));
-            let written = control.push_with(|buffer| {
-                buffer.extend_from_slice(b"hit ");
-                Ok::<(), ()>(())
+            let failed = control.try_push_with(|buffer| {
+                buffer.extend_from_slice(b"missed ");
+                Err::<(), _>("no hit")
             });
-            assert_eq!(written, Ok(Some(())));
+            assert_eq!(failed, Err("no hit"));
+            let written = control.push_with(|buffer| buffer.extend_from_slice(b"hit "));
+            assert_eq!(written, Some(()));
             queued.push((control.queued_bytes(), control.traffic().read));
         }
         Then::Go

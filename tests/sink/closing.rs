@@ -284,11 +284,7 @@ fn what_is_put_in_the_framed_write_keeps_its_place_whatever_comes_behind() {
     put(&mut one, b"1");
     write!(one, "{}", 2).unwrap();
     put(&mut one, b"3");
-    let four = |buffer: &mut BytesMut| {
-        buffer.extend_from_slice(b"4");
-        io::Result::Ok(())
-    };
-    one.push_with(four).unwrap();
+    one.push_with(|buffer| buffer.extend_from_slice(b"4")).unwrap();
     put(&mut one, b"5");
     SinkExt::<Bytes>::start_send_unpin(&mut one, "6".into()).unwrap();
     put(&mut one, b"7");

@@ -65,10 +65,9 @@ impl Handler for WholeLines {
         data: Chunk<'_>,
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
-        let Ok(_) = control.push_with(|out| {
+        control.push_with(|out| {
             out.extend_from_slice(&data);
             out.extend_from_slice(b"\n");
-            Ok::<_, Infallible>(())
         });
         Ok(())
     }

@@ -184,8 +184,9 @@ impl<S> Channel<S> {
     ///
     /// After [`close_when_done`](Self::close_when_done), or when the channel has failed: the item is
     /// handed back.
+    #[inline]
     pub fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        self.conn.outbound_mut().push(item)
+        self.conn.outbound.get_mut().push(item)
     }
 
     /// Queues formatted text, without an allocation for it: `write!(channel, "{} bytes\r\n", n)?`.
@@ -208,7 +209,7 @@ impl<S> Channel<S> {
     ///
     /// As `format!` does: if an implementation of `Display` or the like fails, which it must not.
     pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> Result<(), PushError<()>> {
-        self.conn.outbound_mut().write_fmt(text)
+        self.conn.outbound.get_mut().write_fmt(text)
     }
 
     /// Queues what `write` appends to the output in place, and returns what it returns.
@@ -238,7 +239,7 @@ impl<S> Channel<S> {
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> R,
     ) -> Result<R, PushError<()>> {
-        self.conn.outbound_mut().push_with(write)
+        self.conn.outbound.get_mut().push_with(write)
     }
 
     /// As [`push_with`](Self::push_with), with a `write` that may fail: then nothing is queued.
@@ -272,10 +273,8 @@ impl<S> Channel<S> {
     where
         E: From<ChannelError>,
     {
-        self.conn
-            .outbound_mut()
-            .try_push_with(write)
-            .unwrap_or_else(|_| Err(ChannelError::Closed.into()))
+        let written = self.conn.outbound.get_mut().try_push_with(write);
+        written.unwrap_or_else(|_| Err(ChannelError::Closed.into()))
     }
 
     /// Queues a producer, behind all that was pushed before it.
@@ -305,7 +304,7 @@ impl<S> Channel<S> {
     where
         P: Producer + Send + 'static,
     {
-        self.conn.outbound_mut().push_with_producer(producer)
+        self.conn.outbound.get_mut().push_with_producer(producer)
     }
 
     /// Takes no more input and no more pushes, and closes once all that was pushed is written. The next

@@ -60,6 +60,7 @@ impl<S> Conn<S> {
         self.outbound.borrow()
     }
 
+    /// For whoever may change it otherwise than by a push, which knows itself what it changes.
     #[inline]
     pub(crate) fn outbound_mut(&mut self) -> &mut Outbound {
         get_mut(&mut self.outbound)
@@ -516,7 +517,7 @@ pub(crate) enum Turn {
     Shutdown,
 }
 
-/// For whoever has it alone, and may change it.
+/// As [`Conn::outbound_mut`], beside the other fields.
 #[inline]
 fn get_mut(outbound: &mut AtomicRefCell<Outbound>) -> &mut Outbound {
     outbound.get_mut().change()

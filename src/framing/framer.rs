@@ -691,6 +691,13 @@ impl Framer {
                     return Some(self.end_delimited(input, start, end, member));
                 }
             }
+        } else if self.search.learn(input, self.start) {
+            // The first frame that a read brings: most have nothing else that those behind it have not.
+            if let Some((end, next)) = self.search.find_known(input, self.start) {
+                if self.length + (end - self.start) as u64 <= self.max {
+                    return Some(self.end_frame(end, next, End::Terminator));
+                }
+            }
         }
         let room = self.max.saturating_sub(self.length);
         // If the frame is longer than its limit, that can be seen without looking further than the

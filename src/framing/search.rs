@@ -296,6 +296,28 @@ impl Search {
         (input.as_ptr().addr() == self.address || self.len == 0) && input.len() == self.len
     }
 
+    /// A look at input that is not known, so that [`find_known`](Self::find_known) may answer for it. What takes a
+    /// walk is left to [`find`](Self::find), which has to know that the input is another: it says no.
+    #[inline(always)]
+    pub(crate) fn learn(&mut self, input: &[u8], from: usize) -> bool {
+        let is_short = matches!(self.strategy, Strategy::Delimiter(_));
+        if is_short {
+            self.remember(input, from);
+        }
+        is_short
+    }
+
+    /// What is known of the input is kept if it is the same and has grown, and no answer holds any more.
+    #[inline(always)]
+    fn remember(&mut self, input: &[u8], from: usize) {
+        let address = input.as_ptr().addr();
+        if address != self.address || input.len() < self.len {
+            self.hits.forget(from);
+        }
+        (self.address, self.len) = (address, input.len());
+        self.exhausted = false;
+    }
+
     /// A look at the input without a search: what is known is forgotten if it is of another.
     #[inline]
     pub(crate) fn see(&mut self, input: &[u8]) {
@@ -311,16 +333,12 @@ impl Search {
     /// that there is none in the part that was looked at. The answer stays the same until it is used.
     #[inline(always)]
     pub(crate) fn find(&mut self, input: &[u8], from: usize, end: usize, enough: u64) -> Found {
-        let same = input.as_ptr().addr() == self.address && input.len() >= self.len;
-        self.address = input.as_ptr().addr();
-        self.len = input.len();
-        if !same {
-            self.hits.forget(from);
-        }
+        let doubtful = input.as_ptr().addr() != self.address || input.len() < self.len;
+        self.remember(input, from);
         let found = match self.strategy {
             Strategy::Delimiter(word) => self.find_delimiter(word, input, from, end),
             Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
-            _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
+            _ => self.find_walking(input, Bounds { from, end, enough, doubtful }),
         };
         self.exhausted = end == input.len() && matches!(found, Found::Withheld(_));
         found

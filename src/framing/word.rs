@@ -66,6 +66,7 @@ impl Word {
                 let others = u64::BITS - 8 * u32::from(self.len.get());
                 (u64::from_le_bytes(*eight) ^ self.bytes) << others == 0
             }
+            None if self.len == NonZeroU8::MIN => input.first() == Some(&self.first()),
             None => self.begins_short(input),
         }
     }

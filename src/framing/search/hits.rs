@@ -197,7 +197,11 @@ impl Hits {
             return Some(hit);
         }
         let first = self.searched.max(from);
-        self.look_at_blocks(pattern, input, first, first + pattern.near(), usize::MAX)
+        let near = first + pattern.near();
+        match self.look_at_blocks(pattern, input, first, near, usize::MAX) {
+            None if self.searched < near => self.look_at_rest(pattern, input),
+            found => found,
+        }
     }
 
     /// Looks at the places from `first` to `end`, of which there is one at least.
@@ -214,18 +218,24 @@ impl Hits {
         if let Some(hit) = self.look_at_blocks(pattern, input, first, near, end) {
             return Some(hit);
         }
-        let (at, span) = (self.searched, pattern.span());
+        let at = self.searched;
         if at >= end {
             return None;
         }
-        if at >= near {
-            return match far(&input[at..end + span]) {
-                Some(hit) => self.keep(at + hit, 1, 1),
-                None => self.keep(at, 0, end - at),
-            };
+        if at < near {
+            return self.look_at_rest(pattern, input);
         }
-        // Fewer places than a block has are left.
-        let places = input.len() - span - at;
+        match far(&input[at..end + pattern.span()]) {
+            Some(hit) => self.keep(at + hit, 1, 1),
+            None => self.keep(at, 0, end - at),
+        }
+    }
+
+    /// Looks at the rest of the input, where fewer places than a block has are left.
+    #[inline(always)]
+    fn look_at_rest(&mut self, pattern: Pattern, input: &[u8]) -> Option<usize> {
+        let (at, span) = (self.searched, pattern.span());
+        let places = input.len().checked_sub(at + span).filter(|places| *places > 0)?;
         let mask = if let Some(start) = input.len().checked_sub(BLOCK + span) {
             // The last block of the input, less the places that have been looked at.
             pattern.places(&input[start..]) >> (at - start)

@@ -15,7 +15,7 @@ use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::process::{Server, example};
 
@@ -656,6 +656,169 @@ fn a_refused_request_does_not_take_back_the_answers_before_it() {
             client.response().assert(200, INDEX);
             client.assert_refused(status);
         });
+    }
+}
+
+#[test]
+fn responses_have_these_bytes_and_no_others() {
+    let server = start();
+    for (requests, answers) in [
+        (
+            get("/hello") + "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n" + &get("/folder"),
+            "HTTP/1.1 200 OK\r\n\
+             Date: today\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Content-Length: 13\r\n\
+             \r\n\
+             hello, world\n\
+             HTTP/1.1 405 Method Not Allowed\r\n\
+             Date: today\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Content-Length: 21\r\n\
+             Allow: POST\r\n\
+             \r\n\
+             only POST works here\n\
+             HTTP/1.1 301 Moved Permanently\r\n\
+             Date: today\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Content-Length: 18\r\n\
+             Location: /folder/\r\n\
+             \r\n\
+             it is a directory\n",
+        ),
+        (
+            "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc"
+                .to_owned()
+                + CHUNKED
+                + "3\r\nabc\r\n0\r\n\r\n"
+                + CHUNKED
+                + "0\r\n\r\n"
+                + "POST /echo HTTP/1.1\r\nHost: a\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\
+             Date: today\r\n\
+             Content-Type: application/octet-stream\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Content-Length: 3\r\n\
+             Connection: keep-alive\r\n\
+             \r\n\
+             abc\
+             HTTP/1.1 200 OK\r\n\
+             Date: today\r\n\
+             Content-Type: application/octet-stream\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Transfer-Encoding: chunked\r\n\
+             \r\n\
+             3\r\nabc\r\n0\r\n\r\n\
+             HTTP/1.1 200 OK\r\n\
+             Date: today\r\n\
+             Content-Type: application/octet-stream\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Transfer-Encoding: chunked\r\n\
+             \r\n\
+             0\r\n\r\n\
+             HTTP/1.1 200 OK\r\n\
+             Date: today\r\n\
+             Content-Type: application/octet-stream\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Content-Length: 0\r\n\
+             \r\n",
+        ),
+        (
+            "GET /stream?n=1 HTTP/1.0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\n\
+             Date: today\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Connection: close\r\n\
+             \r\n\
+             tick 1\n",
+        ),
+        (
+            "PUT / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "HTTP/1.1 501 Not Implemented\r\n\
+             Date: today\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Content-Length: 35\r\n\
+             Connection: close\r\n\
+             \r\n\
+             GET, HEAD and POST are spoken here\n",
+        ),
+    ] {
+        on(requests.as_bytes(), || {
+            let mut client = connect(&server);
+            client.send(&requests);
+            client.finish_sending();
+            let mut sent = String::new();
+            client.input.read_to_string(&mut sent).unwrap();
+            let lines = sent.split_inclusive("\r\n");
+            let sent: String = lines
+                .map(|line| if line.starts_with("Date: ") { "Date: today\r\n" } else { line })
+                .collect();
+            assert_eq!(sent, answers);
+        });
+    }
+}
+
+#[test]
+fn the_date_is_that_of_the_answer() {
+    let server = start();
+    let mut client = connect(&server);
+    let mut seconds = Vec::new();
+    // It is put into words once a second: in one of these it has to be done anew.
+    while seconds.len() < 2 {
+        let before = SystemTime::now();
+        client.send(get("/hello"));
+        let response = client.response();
+        let date = httpdate::parse_http_date(response.field("Date").unwrap()).unwrap();
+        assert!(date <= SystemTime::now());
+        assert!(before < date + Duration::from_secs(1));
+        seconds.push(date);
+        seconds.dedup();
+    }
+}
+
+#[test]
+fn a_host_is_made_of_certain_bytes() {
+    let server = start();
+    for byte in 0..=255 {
+        let request = [b"GET /hello HTTP/1.1\r\nHost: a", &[byte][..], b"a\r\n\r\n"].concat();
+        on(&request, || {
+            let mut client = connect(&server);
+            client.send(&request);
+            let good = byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
+            if good {
+                client.response().assert(200, "hello, world\n");
+            } else {
+                client.assert_refused(400);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_line_that_ends_with_lf_alone_is_refused_at_once() {
+    let server = start();
+    // The first answer says that the server has looked at what came behind the first request.
+    let begin = |part: &str| {
+        let mut client = connect(&server);
+        client.send(get("/hello") + part);
+        client.response().assert(200, "hello, world\n");
+        client
+    };
+    for part in ["", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\n"] {
+        let mut client = begin(part);
+        client.send("\n");
+        client.assert_refused(400);
+    }
+    let request = get("/style.css");
+    for cut in 0..request.len() {
+        let mut client = begin(&request[..cut]);
+        client.send(&request[cut..]);
+        client.response().assert(200, "a{}");
     }
 }
 

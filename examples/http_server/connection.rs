@@ -6,6 +6,7 @@
 //! the rest: it writes when there is nothing more to read, reads no further while a peer does not read
 //! its answers, and keeps the deadlines.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +115,7 @@ struct Upload {
 #[derive(Debug)]
 struct Echo {
     /// Waits for the first bytes of the body: until then the request can still be refused.
-    head: Option<String>,
+    head: Option<Box<response::Head>>,
     chunked: bool,
 }
 
@@ -153,10 +154,17 @@ impl Handler for Session {
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
         let answered = match self.upload {
-            None => match self.head.finish() {
-                Ok(request) => self.answer(request, control).await,
-                Err(refusal) => Err(refusal),
-            },
+            None => {
+                // The request borrows from it.
+                let mut head = mem::take(&mut self.head);
+                let answered = match head.finish() {
+                    Ok(request) => self.answer(&request, control).await,
+                    Err(refusal) => Err(refusal),
+                };
+                head.clear();
+                self.head = head;
+                answered
+            }
             Some(_) => self.body_event(Event::Terminator, control),
         };
         if self.upload.is_none() {
@@ -215,40 +223,42 @@ impl Session {
         if unanswered {
             let text = format!("{}\n", refusal.reason);
             let length = Length::Known(text.len() as u64);
-            let mut head = response::Head::new(refusal.status, TEXT, length);
-            head.field("Connection", "close");
-            control.push(head.finish());
+            response::Head::new(refusal.status, TEXT, length)
+                .with("Connection", "close")
+                .push(control);
             control.push(text);
         }
         Err(refusal)
     }
 
-    async fn answer(&mut self, request: Request, control: &mut Control<'_>) -> Result<(), Refusal> {
-        match (request.method, request.path.as_str()) {
+    async fn answer(
+        &mut self,
+        request: &Request<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Refusal> {
+        match (request.method, request.path) {
             (Method::Other, _) => Err(Refusal::new(501, "GET, HEAD and POST are spoken here")),
-            (Method::Post, "/echo") => self.echo(&request, control),
+            (Method::Post, "/echo") => self.echo(request, control),
             (_, "/echo") => {
-                let (mut head, text) = text(405, "only POST works here\n");
-                head.field("Allow", "POST");
-                self.respond(&request, head, text, control)
+                let (head, text) = text(405, "only POST works here\n");
+                self.respond(request, head.with("Allow", "POST"), text, control)
             }
             (Method::Post, _) => {
-                let (mut head, text) = text(405, "only GET and HEAD work here\n");
-                head.field("Allow", "GET, HEAD");
-                self.respond(&request, head, text, control)
+                let (head, text) = text(405, "only GET and HEAD work here\n");
+                self.respond(request, head.with("Allow", "GET, HEAD"), text, control)
             }
             (_, "/hello") => {
                 let (head, text) = text(200, "hello, world\n");
-                self.respond(&request, head, text, control)
+                self.respond(request, head, text, control)
             }
             (_, "/stream") => {
                 self.produced().await;
-                self.stream(&request, control)
+                self.stream(request, control)
             }
             _ => {
                 self.produced().await;
-                let (head, content) = self.find(&request).await;
-                self.respond(&request, head, content, control)
+                let (head, content) = self.find(request).await;
+                self.respond(request, head, content, control)
             }
         }
     }
@@ -264,13 +274,13 @@ impl Session {
     }
 
     /// The file, or whatever else there is, under the request's path.
-    async fn find(&self, request: &Request) -> (response::Head, Content) {
-        let (site, path) = (self.site.clone(), request.path.clone());
+    async fn find(&self, request: &Request<'_>) -> (response::Head, Content) {
+        let (site, path) = (self.site.clone(), request.path.to_owned());
         let found = tokio::task::spawn_blocking(move || site.find(&path)).await;
         match found.unwrap_or(Found::Unavailable) {
             Found::File(opened) => {
                 let length = Length::Known(opened.length);
-                let head = response::Head::new(200, &opened.content_type, length);
+                let head = response::Head::new(200, opened.content_type, length);
                 let mut content = Content::from(Bytes::from(opened.start));
                 // No more than was promised, and no less, even if the file changes.
                 let left = opened.length - content.start.len() as u64;
@@ -286,9 +296,8 @@ impl Session {
                 (head, Bytes::from_static(page.as_bytes()).into())
             }
             Found::Moved(location) => {
-                let (mut head, text) = text(301, "it is a directory\n");
-                head.field("Location", &location);
-                (head, text)
+                let (head, text) = text(301, "it is a directory\n");
+                (head.with("Location", location), text)
             }
             Found::Unavailable => text(503, "try again later\n"),
             Found::Nothing => text(404, "there is nothing here\n"),
@@ -297,7 +306,7 @@ impl Session {
 
     /// Sends lines, one at a time, in chunks: how many bytes there will be is not known. HTTP/1.0 has no
     /// chunks, and the end of the connection is that of the answer.
-    fn stream(&mut self, request: &Request, control: &mut Control<'_>) -> Result<(), Refusal> {
+    fn stream(&mut self, request: &Request<'_>, control: &mut Control<'_>) -> Result<(), Refusal> {
         let count = match request.query.strip_prefix("n=") {
             None => Some(TICKS),
             Some(count) => count.parse().ok().filter(|count| *count <= MAX_TICKS),
@@ -314,7 +323,7 @@ impl Session {
 
     /// Sends the body of the request back as it comes: with its length if that was stated, in chunks
     /// if it comes in chunks.
-    fn echo(&mut self, request: &Request, control: &mut Control<'_>) -> Result<(), Refusal> {
+    fn echo(&mut self, request: &Request<'_>, control: &mut Control<'_>) -> Result<(), Refusal> {
         let (body, aim) = Body::new(request.body, MAX_BODY)?;
         let length = match request.body {
             Framing::Empty => Length::Known(0),
@@ -332,7 +341,7 @@ impl Session {
         let keep_alive = self.keeps_alive(request);
         head.connection(request, keep_alive);
         let chunked = request.body == Framing::Chunked;
-        let echo = Echo { head: Some(head.finish()), chunked };
+        let echo = Echo { head: Some(Box::new(head)), chunked };
         self.upload = Some(Upload { body, echo: Some(echo), keep_alive });
         control.begin_message();
         control.set_timeouts(timeouts(BODY, BODY));
@@ -344,7 +353,7 @@ impl Session {
     /// came with the request is not wanted.
     fn respond(
         &mut self,
-        request: &Request,
+        request: &Request<'_>,
         mut head: response::Head,
         content: Content,
         control: &mut Control<'_>,
@@ -357,7 +366,7 @@ impl Session {
         };
         let keep_alive = self.keeps_alive(request) && skippable && head.tells_its_end();
         head.connection(request, keep_alive);
-        control.push(head.finish());
+        head.push(control);
         if request.method != Method::Head {
             control.push(content.start);
             if let Some(rest) = content.rest {
@@ -377,7 +386,7 @@ impl Session {
         Ok(())
     }
 
-    fn keeps_alive(&self, request: &Request) -> bool {
+    fn keeps_alive(&self, request: &Request<'_>) -> bool {
         request.keep_alive && !self.shutdown.is_cancelled()
     }
 
@@ -422,7 +431,7 @@ impl Upload {
 impl Echo {
     fn push(&mut self, bytes: Bytes, control: &mut Control<'_>) {
         if let Some(head) = self.head.take() {
-            control.push(head);
+            head.push(control);
         }
         if self.chunked {
             write!(control, "{:x}\r\n", bytes.len());
@@ -435,7 +444,7 @@ impl Echo {
 
     fn finish(&mut self, control: &mut Control<'_>) {
         if let Some(head) = self.head.take() {
-            control.push(head);
+            head.push(control);
         }
         if self.chunked {
             control.push("0\r\n\r\n");

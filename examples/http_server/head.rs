@@ -23,12 +23,12 @@ pub(crate) const MAX_FIELDS: usize = 100;
 
 /// What the server needs to know of a request before its body.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     /// The path of the target, still percent-encoded, without a query. It begins with `/`.
-    pub(crate) path: String,
+    pub(crate) path: &'a str,
     /// What follows the path's `?`.
-    pub(crate) query: String,
+    pub(crate) query: &'a str,
     /// HTTP/1.1 or later, not HTTP/1.0.
     pub(crate) is_1_1: bool,
     pub(crate) body: Framing,
@@ -77,14 +77,17 @@ impl Head {
         Ok(())
     }
 
-    /// Parses the head, once its terminator has been found, and makes room for the next one.
-    pub(crate) fn finish(&mut self) -> Result<Request, Refusal> {
+    /// Parses the head, once its terminator has been found.
+    pub(crate) fn finish(&mut self) -> Result<Request<'_>, Refusal> {
         self.bytes.extend_from_slice(b"\r\n\r\n");
-        let request = parse(&self.bytes);
+        parse(&self.bytes)
+    }
+
+    /// Makes room for the next one.
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         // A connection that is idle now does not keep the room that a long head took.
         self.bytes.shrink_to(KEPT);
-        request
     }
 }
 
@@ -92,7 +95,7 @@ impl Head {
 const KEPT: usize = 128;
 
 /// Parses a head that ends with its empty line.
-fn parse(bytes: &[u8]) -> Result<Request, Refusal> {
+fn parse(bytes: &[u8]) -> Result<Request<'_>, Refusal> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut fields) {
@@ -214,7 +217,7 @@ fn is_host(value: &[u8]) -> bool {
 }
 
 /// The path and the query of a request's target, given as `/path?query` or as `http://host/path?query`.
-fn parse_target(target: &str) -> Result<(String, String), Refusal> {
+fn parse_target(target: &str) -> Result<(&str, &str), Refusal> {
     let malformed = Refusal::new(400, "malformed target");
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(malformed);
@@ -232,5 +235,5 @@ fn parse_target(target: &str) -> Result<(String, String), Refusal> {
         _ => return Err(malformed),
     };
     let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
-    Ok((if path.is_empty() { "/" } else { path }.to_owned(), query.to_owned()))
+    Ok((if path.is_empty() { "/" } else { path }, query))
 }

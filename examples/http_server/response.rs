@@ -1,9 +1,12 @@
 //! What the server says: heads of responses, and refusals.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt::Write as _;
+use std::convert::Infallible;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use asynchat::Control;
+use bytes::{BufMut, BytesMut};
 use httpdate::HttpDate;
 
 use crate::head::Request;
@@ -30,40 +33,32 @@ pub(crate) enum Length {
     Connection,
 }
 
-/// The head of a response.
+/// The head of a response: what it says, and how that is put into words.
 #[derive(Debug)]
 pub(crate) struct Head {
-    text: String,
+    status: u16,
+    content_type: Cow<'static, str>,
     length: Length,
+    /// A field that only some responses have, and its value.
+    special: Option<(&'static str, Cow<'static, str>)>,
+    connection: Option<&'static str>,
 }
 
 impl Head {
-    /// Begins a head with the fields every response has.
-    pub(crate) fn new(status: u16, content_type: &str, length: Length) -> Self {
-        let mut head = Head { text: String::with_capacity(256), length };
-        head.text.push_str("HTTP/1.1 ");
-        head.text.push_str(phrase(status));
-        head.text.push_str("\r\nDate: ");
-        push_date(&mut head.text);
-        head.text.push_str("\r\n");
-        head.field("Content-Type", content_type);
-        head.field("X-Content-Type-Options", "nosniff");
-        match length {
-            Length::Known(length) => {
-                // Writing to a String does not fail.
-                let _ = write!(head.text, "Content-Length: {length}\r\n");
-            }
-            Length::Chunked => head.field("Transfer-Encoding", "chunked"),
-            Length::Connection => {}
-        }
-        head
+    /// A head with the fields every response has.
+    pub(crate) fn new(
+        status: u16,
+        content_type: impl Into<Cow<'static, str>>,
+        length: Length,
+    ) -> Self {
+        let content_type = content_type.into();
+        Head { status, content_type, length, special: None, connection: None }
     }
 
-    /// Adds a field. Its value must come from the server, not from the peer.
-    pub(crate) fn field(&mut self, name: &str, value: &str) {
-        for part in [name, ": ", value, "\r\n"] {
-            self.text.push_str(part);
-        }
+    /// The same with one more field. Its value must come from the server, not from the peer.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.special = Some((name, value.into()));
+        self
     }
 
     /// Whether another response may follow.
@@ -72,23 +67,57 @@ impl Head {
     }
 
     /// Says whether the connection goes on, where the request would not know.
-    pub(crate) fn connection(&mut self, request: &Request, keep_alive: bool) {
-        match (keep_alive, request.is_1_1) {
-            (true, true) => {}
-            (true, false) => self.field("Connection", "keep-alive"),
-            (false, _) => self.field("Connection", "close"),
-        }
+    pub(crate) fn connection(&mut self, request: &Request<'_>, keep_alive: bool) {
+        self.connection = match (keep_alive, request.is_1_1) {
+            (true, true) => None,
+            (true, false) => Some("keep-alive"),
+            (false, _) => Some("close"),
+        };
     }
 
-    /// The bytes to send.
-    pub(crate) fn finish(mut self) -> String {
-        self.text.push_str("\r\n");
-        self.text
+    /// Queues it.
+    pub(crate) fn push(&self, control: &mut Control<'_>) {
+        // It is written to where it is sent from, so that it is not copied.
+        let Ok(_) = control.push_with(|output| {
+            self.write(output);
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    fn write(&self, output: &mut BytesMut) {
+        output.put_slice(b"HTTP/1.1 ");
+        output.put_slice(phrase(self.status).as_bytes());
+        output.put_slice(b"\r\nDate: ");
+        put_date(output);
+        output.put_slice(b"\r\nContent-Type: ");
+        output.put_slice(self.content_type.as_bytes());
+        output.put_slice(b"\r\nX-Content-Type-Options: nosniff\r\n");
+        match self.length {
+            Length::Known(length) => {
+                let mut digits = itoa::Buffer::new();
+                put_field(output, "Content-Length", digits.format(length));
+            }
+            Length::Chunked => put_field(output, "Transfer-Encoding", "chunked"),
+            Length::Connection => {}
+        }
+        if let Some((name, value)) = &self.special {
+            put_field(output, name, value);
+        }
+        if let Some(value) = self.connection {
+            put_field(output, "Connection", value);
+        }
+        output.put_slice(b"\r\n");
+    }
+}
+
+fn put_field(output: &mut BytesMut, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        output.put_slice(part.as_bytes());
     }
 }
 
 /// Appends the date, which is put into words once a second.
-fn push_date(text: &mut String) {
+fn put_date(output: &mut BytesMut) {
     thread_local! {
         static WORDS: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
@@ -99,7 +128,7 @@ fn push_date(text: &mut String) {
             *words = HttpDate::from(now).to_string();
             *of = second;
         }
-        text.push_str(words);
+        output.put_slice(words.as_bytes());
     });
 }
 

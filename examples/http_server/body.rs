@@ -87,18 +87,18 @@ impl Aim {
 }
 
 impl Body {
-    /// Begins a body of at most `max` bytes. Without a second value there is nothing to read.
-    pub(crate) fn new(framing: Framing, max: u64) -> Result<(Self, Option<Aim>), Refusal> {
+    /// Begins a body of at most `max` bytes, if there is one. The second value says where its first part
+    /// ends.
+    pub(crate) fn new(framing: Framing, max: u64) -> Result<Option<(Self, Aim)>, Refusal> {
         let (state, announced, aim) = match framing {
-            Framing::Empty => (State::Length, 0, None),
-            Framing::Length(length) => (State::Length, length, Some(Aim::count(length))),
-            Framing::Chunked => (State::Size(Vec::new()), 0, Some(Aim::line(MAX_SIZE_LINE))),
+            Framing::Empty => return Ok(None),
+            Framing::Length(length) => (State::Length, length, Aim::count(length)),
+            Framing::Chunked => (State::Size(Vec::new()), 0, Aim::line(MAX_SIZE_LINE)),
         };
         if announced > max {
             return Err(too_large());
         }
-        let body = Body { state, announced, max, extensions: 0 };
-        Ok((body, aim))
+        Ok(Some((Body { state, announced, max, extensions: 0 }, aim)))
     }
 
     /// Takes one event of the channel, which has been aimed as the step before said.

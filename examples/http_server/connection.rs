@@ -324,7 +324,7 @@ impl Session {
     /// Sends the body of the request back as it comes: with its length if that was stated, in chunks
     /// if it comes in chunks.
     fn echo(&mut self, request: &Request<'_>, control: &mut Control<'_>) -> Result<(), Refusal> {
-        let (body, aim) = Body::new(request.body, MAX_BODY)?;
+        let body = Body::new(request.body, MAX_BODY)?;
         let length = match request.body {
             Framing::Empty => Length::Known(0),
             Framing::Length(length) => Length::Known(length),
@@ -332,7 +332,7 @@ impl Session {
         };
         // Not the type the request stated: a page echoed as a page would run its scripts here.
         let mut head = response::Head::new(200, "application/octet-stream", length);
-        let Some(aim) = aim else {
+        let Some((body, aim)) = body else {
             return self.respond(request, head, Content::default(), control);
         };
         if request.expects_continue {
@@ -342,11 +342,16 @@ impl Session {
         head.connection(request, keep_alive);
         let chunked = request.body == Framing::Chunked;
         let echo = Echo { head: Some(Box::new(head)), chunked };
-        self.upload = Some(Upload { body, echo: Some(echo), keep_alive });
+        self.receive(Upload { body, echo: Some(echo), keep_alive }, aim, control);
+        Ok(())
+    }
+
+    /// Goes on with the body of a request.
+    fn receive(&mut self, upload: Upload, aim: Aim, control: &mut Control<'_>) {
+        self.upload = Some(upload);
         control.begin_message();
         control.set_timeouts(timeouts(BODY, BODY));
         aim.take(control);
-        Ok(())
     }
 
     /// Queues a response, its body unless the request was HEAD, and perhaps the close. A body that
@@ -377,11 +382,8 @@ impl Session {
         }
         if !keep_alive {
             control.close_when_done();
-        } else if let (body, Some(aim)) = Body::new(request.body, MAX_SKIPPED)? {
-            self.upload = Some(Upload { body, echo: None, keep_alive });
-            control.begin_message();
-            control.set_timeouts(timeouts(BODY, BODY));
-            aim.take(control);
+        } else if let Some((body, aim)) = Body::new(request.body, MAX_SKIPPED)? {
+            self.receive(Upload { body, echo: None, keep_alive }, aim, control);
         }
         Ok(())
     }

@@ -68,18 +68,19 @@ impl Head {
     /// with LF alone would wait for an answer, and the server for a CRLF, until a timeout.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let before = self.bytes.len();
+        self.bytes.reserve(bytes.len() + END.len());
         self.bytes.extend_from_slice(bytes);
-        for end in memchr::memchr_iter(b'\n', &self.bytes[before..]) {
-            if !self.bytes[..before + end].ends_with(b"\r") {
-                return Err(Refusal::new(400, "a line ends with LF alone"));
-            }
+        // A CR may have come before.
+        let new = &self.bytes[before.saturating_sub(1)..];
+        if self.bytes.starts_with(b"\n") || has_bare_lf(new) {
+            return Err(Refusal::new(400, "a line ends with LF alone"));
         }
         Ok(())
     }
 
     /// Parses the head, once its terminator has been found.
     pub(crate) fn finish(&mut self) -> Result<Request<'_>, Refusal> {
-        self.bytes.extend_from_slice(b"\r\n\r\n");
+        self.bytes.extend_from_slice(END);
         parse(&self.bytes)
     }
 
@@ -87,12 +88,24 @@ impl Head {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         // A connection that is idle now does not keep the room that a long head took.
-        self.bytes.shrink_to(KEPT);
+        if self.bytes.capacity() > KEPT {
+            self.bytes = Vec::new();
+        }
     }
 }
 
+/// What a head ends with, which is not handed over.
+const END: &[u8] = b"\r\n\r\n";
+
 /// The room, in bytes, that is kept for the next head.
 const KEPT: usize = 128;
+
+/// Whether an LF comes behind anything but a CR.
+fn has_bare_lf(bytes: &[u8]) -> bool {
+    // Without stopping at the first, which lets the compiler look at many bytes at a time.
+    let is_bare = |pair: &[u8]| (pair[0] != b'\r') & (pair[1] == b'\n');
+    bytes.windows(2).fold(false, |found, pair| found | is_bare(pair))
+}
 
 /// Parses a head that ends with its empty line.
 fn parse(bytes: &[u8]) -> Result<Request<'_>, Refusal> {
@@ -206,15 +219,21 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
 
 /// Whether `value` is made of what a host and a port are made of. It may be empty.
 fn is_host(value: &[u8]) -> bool {
-    let is_mark = |byte| {
-        matches!(
-            byte,
-            b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'
-                ..=b',' | b';' | b'=' | b':' | b'[' | b']'
-        )
-    };
-    value.iter().all(|&byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+    value.iter().all(|&byte| HOST[usize::from(byte)])
 }
+
+/// The bytes of hosts and ports.
+const HOST: [bool; 256] = {
+    let bytes =
+        b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=:[]";
+    let mut table = [false; 256];
+    let mut n = 0;
+    while n < bytes.len() {
+        table[bytes[n] as usize] = true;
+        n += 1;
+    }
+    table
+};
 
 /// The path and the query of a request's target, given as `/path?query` or as `http://host/path?query`.
 fn parse_target(target: &str) -> Result<(&str, &str), Refusal> {

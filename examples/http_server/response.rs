@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::ops::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use asynchat::Control;
 use bytes::{BufMut, BytesMut};
@@ -40,7 +41,7 @@ pub(crate) struct Head {
     content_type: Cow<'static, str>,
     length: Length,
     /// A field that only some responses have, and its value.
-    special: Option<(&'static str, Cow<'static, str>)>,
+    extra: Option<(&'static str, Cow<'static, str>)>,
     connection: Option<&'static str>,
 }
 
@@ -52,12 +53,12 @@ impl Head {
         length: Length,
     ) -> Self {
         let content_type = content_type.into();
-        Head { status, content_type, length, special: None, connection: None }
+        Head { status, content_type, length, extra: None, connection: None }
     }
 
     /// The same with one more field. Its value must come from the server, not from the peer.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
-        self.special = Some((name, value.into()));
+        self.extra = Some((name, value.into()));
         self
     }
 
@@ -100,7 +101,7 @@ impl Head {
             Length::Chunked => put_field(output, "Transfer-Encoding", "chunked"),
             Length::Connection => {}
         }
-        if let Some((name, value)) = &self.special {
+        if let Some((name, value)) = &self.extra {
             put_field(output, name, value);
         }
         if let Some(value) = self.connection {
@@ -119,14 +120,17 @@ fn put_field(output: &mut BytesMut, name: &str, value: &str) {
 /// Appends the date, which is put into words once a second.
 fn put_date(output: &mut BytesMut) {
     thread_local! {
-        static WORDS: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+        /// The words, and while they are true.
+        static WORDS: RefCell<(String, Range<SystemTime>)> =
+            const { RefCell::new((String::new(), UNIX_EPOCH..UNIX_EPOCH)) };
     }
     let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    WORDS.with_borrow_mut(|(of, words)| {
-        if *of != second || words.is_empty() {
-            *words = HttpDate::from(now).to_string();
-            *of = second;
+    WORDS.with_borrow_mut(|(words, second)| {
+        if !second.contains(&now) {
+            let date = HttpDate::from(now);
+            let start = SystemTime::from(date);
+            *words = date.to_string();
+            *second = start..start + Duration::from_secs(1);
         }
         output.put_slice(words.as_bytes());
     });

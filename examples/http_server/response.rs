@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -79,10 +78,7 @@ impl Head {
     /// Queues it.
     pub(crate) fn push(&self, control: &mut Control<'_>) {
         // It is written to where it is sent from, so that it is not copied.
-        let Ok(_) = control.push_with(|output| {
-            self.write(output);
-            Ok::<_, Infallible>(())
-        });
+        control.push_with(|output| self.write(output));
     }
 
     fn write(&self, output: &mut BytesMut) {

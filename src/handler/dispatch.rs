@@ -4,14 +4,15 @@
 //! if nothing is, lets the channel have a turn ([`Conn::poll_turn`]), which may wait. What is rare is
 //! boxed, as its futures would be a good part of what an idle connection holds.
 
+use std::future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::{future, mem};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::framing::{Cut, End};
 use crate::handler::handler::Handler;
+use crate::handler::signal::Signal;
 use crate::session::channel::Channel;
 use crate::session::conn::{Conn, Meanwhile, Turn};
 use crate::session::control::{Chunk, Control, Outlet};
@@ -25,13 +26,13 @@ use crate::trace;
 /// Calls a callback that may wait, and moves what can be moved while it does. It is a macro because the
 /// callback borrows a part of the connection and what goes on meanwhile the rest.
 macro_rules! attend {
-    ($conn:ident, $run:expr, $handler:ident.$callback:ident($($argument:expr)?)) => {{
+    ($conn:ident, $handler:ident.$callback:ident($($argument:expr)?)) => {{
         $conn.trim_before_wait();
         let Inbound { input, framing } = &mut $conn.inbound;
         let mut control = Control::new(framing, Outlet::Cell(&$conn.outbound), input.len());
         let called = pin!($handler.$callback($($argument,)? &mut control));
         let (outbound, peer) = (&$conn.outbound, &mut $conn.peer);
-        attended(called, &mut $run, Meanwhile { input, outbound, peer }).await?;
+        attended(called, Meanwhile { input, outbound, peer }).await?;
     }};
 }
 
@@ -83,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
         handler: H,
     ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
-        self.run_until(handler, future::pending())
+        self.drive(handler, None::<future::Pending<()>>)
     }
 
     /// As [`run`](Self::run), until a signal: then the connection comes to an orderly end.
@@ -146,18 +147,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Cancellation safety
     ///
     /// As [`run`](Self::run).
-    #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
     pub fn run_until<H: Handler>(
         &mut self,
-        mut handler: H,
+        handler: H,
         signal: impl Future<Output = ()>,
+    ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
+        self.drive(handler, Some(signal))
+    }
+
+    #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+    fn drive<H: Handler, F: Future<Output = ()>>(
+        &mut self,
+        mut handler: H,
+        signal: Option<F>,
     ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
         async move {
             trace::opened();
+            let signal = pin!(signal);
             let run = Run {
-                signal: pin!(signal),
+                signal: Signal::new(signal.as_pin_mut()),
                 shutdown: Shutdown::Unwanted,
-                looked: false,
                 unfinished: false,
             };
             let failed = self.conn.dispatch(&mut handler, run).await.err();
@@ -180,18 +189,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         async move {
             self.forget_upgrade();
             self.inbound.framing.begin_asking();
-            run.look().await;
             loop {
                 let rare = match self.take_end(handler, &mut run)? {
                     Some(End::Terminator) => {
-                        attend!(self, run, handler.found_terminator());
+                        attend!(self, handler.found_terminator());
                         self.end_told();
                         continue;
                     }
                     Some(end) => Rare::End(end),
                     None if run.unfinished && self.is_drained() => {
                         run.unfinished = false;
-                        attend!(self, run, handler.collected());
+                        attend!(self, handler.collected());
                         continue;
                     }
                     None => match future::poll_fn(|cx| self.poll_run(cx, &mut run)).await {
@@ -217,7 +225,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.inbound.has_owed() {
             return Ok(self.take_owed());
         }
-        if run.shutdown == Shutdown::Wanted && self.inbound.is_between_messages() {
+        if run.signal.may_have_come()
+            || (run.shutdown == Shutdown::Wanted && self.inbound.is_between_messages())
+        {
             return Ok(None);
         }
         loop {
@@ -249,8 +259,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         cx: &mut Context<'_>,
         run: &mut Run<'_, F>,
     ) -> Poll<Option<Rare>> {
-        let just_looked = run.looked;
-        run.poll_signal(cx);
+        let was_woken = run.signal.may_have_come();
+        if run.signal.poll(cx) {
+            run.shutdown = Shutdown::Wanted;
+        }
         let wanted = run.shutdown == Shutdown::Wanted;
         if wanted && self.outbound_mut().state.is_open() && self.inbound.is_between_messages() {
             return Poll::Ready(Some(Rare::Shutdown));
@@ -258,14 +270,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if !self.outbound_mut().state.is_open() && !self.inbound.has_owed() {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
-        let turn = self.poll_turn(cx, wanted);
-        // One look does for two turns, as most wake-ups bring one read, behind which there is nothing more. If
-        // there is, a callback may have given the signal since.
-        run.looked = turn.is_ready() && !just_looked;
-        if turn.is_ready() {
-            run.poll_signal(cx);
+        if was_woken {
+            // There may be more to be handed over.
+            return Poll::Ready(None);
         }
-        Poll::Ready(match ready!(turn) {
+        Poll::Ready(match ready!(self.poll_turn(cx, wanted)) {
             Turn::Quiet => Some(Rare::Quiet),
             Turn::Shutdown => Some(Rare::Shutdown),
             Turn::Again => None,
@@ -296,24 +305,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Rare::End(end) => {
                 self.note_end(end);
                 if end == End::Overlong {
-                    attend!(self, *run, handler.overlong());
+                    attend!(self, handler.overlong());
                 }
                 if end == End::WrongEnd {
-                    attend!(self, *run, handler.wrong_end());
+                    attend!(self, handler.wrong_end());
                 }
                 self.end_told();
             }
             Rare::Shutdown => {
                 run.shutdown = Shutdown::Told;
-                attend!(self, *run, handler.shutdown());
+                attend!(self, handler.shutdown());
             }
             Rare::Quiet => handler.quiet(&mut self.parts().1)?,
             Rare::Over(Over::Input { truncated }) => {
-                attend!(self, *run, handler.eof(truncated));
+                attend!(self, handler.eof(truncated));
                 return Ok(false);
             }
             Rare::Over(Over::Overlong) => {
-                attend!(self, *run, handler.overlong());
+                attend!(self, handler.overlong());
                 return Ok(false);
             }
             Rare::Over(Over::Deadline(timeout)) => {
@@ -367,10 +376,8 @@ enum Over {
 /// What a run knows beside its channel.
 struct Run<'a, F> {
     /// Comes when the connection is wanted to end.
-    signal: Pin<&'a mut F>,
+    signal: Signal<'a, F>,
     shutdown: Shutdown,
-    /// The signal was looked for just now.
-    looked: bool,
     /// Of the frame at hand something was collected, and it goes on.
     unfinished: bool,
 }
@@ -383,41 +390,15 @@ enum Shutdown {
     Told,
 }
 
-impl<F: Future<Output = ()>> Run<'_, F> {
-    /// Looks for the signal, which wakes the task when it comes, unless that was done just now: a token's
-    /// signal takes a lock. Each time that the task is woken this comes before anything is handed over.
-    #[inline]
-    fn poll_signal(&mut self, cx: &mut Context<'_>) {
-        let looks = self.shutdown == Shutdown::Unwanted && !mem::replace(&mut self.looked, true);
-        if looks && self.signal.as_mut().poll(cx).is_ready() {
-            self.shutdown = Shutdown::Wanted;
-        }
-    }
-
-    /// The same, where nothing is polled otherwise.
-    fn look(&mut self) -> impl Future<Output = ()> {
-        future::poll_fn(|cx| {
-            self.poll_signal(cx);
-            Poll::Ready(())
-        })
-    }
-}
-
 /// Polls a callback, and while it waits, what goes on meanwhile. If that ends the connection, the callback is
 /// dropped.
 #[inline(always)]
-fn attended<E, F: Future<Output = ()>, S: AsyncWrite + Unpin>(
+fn attended<E, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,
-    run: &mut Run<'_, F>,
     mut meanwhile: Meanwhile<'_, S>,
 ) -> impl Future<Output = Result<(), E>> {
-    future::poll_fn(move |cx| {
-        // The signal that comes with what was waited for comes first.
-        run.poll_signal(cx);
-        if let Poll::Ready(result) = called.as_mut().poll(cx) {
-            return Poll::Ready(result);
-        }
-        run.looked = false;
-        meanwhile.poll(cx).map(Ok)
+    future::poll_fn(move |cx| match called.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Pending => meanwhile.poll(cx).map(Ok),
     })
 }

@@ -1,13 +1,17 @@
 //! The signal of `run_until`: whenever it comes, nothing that comes behind is dispatched.
 
 use std::convert::Infallible;
+use std::future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 
 use asynchat::{Channel, Chunk, CloseReason, Control, Handler, Limit, Terminator};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, settle, wait,
@@ -277,5 +281,125 @@ async fn it_is_seen_between_reads_that_follow_at_once() {
     let (handler, reason) = channel.run_until(handler, signal).await;
     assert!(matches!(reason, CloseReason::Done), "{reason:?}");
     let frames = handler.log.seen().iter().filter(|seen| **seen == Seen::End).count();
-    assert!(frames <= 3, "{frames} frames");
+    assert_eq!(frames, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_heeded_before_the_next_callback_though_more_was_read() {
+    for given in 1..5 {
+        let (socket, peer) = piped("1\n2\n3\n4\n5\n6\n");
+        let token = CancellationToken::new();
+        let mut ends = 0;
+        let handler = Scripted::new(|seen, control| {
+            if *seen == Seen::End {
+                control.push("250\n");
+                ends += 1;
+                if ends == given {
+                    // By another thread, as a server's is.
+                    thread::scope(|scope| drop(scope.spawn(|| token.cancel())));
+                }
+            }
+            Then::Go
+        });
+        let mut channel = Channel::builder(b"\n").timeouts(patient()).build(socket);
+        let (_, reason) = channel.run_until(handler, token.cancelled()).await;
+        assert!(matches!(reason, CloseReason::Done), "{reason:?}");
+        assert_eq!(ends, given);
+        assert_eq!(peer.output(), "250\n".repeat(given));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_polled_only_when_it_may_have_come() {
+    let (socket, peer) = pipe();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let (stop, mut stopped) = mpsc::channel::<bool>(1);
+    let signal = {
+        let polls = polls.clone();
+        async move {
+            let mut next = pin!(async move { while stopped.recv().await == Some(false) {} });
+            future::poll_fn(|cx| {
+                polls.fetch_add(1, Relaxed);
+                next.as_mut().poll(cx)
+            })
+            .await;
+        }
+    };
+    let mut channel = Channel::new(socket, b"\n");
+    let running = tokio::spawn(async move { channel.run_until(Polite, signal).await.1 });
+    for _ in 0..10 {
+        peer.send("a\nb\n");
+        settle().await;
+    }
+    assert_eq!(polls.load(Relaxed), 1);
+    // It is woken, and has not come: what is there is still handed over.
+    stop.send(false).await.unwrap();
+    peer.send("a\nb\n");
+    settle().await;
+    assert_eq!((polls.load(Relaxed), peer.output()), (2, "250\n".repeat(22)));
+    stop.send(true).await.unwrap();
+    settle().await;
+    assert_eq!((polls.load(Relaxed), peer.output()), (3, "250\n".repeat(22) + "421\n"));
+    peer.close();
+    running.await.unwrap();
+    assert_eq!(polls.load(Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_look_for_it_holds_up_nothing_that_is_there() {
+    let (socket, peer) = pipe();
+    // Woken by each callback, though it does not come.
+    let (wake, mut woken) = mpsc::unbounded_channel::<()>();
+    let signal = async move { while woken.recv().await.is_some() {} };
+    let handler = Scripted::new(move |seen, control| {
+        if *seen == Seen::End {
+            control.push("250\n");
+            wake.send(()).unwrap();
+        }
+        Then::Go
+    });
+    let builder = Channel::builder(b"\n").timeouts(patient());
+    let mut channel = builder.build_with_input(socket, "1\n2\n3\n".into());
+    let running = tokio::spawn(async move { drop(channel.run_until(handler, signal).await) });
+    settle().await;
+    assert_eq!(peer.output(), "250\n".repeat(3));
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_not_polled_when_it_has_come() {
+    let (socket, peer) = piped("NOO");
+    let (stop, stopped) = oneshot::channel::<()>();
+    // To be polled again it would panic.
+    let signal = async { drop(stopped.await) };
+    let mut channel = Channel::new(socket, b"\n");
+    let mut running = Box::pin(async move { channel.run_until(Polite, signal).await.1 });
+    assert!(futures::poll!(&mut running).is_pending());
+    stop.send(()).unwrap();
+    assert!(futures::poll!(&mut running).is_pending());
+    let running = tokio::spawn(running);
+    settle().await;
+    peer.send("P\n");
+    settle().await;
+    assert_eq!(peer.output(), "250\n421\n");
+    peer.close();
+    assert!(matches!(running.await.unwrap(), CloseReason::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_wakes_the_task_that_polled_last() {
+    let (socket, peer) = piped("a\n");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let signal = async { drop(stopped.await) };
+    let mut channel = Channel::new(socket, b"\n");
+    let mut running = Box::pin(async move { channel.run_until(Polite, signal).await.1 });
+    // One task begins it, another goes on.
+    assert!(futures::poll!(&mut running).is_pending());
+    let running = tokio::spawn(running);
+    settle().await;
+    stop.send(()).unwrap();
+    settle().await;
+    assert_eq!(peer.output(), "250\n421\n");
+    peer.close();
+    assert!(matches!(running.await.unwrap(), CloseReason::Done));
 }

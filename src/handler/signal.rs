@@ -1,0 +1,82 @@
+//! The signal that ends a run, heeded before each callback without being polled before each.
+//!
+//! A signal is any future, and to poll it may take a lock: that is too much for each frame. So it is polled with
+//! a waker that notes that it was woken, and polled again only then. What is asked before each callback is one flag.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+
+/// A signal that has not come yet, or none.
+pub(crate) struct Signal<'a, F> {
+    future: Option<Pin<&'a mut F>>,
+    /// What it wakes, once it was polled.
+    wakes: Option<Arc<Wakes>>,
+}
+
+/// Wakes a task, and remembers it.
+struct Wakes {
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl<'a, F> Signal<'a, F> {
+    pub(crate) fn new(future: Option<Pin<&'a mut F>>) -> Self {
+        Signal { future, wakes: None }
+    }
+
+    /// Whether it may have come since it was polled last, so that it is to be polled before anything else is
+    /// done.
+    #[inline]
+    pub(crate) fn may_have_come(&self) -> bool {
+        self.future.is_some() && self.wakes.as_ref().is_none_or(|wakes| wakes.woken())
+    }
+}
+
+impl<F: Future<Output = ()>> Signal<'_, F> {
+    /// Polls it, if that may change anything, and says whether it has come now. It says so once.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> bool {
+        let Some(future) = &mut self.future else {
+            return false;
+        };
+        let wakes = match &self.wakes {
+            Some(wakes) if wakes.task.will_wake(cx.waker()) => {
+                if !wakes.woken() {
+                    return false;
+                }
+                // Before the poll, so that whatever wakes it from now on is seen.
+                wakes.woken.swap(false, Ordering::AcqRel);
+                wakes
+            }
+            _ => self.wakes.insert(Arc::new(Wakes::new(cx.waker().clone()))),
+        };
+        let waker = Waker::from(wakes.clone());
+        let has_come = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        if has_come {
+            (self.future, self.wakes) = (None, None);
+        }
+        has_come
+    }
+}
+
+impl Wakes {
+    fn new(task: Waker) -> Self {
+        Wakes { woken: AtomicBool::new(false), task }
+    }
+
+    fn woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}

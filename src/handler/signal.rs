@@ -36,7 +36,15 @@ impl<'a, F> Signal<'a, F> {
 
 impl<F: Future<Output = ()>> Signal<'_, F> {
     /// Polls it, if that may change anything, and says whether it has come now. It says so once.
+    #[inline]
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> bool {
+        match self.future {
+            Some(_) => self.poll_future(cx),
+            None => false,
+        }
+    }
+
+    fn poll_future(&mut self, cx: &Context<'_>) -> bool {
         let Some(future) = &mut self.future else {
             return false;
         };

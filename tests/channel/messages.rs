@@ -2,6 +2,7 @@
 //! which the application finds the end; to a handler and to whoever pulls.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use asynchat::{
@@ -398,6 +399,24 @@ async fn the_line_feed_of_a_newline_is_no_part_of_the_message_behind_it() {
             assert_eq!(*step.payload, *wanted.as_bytes(), "pieces of {piece}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_tasks_have_their_turn_between_many_messages() {
+    let (socket, peer) = pipe();
+    peer.send("0".repeat(3_000));
+    peer.close();
+    let count = AtomicUsize::new(0);
+    let collect = |_: &mut Control<'_>| {
+        count.fetch_add(1, Relaxed);
+    };
+    let mut channel = own(socket);
+    let mut running = Box::pin(channel.run(finding(|_, _| Some(1), collect)));
+    assert!(futures::poll!(&mut running).is_pending());
+    let in_a_poll = count.load(Relaxed);
+    assert!(in_a_poll > 0 && in_a_poll <= 1_024, "{in_a_poll}");
+    running.await;
+    assert_eq!(count.load(Relaxed), 3_000);
 }
 
 #[tokio::test(start_paused = true)]

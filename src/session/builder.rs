@@ -11,7 +11,7 @@ use crate::output::Output;
 use crate::session::channel::Channel;
 use crate::session::conn::Conn;
 use crate::session::read::Inbound;
-use crate::session::timer::Timeouts;
+use crate::session::timer::{Deadlines, Timeouts};
 use crate::session::write::Outbound;
 
 /// All that has a default in a [`Channel`]; made by [`Channel::builder`]. One builder makes any number
@@ -48,7 +48,7 @@ pub struct ChannelBuilder {
     limit: Limit,
     whole_frames: bool,
     own_end: bool,
-    timeouts: Arc<Timeouts>,
+    deadlines: Arc<Deadlines>,
     high_water_mark: usize,
     low_water_mark: usize,
     read_size: u32,
@@ -63,7 +63,7 @@ impl ChannelBuilder {
             limit: Limit::Fail(DEFAULT_LIMIT),
             whole_frames: false,
             own_end: false,
-            timeouts: Timeouts::DEFAULT.shared(),
+            deadlines: Timeouts::DEFAULT.shared(),
             high_water_mark: output.high_water_mark(),
             low_water_mark: output.low_water_mark(),
             read_size: READ_SIZE,
@@ -98,7 +98,7 @@ impl ChannelBuilder {
     /// The deadlines: [`Timeouts::default`] by default.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts.shared();
+        self.deadlines = timeouts.shared();
         self
     }
 
@@ -205,7 +205,7 @@ impl ChannelBuilder {
         let mut output = Output::new();
         output.set_high_water_mark(self.high_water_mark);
         output.set_low_water_mark(self.low_water_mark);
-        let outbound = Outbound::new(output, self.timeouts.clone(), self.handle_capacity);
+        let outbound = Outbound::new(output, self.deadlines.clone(), self.handle_capacity);
         Channel::with(Conn::new(io, inbound, outbound, self.read_size))
     }
 }

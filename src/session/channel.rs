@@ -149,12 +149,12 @@ impl<S> Channel<S> {
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.conn.outbound_mut().timeouts = timeouts.shared();
+        self.conn.outbound_mut().deadlines = timeouts.shared();
     }
 
     /// The deadlines in force.
     pub fn timeouts(&self) -> Timeouts {
-        *self.conn.outbound().timeouts
+        self.conn.outbound().deadlines.timeouts
     }
 
     /// Queues bytes. They go out while the channel is polled: by [`next`](Self::next),

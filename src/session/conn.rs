@@ -275,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             let refused = written == Written::Refused;
             let wait = Wait { peer: refused, refused, ..Wait::default() };
-            let passed = ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait));
+            let passed = ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait));
             if let Some(timeout) = deadline(passed) {
                 trace::timed_out(timeout);
                 return Poll::Ready(Err(CloseReason::Timeout(timeout)));
@@ -288,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let refused = written == Written::Refused;
         let wait = Wait { peer: refused, refused, ..Wait::default() };
         let outbound = get_mut(&mut self.outbound);
-        if let Some(timeout) = deadline(ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait)))
+        if let Some(timeout) = deadline(ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait)))
         {
             trace::timed_out(timeout);
             self.fail(CloseReason::Timeout(timeout));
@@ -368,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             wait.shutdown = shutdown;
         }
         let outbound = get_mut(&mut self.outbound);
-        match ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait)) {
+        match ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait)) {
             Passed::Shutdown => return Poll::Ready(Turn::Shutdown),
             Passed::Deadline(Timeout::Quiet) => return Poll::Ready(Turn::Quiet),
             Passed::Deadline(timeout) => outbound.time_out(timeout),
@@ -387,7 +387,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         loop {
             let outbound = get_mut(&mut self.outbound);
             outbound.poll_inbox(cx);
-            let lingers = outbound.timeouts.linger.is_some();
+            let lingers = outbound.deadlines.timeouts.linger.is_some();
             let mut wait = Wait::default();
             match outbound.state {
                 State::Open | State::Eof | State::Over(_) => outbound.finish(),
@@ -404,7 +404,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                     if self.poll_drop_input(cx, rest).is_ready() {
                         continue;
                     }
-                    wait.end = get_mut(&mut self.outbound).timeouts.linger;
+                    wait.end = get_mut(&mut self.outbound).deadlines.timeouts.linger;
                 }
                 State::Closing(_, rest) => {
                     self.inbound.discard();
@@ -433,7 +433,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             let outbound = get_mut(&mut self.outbound);
             if matches!(outbound.state, State::Closing(..) | State::Lingering(..)) {
-                let passed = ready!(self.peer.timer.poll(cx, &outbound.timeouts, wait));
+                let passed = ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait));
                 match (&outbound.state, passed) {
                     (State::Lingering(..), Passed::End) => outbound.state.end(),
                     (_, Passed::Deadline(timeout)) => {

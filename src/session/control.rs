@@ -294,12 +294,12 @@ impl<'a> Control<'a> {
 
     /// The deadlines in force.
     pub fn timeouts(&self) -> Timeouts {
-        self.read(|outbound| *outbound.timeouts)
+        self.read(|outbound| outbound.deadlines.timeouts)
     }
 
     /// Sets the deadlines, from now on.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.with(|outbound| outbound.timeouts = timeouts.shared());
+        self.with(|outbound| outbound.deadlines = timeouts.shared());
     }
 
     /// Queues bytes. After the close, or when the connection has failed, they are dropped: nothing that

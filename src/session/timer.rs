@@ -119,25 +119,16 @@ impl Timeouts {
     }
 
     /// For many channels. Those of the defaults, and of none, are shared by all.
-    pub(crate) fn shared(self) -> Arc<Timeouts> {
-        static DEFAULT: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::DEFAULT));
-        static NONE: LazyLock<Arc<Timeouts>> = LazyLock::new(|| Arc::new(Timeouts::NONE));
+    pub(crate) fn shared(self) -> Arc<Deadlines> {
+        static DEFAULT: LazyLock<Arc<Deadlines>> =
+            LazyLock::new(|| Arc::new(Deadlines::new(Timeouts::DEFAULT)));
+        static NONE: LazyLock<Arc<Deadlines>> =
+            LazyLock::new(|| Arc::new(Deadlines::new(Timeouts::NONE)));
         match self {
             Timeouts::DEFAULT => DEFAULT.clone(),
             Timeouts::NONE => NONE.clone(),
-            other => Arc::new(other),
+            other => Arc::new(Deadlines::new(other)),
         }
-    }
-
-    /// How long a frame may take of which so many bytes have come.
-    fn of_frame(&self, frame: &Frame) -> Option<i64> {
-        let earned = match (frame, self.min_rate) {
-            (Frame::Counted(_), 0) => return None,
-            // What is skipped earns no time.
-            (Frame::Skipped, _) | (_, 0) => 0,
-            (Frame::Delimited(bytes) | Frame::Counted(bytes), rate) => bytes / u64::from(rate),
-        };
-        self.frame.map(|time| nanos(time).saturating_add(nanos(Duration::from_secs(earned))))
     }
 }
 
@@ -228,6 +219,52 @@ pub(crate) enum Passed {
     End,
 }
 
+/// The timeouts as they are looked at in each wait: in nanoseconds, `NEVER` where there is none.
+#[derive(Debug)]
+pub(crate) struct Deadlines {
+    pub(crate) timeouts: Timeouts,
+    idle: i64,
+    quiet: i64,
+    frame: i64,
+    write_stall: i64,
+    session: i64,
+    shutdown: i64,
+}
+
+impl Deadlines {
+    fn new(timeouts: Timeouts) -> Self {
+        let nanos = |time: Option<Duration>| time.map_or(NEVER, nanos);
+        Deadlines {
+            timeouts,
+            idle: nanos(timeouts.idle),
+            quiet: nanos(timeouts.quiet),
+            frame: nanos(timeouts.frame),
+            write_stall: nanos(timeouts.write_stall),
+            session: nanos(timeouts.session),
+            shutdown: nanos(timeouts.shutdown),
+        }
+    }
+
+    /// Whether what is waited for has to come in some time.
+    fn bound(&self, wait: &Wait) -> bool {
+        let Timeouts { idle, quiet, frame, write_stall, session, shutdown, .. } = &self.timeouts;
+        [idle, quiet, frame, write_stall, session].iter().any(|time| time.is_some())
+            || (shutdown.is_some() && wait.shutdown)
+            || wait.end.is_some()
+    }
+
+    /// How long a frame may take of which so many bytes have come.
+    fn of_frame(&self, frame: &Frame) -> i64 {
+        let earned = match (frame, self.timeouts.min_rate) {
+            (Frame::Counted(_), 0) => return NEVER,
+            // What is skipped earns no time.
+            (Frame::Skipped, _) | (_, 0) => 0,
+            (Frame::Delimited(bytes) | Frame::Counted(bytes), rate) => bytes / u64::from(rate),
+        };
+        self.frame.saturating_add(nanos(Duration::from_secs(earned)))
+    }
+}
+
 /// The deadlines of one channel. One without deadlines never looks at the clock, and has no alarm.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
@@ -238,6 +275,17 @@ pub(crate) struct Timer {
     discarded: bool,
     frame_ended: bool,
     end_began: bool,
+    /// What has been waited for since then.
+    runs: Runs,
+}
+
+/// Which of the stopwatches run that every connection has. They are here because here is room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Runs {
+    peer: bool,
+    frame: bool,
+    /// What `frame` times is the skip of an overlong frame.
+    skips: bool,
 }
 
 pin_project! {
@@ -245,9 +293,26 @@ pin_project! {
     struct Alarm {
         #[pin]
         sleep: Sleep,
-        // What it wakes, once it was polled.
-        waker: Option<Waker>,
+        wakes: Identity,
         watches: Watches,
+    }
+}
+
+/// Which waker the alarm has been given: the address of its data, or 0. The alarm holds a clone of it until it
+/// goes off, so that no other waker's data comes to be there meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity(usize);
+
+impl Identity {
+    const UNKNOWN: Identity = Identity(0);
+
+    fn of(waker: &Waker) -> Self {
+        Identity(waker.data().addr())
+    }
+
+    /// Wakers without data may be any.
+    fn is(self, waker: &Waker) -> bool {
+        self != Identity::UNKNOWN && self == Identity::of(waker)
     }
 }
 
@@ -286,7 +351,7 @@ impl Timer {
         if let Some(alarm) = &mut self.alarm {
             let watches = alarm.as_mut().project().watches;
             if watches.since != NEVER {
-                watches.pause(self.read, self.frame_ended);
+                watches.pause(self.runs, self.read, self.frame_ended);
             }
         }
     }
@@ -295,48 +360,55 @@ impl Timer {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        timeouts: &Timeouts,
+        deadlines: &Deadlines,
         wait: Wait,
     ) -> Poll<Passed> {
         let alarm = match &mut self.alarm {
             Some(alarm) => alarm,
-            None if !has_deadline(timeouts, &wait) => return Poll::Pending,
+            None if !deadlines.bound(&wait) => return Poll::Pending,
             none => none.insert(Box::pin(Alarm {
                 sleep: sleep_until(Instant::now() + FAR),
-                waker: None,
+                wakes: Identity::UNKNOWN,
                 watches: Watches::new(),
             })),
         };
-        let now = now();
+        let clock = Instant::now();
+        let now = nanos_at(clock);
         let alarm = alarm.as_mut().project();
         let watches = alarm.watches;
-        watches.charge(now);
+        watches.charge(now, self.runs);
         watches.reset(mem::take(&mut self.read), mem::take(&mut self.wrote));
-        if mem::take(&mut self.discarded) || !wait.refused {
-            watches.refused = 0;
-        }
         if mem::take(&mut self.frame_ended) {
             watches.frame = 0;
         }
-        if mem::take(&mut self.end_began) {
-            watches.end = 0;
+        let discarded = mem::take(&mut self.discarded);
+        let end_began = mem::take(&mut self.end_began);
+        if let Some(rare) = &mut watches.rare {
+            if discarded || !wait.refused {
+                rare.refused = 0;
+            }
+            if end_began {
+                rare.end = 0;
+            }
         }
-        let Some((left, passed)) = watches.start(now, timeouts, wait) else {
+        let Some((left, passed)) = watches.start(now, &mut self.runs, deadlines, &wait) else {
             return Poll::Pending;
         };
         if left <= 0 {
             watches.passed(passed);
             return Poll::Ready(passed);
         }
-        let deadline = instant(now.saturating_add(left));
+        // Some systems' clocks end before `NEVER`.
+        let deadline =
+            clock.checked_add(Duration::from_nanos(left as u64)).unwrap_or_else(|| clock + FAR);
         let mut sleep = alarm.sleep;
-        let mut is_set = alarm.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        let mut is_set = alarm.wakes.is(cx.waker());
         if sleep.deadline() > deadline || sleep.is_elapsed() {
             sleep.as_mut().reset(deadline);
             is_set = false;
         }
         if !is_set {
-            *alarm.waker = Some(cx.waker().clone());
+            *alarm.wakes = Identity::of(cx.waker());
             // A task that has used up its turn would be woken to poll again, and the alarm not be set.
             if pin!(unconstrained(sleep)).poll(cx).is_ready() {
                 // It passed just now: the next poll finds out which.
@@ -347,167 +419,198 @@ impl Timer {
     }
 }
 
-fn has_deadline(timeouts: &Timeouts, wait: &Wait) -> bool {
-    let Timeouts { idle, quiet, frame, write_stall, session, shutdown, .. } = timeouts;
-    [idle, quiet, frame, write_stall, session].iter().any(|time| time.is_some())
-        || (shutdown.is_some() && wait.shutdown)
-        || wait.end.is_some()
-}
-
 /// The stopwatches, in nanoseconds.
 #[derive(Debug)]
 struct Watches {
     /// Since when those that run have been running.
     since: i64,
-    runs: Runs,
-    /// The peer was asked whether it is there, and has not sent a byte since.
-    asked: bool,
-    /// What `frame` times is the skip of an overlong frame.
-    skips: bool,
-    /// When the peer was first waited for.
-    opened: i64,
     /// Without a byte in either direction.
     idle: i64,
+    frame: i64,
+    /// Those that most connections never need, from when one does.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug)]
+struct Rare {
+    runs: RareRuns,
+    /// The peer was asked whether it is there, and has not sent a byte since.
+    asked: bool,
+    /// When the peer was first waited for.
+    opened: i64,
     /// Without a byte from the peer.
     quiet: i64,
-    frame: i64,
     refused: i64,
     shutdown: i64,
     end: i64,
 }
 
-/// Which stopwatches run.
-#[derive(Debug, Default)]
-struct Runs {
-    peer: bool,
-    frame: bool,
+#[derive(Clone, Copy, Debug, Default)]
+struct RareRuns {
     refused: bool,
     shutdown: bool,
     end: bool,
 }
 
-impl Watches {
-    fn new() -> Self {
-        Watches {
-            since: NEVER,
-            runs: Runs::default(),
-            asked: false,
-            skips: false,
-            opened: NEVER,
-            idle: 0,
-            quiet: 0,
-            frame: 0,
-            refused: 0,
-            shutdown: 0,
-            end: 0,
+/// The deadline that comes first.
+struct First(Option<(i64, Passed)>);
+
+impl First {
+    /// One of them. A stopwatch that has no limit stays at zero.
+    #[inline(always)]
+    fn time(&mut self, runs: bool, watch: &mut i64, limit: i64, passed: Passed) {
+        if limit == NEVER {
+            *watch = 0;
+            return;
+        }
+        let left = limit.saturating_sub(*watch);
+        if runs && self.0.is_none_or(|(least, _)| left < least) {
+            self.0 = Some((left, passed));
         }
     }
+}
 
-    fn charge(&mut self, now: i64) {
+impl Watches {
+    fn new() -> Self {
+        Watches { since: NEVER, idle: 0, frame: 0, rare: None }
+    }
+
+    fn charge(&mut self, now: i64, runs: Runs) {
         if self.since == NEVER {
             return;
         }
         let time = now.saturating_sub(self.since).max(0);
-        let charge = |runs: bool, watch: &mut i64| {
-            if runs {
-                *watch = watch.saturating_add(time);
-            }
-        };
-        charge(self.runs.peer, &mut self.idle);
-        charge(self.runs.peer, &mut self.quiet);
-        charge(self.runs.frame, &mut self.frame);
-        charge(self.runs.refused, &mut self.refused);
-        charge(self.runs.shutdown, &mut self.shutdown);
-        charge(self.runs.end, &mut self.end);
         self.since = NEVER;
+        charge(runs.peer, &mut self.idle, time);
+        charge(runs.frame, &mut self.frame, time);
+        if let Some(rare) = &mut self.rare {
+            charge(runs.peer, &mut rare.quiet, time);
+            charge(rare.runs.refused, &mut rare.refused, time);
+            charge(rare.runs.shutdown, &mut rare.shutdown, time);
+            charge(rare.runs.end, &mut rare.end, time);
+        }
     }
 
     fn reset(&mut self, read: bool, wrote: bool) {
-        if read {
-            self.asked = false;
-            self.quiet = 0;
+        let mut asked = false;
+        if let Some(rare) = &mut self.rare {
+            if read {
+                rare.asked = false;
+                rare.quiet = 0;
+            }
+            if wrote {
+                rare.refused = 0;
+            }
+            asked = rare.asked;
         }
-        if read || (wrote && !self.asked) {
+        if read || (wrote && !asked) {
             self.idle = 0;
-        }
-        if wrote {
-            self.refused = 0;
         }
     }
 
     /// Stops. The clock is looked at only if somebody is interested.
-    fn pause(&mut self, read: bool, frame_ended: bool) {
-        let Runs { frame, refused, shutdown, end, peer } = self.runs;
-        if (frame && !frame_ended) || refused || shutdown || end || (peer && !read) {
-            self.charge(now());
+    fn pause(&mut self, runs: Runs, read: bool, frame_ended: bool) {
+        let rare = self.rare.as_ref().is_some_and(|rare| {
+            let RareRuns { refused, shutdown, end } = rare.runs;
+            refused || shutdown || end
+        });
+        if (runs.frame && !frame_ended) || rare || (runs.peer && !read) {
+            self.charge(nanos_at(Instant::now()), runs);
         }
         self.since = NEVER;
     }
 
     /// Lets those run that time what is waited for, and says which will have run enough first, and in how
-    /// much time. One that has no limit stays at zero.
-    fn start(&mut self, now: i64, timeouts: &Timeouts, wait: Wait) -> Option<(i64, Passed)> {
+    /// much time.
+    fn start(
+        &mut self,
+        now: i64,
+        runs: &mut Runs,
+        deadlines: &Deadlines,
+        wait: &Wait,
+    ) -> Option<(i64, Passed)> {
+        use Passed::Deadline;
         self.since = now;
-        let limit = |time: Option<Duration>| time.map(nanos);
-        let frame = wait.frame.and_then(|frame| timeouts.of_frame(&frame));
-        if let Some(frame) = wait.frame {
+        runs.peer = wait.peer;
+        let mut first = First(None);
+        first.time(wait.peer, &mut self.idle, deadlines.idle, Deadline(Timeout::Idle));
+        let is_rare = wait.refused
+            || wait.shutdown
+            || wait.end.is_some()
+            || deadlines.quiet.min(deadlines.session) != NEVER;
+        if is_rare || self.rare.is_some() {
+            self.rare.get_or_insert_with(Box::default).start(deadlines, wait, &mut first);
+        }
+        // A frame that is not waited for now keeps its time.
+        runs.frame = false;
+        if let Some(frame) = &wait.frame {
             let skips = matches!(frame, Frame::Skipped);
-            if self.skips && !skips {
+            if mem::replace(&mut runs.skips, skips) && !skips {
                 // The end of what was skipped is told nobody. Another frame has begun.
                 self.frame = 0;
             }
-            self.skips = skips;
+            let limit = deadlines.of_frame(frame);
+            runs.frame = limit != NEVER;
+            first.time(true, &mut self.frame, limit, Deadline(Timeout::Frame));
         }
-        self.runs = Runs {
-            peer: wait.peer,
-            frame: frame.is_some(),
-            refused: wait.refused,
-            shutdown: wait.shutdown,
-            end: wait.end.is_some(),
-        };
-        let mut first: Option<(i64, Passed)> = None;
-        let mut time = |runs: bool, watch: &mut i64, limit: Option<i64>, passed: Passed| {
-            let Some(limit) = limit else {
-                *watch = 0;
-                return;
-            };
-            let left = limit.saturating_sub(*watch);
-            if runs && limit < NEVER && first.is_none_or(|(least, _)| left < least) {
-                first = Some((left, passed));
+        if let Some(rare) = self.rare.as_mut().filter(|_| deadlines.session != NEVER) {
+            if rare.opened == NEVER {
+                rare.opened = now;
             }
-        };
-        use Passed::{Deadline, End, Shutdown};
-        let peer = wait.peer;
-        time(peer, &mut self.idle, limit(timeouts.idle), Deadline(Timeout::Idle));
-        time(peer, &mut self.quiet, limit(timeouts.quiet), Deadline(Timeout::Quiet));
-        let stall = limit(timeouts.write_stall);
-        time(wait.refused, &mut self.refused, stall, Deadline(Timeout::WriteStall));
-        time(wait.shutdown, &mut self.shutdown, limit(timeouts.shutdown), Shutdown);
-        time(wait.end.is_some(), &mut self.end, limit(wait.end), End);
-        // A frame that is not waited for now keeps its time.
-        if wait.frame.is_some() {
-            time(true, &mut self.frame, frame, Deadline(Timeout::Frame));
+            let mut open = now.saturating_sub(rare.opened);
+            first.time(wait.peer, &mut open, deadlines.session, Deadline(Timeout::Session));
         }
-        if let Some(session) = timeouts.session {
-            if self.opened == NEVER {
-                self.opened = now;
-            }
-            let mut open = now.saturating_sub(self.opened);
-            time(peer, &mut open, Some(nanos(session)), Deadline(Timeout::Session));
-        }
-        first
+        first.0
     }
 
     /// This one is told.
     fn passed(&mut self, passed: Passed) {
-        match passed {
-            Passed::Deadline(Timeout::Quiet) => {
-                self.quiet = 0;
-                self.asked = true;
+        if let Some(rare) = &mut self.rare {
+            match passed {
+                Passed::Deadline(Timeout::Quiet) => {
+                    rare.quiet = 0;
+                    rare.asked = true;
+                }
+                Passed::Shutdown => rare.shutdown = 0,
+                Passed::Deadline(_) | Passed::End => {}
             }
-            Passed::Shutdown => self.shutdown = 0,
-            Passed::Deadline(_) | Passed::End => {}
         }
+    }
+}
+
+impl Default for Rare {
+    fn default() -> Self {
+        Rare {
+            runs: RareRuns::default(),
+            asked: false,
+            opened: NEVER,
+            quiet: 0,
+            refused: 0,
+            shutdown: 0,
+            end: 0,
+        }
+    }
+}
+
+impl Rare {
+    /// As [`Watches::start`], but for the session.
+    #[inline(never)]
+    fn start(&mut self, deadlines: &Deadlines, wait: &Wait, first: &mut First) {
+        use Passed::{Deadline, End, Shutdown};
+        let Wait { peer, refused, shutdown, end, .. } = *wait;
+        self.runs = RareRuns { refused, shutdown, end: end.is_some() };
+        first.time(peer, &mut self.quiet, deadlines.quiet, Deadline(Timeout::Quiet));
+        let stall = Deadline(Timeout::WriteStall);
+        first.time(refused, &mut self.refused, deadlines.write_stall, stall);
+        first.time(shutdown, &mut self.shutdown, deadlines.shutdown, Shutdown);
+        first.time(end.is_some(), &mut self.end, end.map_or(NEVER, nanos), End);
+    }
+}
+
+#[inline(always)]
+fn charge(runs: bool, watch: &mut i64, time: i64) {
+    if runs {
+        *watch = watch.saturating_add(time);
     }
 }
 
@@ -522,25 +625,16 @@ fn zero() -> Instant {
     (*ZERO.get_or_init(std::time::Instant::now)).into()
 }
 
-/// The time on the channels' clock. It may be below zero: a clock that was stopped is behind.
-fn now() -> i64 {
-    let (now, zero) = (Instant::now(), zero());
-    match now.checked_duration_since(zero) {
+/// A time on the channels' clock. It may be below zero: a clock that was stopped is behind.
+fn nanos_at(clock: Instant) -> i64 {
+    let zero = zero();
+    match clock.checked_duration_since(zero) {
         Some(time) => nanos(time),
-        None => -nanos(zero.saturating_duration_since(now)),
+        None => -nanos(zero.saturating_duration_since(clock)),
     }
-}
-
-fn instant(time: i64) -> Instant {
-    let distance = Duration::from_nanos(time.unsigned_abs());
-    let instant =
-        if time < 0 { zero().checked_sub(distance) } else { zero().checked_add(distance) };
-    // Some systems' clocks end before `NEVER`.
-    instant.unwrap_or_else(|| Instant::now() + FAR)
 }
 
 /// Up to 292 years.
 fn nanos(time: Duration) -> i64 {
-    let nanos = time.as_secs().saturating_mul(1_000_000_000);
-    i64::try_from(nanos.saturating_add(time.subsec_nanos().into())).unwrap_or(NEVER)
+    i64::try_from(time.as_nanos()).unwrap_or(NEVER)
 }

@@ -19,7 +19,7 @@ use crate::output::{Output, Producer, PushError, SinkError};
 use crate::session::error::{Cause, CloseReason};
 use crate::session::handle::{Asked, Handle, Inbox};
 use crate::session::state::State;
-use crate::session::timer::{Passed, Timeout, Timeouts, Timer, Wait};
+use crate::session::timer::{Deadlines, Passed, Timeout, Timer, Wait};
 use crate::trace;
 
 /// The writing side of a channel, and its state.
@@ -30,7 +30,7 @@ pub(crate) struct Outbound {
     /// Why the connection failed has been returned to whoever pulls.
     pub(crate) told: bool,
     /// Shared by the channels of one builder.
-    pub(crate) timeouts: Arc<Timeouts>,
+    pub(crate) deadlines: Arc<Deadlines>,
     /// There is one once somebody has asked for a handle.
     inbox: Option<Inbox>,
     handle_capacity: u32,
@@ -88,12 +88,12 @@ pub(crate) enum Written {
 }
 
 impl Outbound {
-    pub(crate) fn new(output: Output, timeouts: Arc<Timeouts>, handle_capacity: u32) -> Self {
+    pub(crate) fn new(output: Output, deadlines: Arc<Deadlines>, handle_capacity: u32) -> Self {
         Outbound {
             output,
             state: State::Open,
             told: false,
-            timeouts,
+            deadlines,
             inbox: None,
             handle_capacity,
             discards_input: false,
@@ -346,7 +346,7 @@ impl Outbound {
                 }
                 Ok(written) => {
                     let wait = Wait { refused: written == Written::Refused, ..Wait::default() };
-                    if peer.timer.poll(cx, &self.timeouts, wait).is_pending() {
+                    if peer.timer.poll(cx, &self.deadlines, wait).is_pending() {
                         return Poll::Pending;
                     }
                     trace::timed_out(Timeout::WriteStall);

@@ -7,8 +7,9 @@
 //! it, resets what has made progress, and sets the alarm to what comes first. One alarm serves all; it is
 //! not moved when a deadline is put off, but goes off, finds that there is time left, and is set again.
 //!
-//! To add a deadline: a field in [`Timeouts`], a variant in [`Timeout`], and a stopwatch in [`Watches`] with a
-//! line in each of its methods.
+//! To add a deadline: a field in [`Timeouts`] and in [`Deadlines`], a variant in [`Timeout`], and a stopwatch in
+//! [`Rare`] with a line wherever the others have one. [`Watches`] has those that every connection uses: it is a
+//! part of what an idle connection costs.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock, OnceLock};

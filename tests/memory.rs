@@ -6,7 +6,9 @@ use std::convert::Infallible;
 use std::iter::repeat_n;
 
 use allocation_counter::measure;
-use asynchat::{Channel, Chunk, CloseReason, Control, Handler, producer};
+use asynchat::{
+    Channel, Chunk, CloseReason, Control, Framer, Handler, Terminator, Timeouts, producer,
+};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -207,6 +209,57 @@ fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
     open(1);
     let held = measure(|| open(100));
     assert!(held.bytes_current < 100 * 1024, "{held:?}");
+}
+
+/// What a hundred channels hold beside themselves when each has read this line, told of it, and waits.
+fn held_by_idle(timeouts: Timeouts, terminator: &Terminator, line: &'static [u8]) -> u64 {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut channels = Vec::with_capacity(102);
+    let mut open = |count: usize| {
+        for _ in 0..count {
+            let mut channel =
+                Channel::builder(terminator.clone()).timeouts(timeouts).build(Mute(line));
+            while let Poll::Ready(event) = std::pin::pin!(channel.next()).poll(&mut cx) {
+                event.unwrap().unwrap();
+            }
+            channels.push(channel);
+        }
+    };
+    // What all of them share is there before.
+    open(2);
+    let held = measure(|| open(100));
+    u64::try_from(held.bytes_current).unwrap()
+}
+
+#[test]
+fn an_idle_channel_holds_nothing_but_its_framer_and_its_alarm() {
+    let terminators = [
+        Terminator::from(b"\n"),
+        Terminator::any_of(["\r\n", "\n"]).unwrap(),
+        Terminator::Newline,
+        Terminator::None,
+    ];
+    for terminator in &terminators {
+        for line in [&b""[..], b"\n", b"a line\r\n"] {
+            let held = held_by_idle(Timeouts::NONE, terminator, line);
+            let framer = size_of::<Framer>() as u64;
+            assert_eq!(held, 100 * framer, "{terminator:?}, {line:?}");
+            let held = held_by_idle(Timeouts::default(), terminator, line);
+            let alarm = size_of::<tokio::time::Sleep>() as u64 + 40;
+            assert!(held <= 100 * (framer + alarm), "{held}: {terminator:?}, {line:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_channel_and_its_run_take_fits_into_a_small_task() {
+    let channel = size_of::<Channel<TcpStream>>() - size_of::<TcpStream>();
+    let (stream, _peer) = tokio::io::duplex(1);
+    let run = size_of_val(&Channel::new(stream, b"\n").run(Echo));
+    // With a stream of 32 bytes, Tokio's own 104, and how far it is, a task has 512 bytes then.
+    assert!(channel + run <= 368, "{channel} and {run}");
 }
 
 /// Waits at a line for ever, or answers it, or its beginning, with too much.

@@ -639,3 +639,31 @@ fn nanos_at(clock: Instant) -> i64 {
 fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(NEVER)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_waker_is_known_by_its_data_if_it_has_any() {
+        let (one, other) = (Waker::from(Arc::new(Nobody)), Waker::from(Arc::new(Nobody)));
+        assert!(Identity::of(&one).is(&one.clone()));
+        assert!(!Identity::of(&one).is(&other));
+        assert!(!Identity::of(Waker::noop()).is(Waker::noop()));
+        assert!(!Identity::UNKNOWN.is(&one));
+    }
+
+    #[test]
+    fn an_alarm_is_little_more_than_its_sleep() {
+        assert!(size_of::<Alarm>() <= size_of::<Sleep>() + 40);
+        assert!(size_of::<Timer>() <= 16);
+    }
+}

@@ -4,9 +4,9 @@
 //! if nothing is, lets the channel have a turn ([`Conn::poll_turn`]), which may wait. What is rare is
 //! boxed, as its futures would be a good part of what an idle connection holds.
 
-use std::future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::{future, mem};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -167,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             let run = Run {
                 signal: Signal::new(signal.as_pin_mut()),
                 shutdown: Shutdown::Unwanted,
+                looked: false,
                 unfinished: false,
             };
             let failed = self.conn.dispatch(&mut handler, run).await.err();
@@ -225,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.inbound.has_owed() {
             return Ok(self.take_owed());
         }
-        if run.signal.may_have_come()
+        if (run.signal.may_have_come() && !run.looked)
             || (run.shutdown == Shutdown::Wanted && self.inbound.is_between_messages())
         {
             return Ok(None);
@@ -235,6 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let Some((Cut { start, end, outcome }, whole)) = next else {
                 return Ok(None);
             };
+            run.looked = false;
             if start < end || (whole && outcome == Some(End::Terminator)) {
                 let ended = if whole { outcome } else { None };
                 let (input, mut control) = self.parts();
@@ -270,11 +272,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if !self.outbound_mut().state.is_open() && !self.inbound.has_owed() {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
-        if was_woken {
+        if was_woken && !mem::replace(&mut run.looked, true) {
             // There may be more to be handed over.
             return Poll::Ready(None);
         }
-        Poll::Ready(match ready!(self.poll_turn(cx, wanted)) {
+        let turn = ready!(self.poll_turn(cx, wanted));
+        run.looked = false;
+        Poll::Ready(match turn {
             Turn::Quiet => Some(Rare::Quiet),
             Turn::Shutdown => Some(Rare::Shutdown),
             Turn::Again => None,
@@ -378,6 +382,9 @@ struct Run<'a, F> {
     /// Comes when the connection is wanted to end.
     signal: Signal<'a, F>,
     shutdown: Shutdown,
+    /// The signal was polled in vain since something was handed over, or the channel had a turn. One of these comes
+    /// first, whether it wakes or not: a signal may wake each time that it is polled.
+    looked: bool,
     /// Of the frame at hand something was collected, and it goes on.
     unfinished: bool,
 }

@@ -3,10 +3,12 @@
 //! A signal is any future, and to poll it may take a lock: that is too much for each frame. So it is polled with
 //! a waker that notes that it was woken, and polled again only then. What is asked before each callback is one flag.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
+
+use tokio::task::coop::unconstrained;
 
 /// A signal that has not come yet, or none.
 pub(crate) struct Signal<'a, F> {
@@ -60,7 +62,10 @@ impl<F: Future<Output = ()>> Signal<'_, F> {
             _ => self.wakes.insert(Arc::new(Wakes::new(cx.waker().clone()))),
         };
         let waker = Waker::from(wakes.clone());
-        let has_come = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        // Whatever else the task has done: a signal of Tokio's would say that it has not come, and wake, as soon as
+        // the task has used up its turn.
+        let future = pin!(unconstrained(future.as_mut()));
+        let has_come = future.poll(&mut Context::from_waker(&waker)).is_ready();
         if has_come {
             (self.future, self.wakes) = (None, None);
         }

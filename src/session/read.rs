@@ -128,7 +128,7 @@ impl Inbound {
             return None;
         }
         match framer.terminator() {
-            _ if matches!(own_end, OwnEnd::Looked(_)) => Some(Frame::Delimited(received)),
+            _ if matches!(own_end, OwnEnd::Looked(1..)) => Some(Frame::Delimited(received)),
             Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
             _ if framer.is_skipping() => Some(Frame::Skipped),
             _ if framer.is_mid_frame() || in_message => Some(Frame::Delimited(received)),

@@ -171,7 +171,6 @@ impl<T, E> ProducerSink<T, E> {
 
     /// As [`push_with`](Self::push_with), with a `write` that may fail: then nothing is queued.
     ///
-    ///
     /// ```
     /// use asynchat::ProducerSink;
     /// use bytes::BufMut;

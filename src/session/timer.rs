@@ -294,26 +294,9 @@ pin_project! {
     struct Alarm {
         #[pin]
         sleep: Sleep,
-        wakes: Identity,
+        // What it wakes, once it was polled.
+        waker: Option<Waker>,
         watches: Watches,
-    }
-}
-
-/// Which waker the alarm has been given: the address of its data, or 0. The alarm holds a clone of it until it
-/// goes off, so that no other waker's data comes to be there meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity(usize);
-
-impl Identity {
-    const UNKNOWN: Identity = Identity(0);
-
-    fn of(waker: &Waker) -> Self {
-        Identity(waker.data().addr())
-    }
-
-    /// Wakers without data may be any.
-    fn is(self, waker: &Waker) -> bool {
-        self != Identity::UNKNOWN && self == Identity::of(waker)
     }
 }
 
@@ -369,7 +352,7 @@ impl Timer {
             None if !deadlines.bound(&wait) => return Poll::Pending,
             none => none.insert(Box::pin(Alarm {
                 sleep: sleep_until(Instant::now() + FAR),
-                wakes: Identity::UNKNOWN,
+                waker: None,
                 watches: Watches::new(),
             })),
         };
@@ -403,13 +386,13 @@ impl Timer {
         let deadline =
             clock.checked_add(Duration::from_nanos(left as u64)).unwrap_or_else(|| clock + FAR);
         let mut sleep = alarm.sleep;
-        let mut is_set = alarm.wakes.is(cx.waker());
+        let mut is_set = alarm.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if sleep.deadline() > deadline || sleep.is_elapsed() {
             sleep.as_mut().reset(deadline);
             is_set = false;
         }
         if !is_set {
-            *alarm.wakes = Identity::of(cx.waker());
+            *alarm.waker = Some(cx.waker().clone());
             // A task that has used up its turn would be woken to poll again, and the alarm not be set.
             if pin!(unconstrained(sleep)).poll(cx).is_ready() {
                 // It passed just now: the next poll finds out which.
@@ -642,28 +625,11 @@ fn nanos(time: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Wake;
-
     use super::*;
-
-    struct Nobody;
-
-    impl Wake for Nobody {
-        fn wake(self: Arc<Self>) {}
-    }
-
-    #[test]
-    fn a_waker_is_known_by_its_data_if_it_has_any() {
-        let (one, other) = (Waker::from(Arc::new(Nobody)), Waker::from(Arc::new(Nobody)));
-        assert!(Identity::of(&one).is(&one.clone()));
-        assert!(!Identity::of(&one).is(&other));
-        assert!(!Identity::of(Waker::noop()).is(Waker::noop()));
-        assert!(!Identity::UNKNOWN.is(&one));
-    }
 
     #[test]
     fn an_alarm_is_little_more_than_its_sleep() {
-        assert!(size_of::<Alarm>() <= size_of::<Sleep>() + 40);
+        assert!(size_of::<Alarm>() <= size_of::<Sleep>() + 48);
         assert!(size_of::<Timer>() <= 16);
     }
 }

@@ -247,7 +247,7 @@ fn an_idle_channel_holds_nothing_but_its_framer_and_its_alarm() {
             let framer = size_of::<Framer>() as u64;
             assert_eq!(held, 100 * framer, "{terminator:?}, {line:?}");
             let held = held_by_idle(Timeouts::default(), terminator, line);
-            let alarm = size_of::<tokio::time::Sleep>() as u64 + 48;
+            let alarm = size_of::<tokio::time::Sleep>() as u64 + 88;
             assert!(held <= 100 * (framer + alarm), "{held}: {terminator:?}, {line:?}");
         }
     }

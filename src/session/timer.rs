@@ -8,8 +8,7 @@
 //! not moved when a deadline is put off, but goes off, finds that there is time left, and is set again.
 //!
 //! To add a deadline: a field in [`Timeouts`] and in [`Deadlines`], a variant in [`Timeout`], and a stopwatch in
-//! [`Rare`] with a line wherever the others have one. [`Watches`] has those that every connection uses: it is a
-//! part of what an idle connection costs.
+//! [`Watches`] with a line in each of its methods.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -276,17 +275,6 @@ pub(crate) struct Timer {
     discarded: bool,
     frame_ended: bool,
     end_began: bool,
-    /// What has been waited for since then.
-    runs: Runs,
-}
-
-/// Which of the stopwatches run that every connection has. They are here because here is room.
-#[derive(Clone, Copy, Debug, Default)]
-struct Runs {
-    peer: bool,
-    frame: bool,
-    /// What `frame` times is the skip of an overlong frame.
-    skips: bool,
 }
 
 pin_project! {
@@ -335,7 +323,7 @@ impl Timer {
         if let Some(alarm) = &mut self.alarm {
             let watches = alarm.as_mut().project().watches;
             if watches.since != NEVER {
-                watches.pause(self.runs, self.read, self.frame_ended);
+                watches.pause(self.read, self.frame_ended);
             }
         }
     }
@@ -360,22 +348,18 @@ impl Timer {
         let now = nanos_at(clock);
         let alarm = alarm.as_mut().project();
         let watches = alarm.watches;
-        watches.charge(now, self.runs);
+        watches.charge(now);
         watches.reset(mem::take(&mut self.read), mem::take(&mut self.wrote));
+        if mem::take(&mut self.discarded) || !wait.refused {
+            watches.refused = 0;
+        }
         if mem::take(&mut self.frame_ended) {
             watches.frame = 0;
         }
-        let discarded = mem::take(&mut self.discarded);
-        let end_began = mem::take(&mut self.end_began);
-        if let Some(rare) = &mut watches.rare {
-            if discarded || !wait.refused {
-                rare.refused = 0;
-            }
-            if end_began {
-                rare.end = 0;
-            }
+        if mem::take(&mut self.end_began) {
+            watches.end = 0;
         }
-        let Some((left, passed)) = watches.start(now, &mut self.runs, deadlines, &wait) else {
+        let Some((left, passed)) = watches.start(now, deadlines, wait) else {
             return Poll::Pending;
         };
         if left <= 0 {
@@ -408,193 +392,146 @@ impl Timer {
 struct Watches {
     /// Since when those that run have been running.
     since: i64,
-    /// Without a byte in either direction.
-    idle: i64,
-    frame: i64,
-    /// Those that most connections never need, from when one does.
-    rare: Option<Box<Rare>>,
-}
-
-#[derive(Debug)]
-struct Rare {
-    runs: RareRuns,
+    runs: Runs,
     /// The peer was asked whether it is there, and has not sent a byte since.
     asked: bool,
+    /// What `frame` times is the skip of an overlong frame.
+    skips: bool,
     /// When the peer was first waited for.
     opened: i64,
+    /// Without a byte in either direction.
+    idle: i64,
     /// Without a byte from the peer.
     quiet: i64,
+    frame: i64,
     refused: i64,
     shutdown: i64,
     end: i64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct RareRuns {
+/// Which stopwatches run.
+#[derive(Debug, Default)]
+struct Runs {
+    peer: bool,
+    frame: bool,
     refused: bool,
     shutdown: bool,
     end: bool,
 }
 
-/// The deadline that comes first.
-struct First(Option<(i64, Passed)>);
-
-impl First {
-    /// One of them. A stopwatch that has no limit stays at zero.
-    #[inline(always)]
-    fn time(&mut self, runs: bool, watch: &mut i64, limit: i64, passed: Passed) {
-        if limit == NEVER {
-            *watch = 0;
-            return;
-        }
-        let left = limit.saturating_sub(*watch);
-        if runs && self.0.is_none_or(|(least, _)| left < least) {
-            self.0 = Some((left, passed));
-        }
-    }
-}
-
 impl Watches {
     fn new() -> Self {
-        Watches { since: NEVER, idle: 0, frame: 0, rare: None }
-    }
-
-    fn charge(&mut self, now: i64, runs: Runs) {
-        if self.since == NEVER {
-            return;
-        }
-        let time = now.saturating_sub(self.since).max(0);
-        self.since = NEVER;
-        charge(runs.peer, &mut self.idle, time);
-        charge(runs.frame, &mut self.frame, time);
-        if let Some(rare) = &mut self.rare {
-            charge(runs.peer, &mut rare.quiet, time);
-            charge(rare.runs.refused, &mut rare.refused, time);
-            charge(rare.runs.shutdown, &mut rare.shutdown, time);
-            charge(rare.runs.end, &mut rare.end, time);
-        }
-    }
-
-    fn reset(&mut self, read: bool, wrote: bool) {
-        let mut asked = false;
-        if let Some(rare) = &mut self.rare {
-            if read {
-                rare.asked = false;
-                rare.quiet = 0;
-            }
-            if wrote {
-                rare.refused = 0;
-            }
-            asked = rare.asked;
-        }
-        if read || (wrote && !asked) {
-            self.idle = 0;
-        }
-    }
-
-    /// Stops. The clock is looked at only if somebody is interested.
-    fn pause(&mut self, runs: Runs, read: bool, frame_ended: bool) {
-        let rare = self.rare.as_ref().is_some_and(|rare| {
-            let RareRuns { refused, shutdown, end } = rare.runs;
-            refused || shutdown || end
-        });
-        if (runs.frame && !frame_ended) || rare || (runs.peer && !read) {
-            self.charge(nanos_at(Instant::now()), runs);
-        }
-        self.since = NEVER;
-    }
-
-    /// Lets those run that time what is waited for, and says which will have run enough first, and in how
-    /// much time.
-    fn start(
-        &mut self,
-        now: i64,
-        runs: &mut Runs,
-        deadlines: &Deadlines,
-        wait: &Wait,
-    ) -> Option<(i64, Passed)> {
-        use Passed::Deadline;
-        self.since = now;
-        runs.peer = wait.peer;
-        let mut first = First(None);
-        first.time(wait.peer, &mut self.idle, deadlines.idle, Deadline(Timeout::Idle));
-        let is_rare = wait.refused
-            || wait.shutdown
-            || wait.end.is_some()
-            || deadlines.quiet.min(deadlines.session) != NEVER;
-        if is_rare || self.rare.is_some() {
-            self.rare.get_or_insert_with(Box::default).start(deadlines, wait, &mut first);
-        }
-        // A frame that is not waited for now keeps its time.
-        runs.frame = false;
-        if let Some(frame) = &wait.frame {
-            let skips = matches!(frame, Frame::Skipped);
-            if mem::replace(&mut runs.skips, skips) && !skips {
-                // The end of what was skipped is told nobody. Another frame has begun.
-                self.frame = 0;
-            }
-            let limit = deadlines.of_frame(frame);
-            runs.frame = limit != NEVER;
-            first.time(true, &mut self.frame, limit, Deadline(Timeout::Frame));
-        }
-        if let Some(rare) = self.rare.as_mut().filter(|_| deadlines.session != NEVER) {
-            if rare.opened == NEVER {
-                rare.opened = now;
-            }
-            let mut open = now.saturating_sub(rare.opened);
-            first.time(wait.peer, &mut open, deadlines.session, Deadline(Timeout::Session));
-        }
-        first.0
-    }
-
-    /// This one is told.
-    fn passed(&mut self, passed: Passed) {
-        if let Some(rare) = &mut self.rare {
-            match passed {
-                Passed::Deadline(Timeout::Quiet) => {
-                    rare.quiet = 0;
-                    rare.asked = true;
-                }
-                Passed::Shutdown => rare.shutdown = 0,
-                Passed::Deadline(_) | Passed::End => {}
-            }
-        }
-    }
-}
-
-impl Default for Rare {
-    fn default() -> Self {
-        Rare {
-            runs: RareRuns::default(),
+        Watches {
+            since: NEVER,
+            runs: Runs::default(),
             asked: false,
+            skips: false,
             opened: NEVER,
+            idle: 0,
             quiet: 0,
+            frame: 0,
             refused: 0,
             shutdown: 0,
             end: 0,
         }
     }
-}
 
-impl Rare {
-    /// As [`Watches::start`], but for the session.
-    #[inline(never)]
-    fn start(&mut self, deadlines: &Deadlines, wait: &Wait, first: &mut First) {
-        use Passed::{Deadline, End, Shutdown};
-        let Wait { peer, refused, shutdown, end, .. } = *wait;
-        self.runs = RareRuns { refused, shutdown, end: end.is_some() };
-        first.time(peer, &mut self.quiet, deadlines.quiet, Deadline(Timeout::Quiet));
-        let stall = Deadline(Timeout::WriteStall);
-        first.time(refused, &mut self.refused, deadlines.write_stall, stall);
-        first.time(shutdown, &mut self.shutdown, deadlines.shutdown, Shutdown);
-        first.time(end.is_some(), &mut self.end, end.map_or(NEVER, nanos), End);
+    fn charge(&mut self, now: i64) {
+        if self.since == NEVER {
+            return;
+        }
+        let time = now.saturating_sub(self.since).max(0);
+        let charge = |runs: bool, watch: &mut i64| {
+            if runs {
+                *watch = watch.saturating_add(time);
+            }
+        };
+        charge(self.runs.peer, &mut self.idle);
+        charge(self.runs.peer, &mut self.quiet);
+        charge(self.runs.frame, &mut self.frame);
+        charge(self.runs.refused, &mut self.refused);
+        charge(self.runs.shutdown, &mut self.shutdown);
+        charge(self.runs.end, &mut self.end);
+        self.since = NEVER;
     }
-}
 
-#[inline(always)]
-fn charge(runs: bool, watch: &mut i64, time: i64) {
-    if runs {
-        *watch = watch.saturating_add(time);
+    fn reset(&mut self, read: bool, wrote: bool) {
+        if read {
+            self.asked = false;
+            self.quiet = 0;
+        }
+        if read || (wrote && !self.asked) {
+            self.idle = 0;
+        }
+        if wrote {
+            self.refused = 0;
+        }
+    }
+
+    /// Stops. The clock is looked at only if somebody is interested.
+    fn pause(&mut self, read: bool, frame_ended: bool) {
+        let Runs { frame, refused, shutdown, end, peer } = self.runs;
+        if (frame && !frame_ended) || refused || shutdown || end || (peer && !read) {
+            self.charge(nanos_at(Instant::now()));
+        }
+        self.since = NEVER;
+    }
+
+    /// Lets those run that time what is waited for, and says which will have run enough first, and in how
+    /// much time. One that has no limit stays at zero.
+    fn start(&mut self, now: i64, deadlines: &Deadlines, wait: Wait) -> Option<(i64, Passed)> {
+        use Passed::{Deadline, End, Shutdown};
+        self.since = now;
+        let Wait { peer, refused, shutdown, end, .. } = wait;
+        self.runs = Runs { peer, frame: false, refused, shutdown, end: end.is_some() };
+        let mut first: Option<(i64, Passed)> = None;
+        let mut time = |runs: bool, watch: &mut i64, limit: i64, passed: Passed| {
+            if limit == NEVER {
+                *watch = 0;
+                return;
+            }
+            let left = limit.saturating_sub(*watch);
+            if runs && first.is_none_or(|(least, _)| left < least) {
+                first = Some((left, passed));
+            }
+        };
+        time(peer, &mut self.idle, deadlines.idle, Deadline(Timeout::Idle));
+        time(peer, &mut self.quiet, deadlines.quiet, Deadline(Timeout::Quiet));
+        let stall = Deadline(Timeout::WriteStall);
+        time(refused, &mut self.refused, deadlines.write_stall, stall);
+        time(shutdown, &mut self.shutdown, deadlines.shutdown, Shutdown);
+        time(end.is_some(), &mut self.end, end.map_or(NEVER, nanos), End);
+        // A frame that is not waited for now keeps its time.
+        if let Some(frame) = wait.frame {
+            let skips = matches!(frame, Frame::Skipped);
+            if mem::replace(&mut self.skips, skips) && !skips {
+                // The end of what was skipped is told nobody. Another frame has begun.
+                self.frame = 0;
+            }
+            let limit = deadlines.of_frame(&frame);
+            self.runs.frame = limit != NEVER;
+            time(true, &mut self.frame, limit, Deadline(Timeout::Frame));
+        }
+        if deadlines.session != NEVER {
+            if self.opened == NEVER {
+                self.opened = now;
+            }
+            let mut open = now.saturating_sub(self.opened);
+            time(peer, &mut open, deadlines.session, Deadline(Timeout::Session));
+        }
+        first
+    }
+
+    /// This one is told.
+    fn passed(&mut self, passed: Passed) {
+        match passed {
+            Passed::Deadline(Timeout::Quiet) => {
+                self.quiet = 0;
+                self.asked = true;
+            }
+            Passed::Shutdown => self.shutdown = 0,
+            Passed::Deadline(_) | Passed::End => {}
+        }
     }
 }
 
@@ -621,15 +558,4 @@ fn nanos_at(clock: Instant) -> i64 {
 /// Up to 292 years.
 fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(NEVER)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alarm_is_little_more_than_its_sleep() {
-        assert!(size_of::<Alarm>() <= size_of::<Sleep>() + 48);
-        assert!(size_of::<Timer>() <= 16);
-    }
 }

@@ -307,15 +307,18 @@ impl Search {
         is_short
     }
 
-    /// What is known of the input is kept if it is the same and has grown, and no answer holds any more.
+    /// What is known of the input is kept if it is the same and has grown, which is returned, and no answer holds
+    /// any more.
     #[inline(always)]
-    fn remember(&mut self, input: &[u8], from: usize) {
+    fn remember(&mut self, input: &[u8], from: usize) -> bool {
         let address = input.as_ptr().addr();
-        if address != self.address || input.len() < self.len {
+        let same = address == self.address && input.len() >= self.len;
+        if !same {
             self.hits.forget(from);
         }
         (self.address, self.len) = (address, input.len());
         self.exhausted = false;
+        same
     }
 
     /// A look at the input without a search: what is known is forgotten if it is of another.
@@ -333,12 +336,11 @@ impl Search {
     /// that there is none in the part that was looked at. The answer stays the same until it is used.
     #[inline(always)]
     pub(crate) fn find(&mut self, input: &[u8], from: usize, end: usize, enough: u64) -> Found {
-        let doubtful = input.as_ptr().addr() != self.address || input.len() < self.len;
-        self.remember(input, from);
+        let same = self.remember(input, from);
         let found = match self.strategy {
             Strategy::Delimiter(word) => self.find_delimiter(word, input, from, end),
             Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
-            _ => self.find_walking(input, Bounds { from, end, enough, doubtful }),
+            _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
         };
         self.exhausted = end == input.len() && matches!(found, Found::Withheld(_));
         found

@@ -13,7 +13,7 @@
 //              `write.rs` its two halves, `input.rs` the memory that is read into, `state.rs` how it comes to
 //              its end, `timer.rs` its deadlines, `handle.rs` who pushes into it from elsewhere, `control.rs`
 //              what a callback may do, `builder.rs` what has a default.
-//   handler/   asynchat's callbacks, and `dispatch.rs`, the one loop that calls them.
+//   handler/   asynchat's callbacks, `dispatch.rs`, the one loop that calls them, and `signal.rs`, what ends it.
 //   serve.rs   The accept loop.   pool.rs  Buffers that are read into.   trace.rs  Events for `tracing`.
 //   verify/    What checks that a decoder or handler does not depend on how its input is cut.
 //

@@ -40,10 +40,7 @@ impl<F: Future<Output = ()>> Signal<'_, F> {
     /// Polls it, if that may change anything, and says whether it has come now. It says so once.
     #[inline]
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> bool {
-        match self.future {
-            Some(_) => self.poll_future(cx),
-            None => false,
-        }
+        self.future.is_some() && self.poll_future(cx)
     }
 
     fn poll_future(&mut self, cx: &Context<'_>) -> bool {

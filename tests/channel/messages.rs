@@ -266,14 +266,14 @@ async fn a_handler_that_finds_no_ends_has_all_of_the_input_for_one_message() {
 }
 
 /// Finds ends in this way, and does this where it collects. What it knows nothing of for long it drops.
-struct Finding<F, C> {
+pub(crate) struct Finding<F, C> {
     find: F,
     collect: C,
     shown: Vec<String>,
-    collected: Vec<String>,
+    pub(crate) collected: Vec<String>,
 }
 
-fn finding<F, C>(find: F, collect: C) -> Finding<F, C>
+pub(crate) fn finding<F, C>(find: F, collect: C) -> Finding<F, C>
 where
     F: FnMut(&[u8], &mut Control<'_>) -> Option<usize>,
     C: FnMut(&mut Control<'_>),

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::messages::finding;
 use crate::support::{
     Log, Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, settle, wait,
 };
@@ -389,21 +390,20 @@ fn it_is_heeded_however_much_the_task_has_done_in_its_turn() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let handle = runtime.handle();
     for given in 1..300 {
-        let (socket, peer) = piped(&"a\n".repeat(400));
-        let (next, mut nexts) = mpsc::unbounded_channel();
+        let (socket, _peer) = piped(&"a\n".repeat(400));
         let (stop, mut stopped) = oneshot::channel::<()>();
         let mut stop = Some(stop);
         let mut ends = 0;
-        let handler = Waits {
-            wait: &mut || {
-                ends += 1;
-                if ends == given {
-                    drop(stop.take());
-                }
-                next.send(()).unwrap();
-            },
-            nexts: &mut nexts,
-        };
+        let handler = Scripted::new(|seen, _| {
+            if *seen != Seen::End {
+                return Then::Go;
+            }
+            ends += 1;
+            if ends == given {
+                drop(stop.take());
+            }
+            wait(tokio::task::coop::consume_budget())
+        });
         let mut polls = 0;
         let signal = future::poll_fn(|cx| {
             polls += 1;
@@ -413,74 +413,24 @@ fn it_is_heeded_however_much_the_task_has_done_in_its_turn() {
         let builder = Channel::builder(b"\n").timeouts(Timeouts::NONE);
         handle.block_on(builder.build(socket).run_until(handler, signal));
         assert_eq!(ends, given);
-        drop(peer);
-    }
-}
-
-/// Does something of Tokio's at each frame that is done at once, and uses up a part of the task's turn.
-struct Waits<'a, F> {
-    wait: &'a mut F,
-    nexts: &'a mut mpsc::UnboundedReceiver<()>,
-}
-
-impl<F: FnMut() + Send> Handler for Waits<'_, F> {
-    type Error = Infallible;
-
-    fn collect_incoming_data(
-        &mut self,
-        _: Chunk<'_>,
-        _: &mut Control<'_>,
-    ) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        (self.wait)();
-        self.nexts.recv().await;
-        Ok(())
-    }
-
-    async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        control.abort();
-        Ok(())
-    }
-}
-
-/// Finds the ends of lines itself, and gives the signal with the first.
-struct OwnLines(Option<oneshot::Sender<()>>);
-
-impl Handler for OwnLines {
-    type Error = Infallible;
-
-    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
-        Ok(input.iter().position(|byte| *byte == b'\n').map(|place| place + 1))
-    }
-
-    fn collect_incoming_data(
-        &mut self,
-        _: Chunk<'_>,
-        control: &mut Control<'_>,
-    ) -> Result<(), Infallible> {
-        control.push("250\n");
-        drop(self.0.take());
-        Ok(())
-    }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_not_asked_about_is_no_message_that_has_begun() {
-    for (sent, answered) in [("1\n2\n3\n", 1), ("1\n2", 1)] {
-        let (socket, peer) = piped(sent);
-        let (stop, stopped) = oneshot::channel();
+    for sent in ["1\n2\n3\n", "1\n2"] {
+        let (socket, _peer) = piped(sent);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut stop = Some(stop);
+        let line = |input: &[u8], _: &mut Control<'_>| {
+            input.iter().position(|byte| *byte == b'\n').map(|place| place + 1)
+        };
+        let handler = finding(line, |_| drop(stop.take()));
         let signal = async { drop(stopped.await) };
         let builder = Channel::builder(None).own_end(true).timeouts(patient());
-        let (_, reason) = builder.build(socket).run_until(OwnLines(Some(stop)), signal).await;
+        let (handler, reason) = builder.build(socket).run_until(handler, signal).await;
         assert!(matches!(reason, CloseReason::Done), "{reason:?}");
-        assert_eq!(peer.output(), "250\n".repeat(answered));
+        assert_eq!(handler.collected, ["1\n"]);
     }
 }
 

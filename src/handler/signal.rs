@@ -40,34 +40,37 @@ impl<F: Future<Output = ()>> Signal<'_, F> {
     /// Polls it, if that may change anything, and says whether it has come now. It says so once.
     #[inline]
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> bool {
-        self.future.is_some() && self.poll_future(cx)
-    }
-
-    fn poll_future(&mut self, cx: &Context<'_>) -> bool {
-        let Some(future) = &mut self.future else {
-            return false;
-        };
-        let wakes = match &self.wakes {
-            Some(wakes) if wakes.task.will_wake(cx.waker()) => {
-                if !wakes.woken() {
-                    return false;
-                }
-                // Before the poll, so that whatever wakes it from now on is seen.
-                wakes.woken.swap(false, Ordering::AcqRel);
-                wakes
-            }
-            _ => self.wakes.insert(Arc::new(Wakes::new(cx.waker().clone()))),
-        };
-        let waker = Waker::from(wakes.clone());
-        // Whatever else the task has done: a signal of Tokio's would say that it has not come, and wake, as soon as
-        // the task has used up its turn.
-        let future = pin!(unconstrained(future.as_mut()));
-        let has_come = future.poll(&mut Context::from_waker(&waker)).is_ready();
+        let Signal { future, wakes } = self;
+        let has_come =
+            future.as_mut().is_some_and(|future| poll_future(future.as_mut(), wakes, cx));
         if has_come {
-            (self.future, self.wakes) = (None, None);
+            *self = Signal::new(None);
         }
         has_come
     }
+}
+
+/// Polls the future, unless it was polled and has not woken the task since. Says whether it is ready now.
+fn poll_future(
+    future: Pin<&mut impl Future<Output = ()>>,
+    wakes: &mut Option<Arc<Wakes>>,
+    cx: &Context<'_>,
+) -> bool {
+    let wakes = match wakes {
+        Some(wakes) if wakes.task.will_wake(cx.waker()) => {
+            if !wakes.woken() {
+                return false;
+            }
+            // Before the poll, so that whatever wakes it from now on is seen.
+            wakes.woken.swap(false, Ordering::AcqRel);
+            wakes
+        }
+        _ => wakes.insert(Arc::new(Wakes::new(cx.waker().clone()))),
+    };
+    let waker = Waker::from(wakes.clone());
+    // Whatever else the task has done: a signal of Tokio's would say that it has not come, and wake, as soon as
+    // the task has used up its turn.
+    pin!(unconstrained(future)).poll(&mut Context::from_waker(&waker)).is_ready()
 }
 
 impl Wakes {

@@ -28,7 +28,7 @@ use crate::session::input::Input;
 use crate::session::read::{Found, Inbound};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timer, Wait};
-use crate::session::write::{Outbound, Peer, Written, deadline};
+use crate::session::write::{Gate, Outbound, Peer, Written, deadline};
 use crate::trace;
 
 /// One connection.
@@ -90,12 +90,12 @@ impl<S> Conn<S> {
     /// done for them.
     #[inline(always)]
     pub(crate) fn cut(&mut self) -> Option<Cut> {
-        let outbound = self.outbound.get_mut();
-        if self.budget == 0 || !outbound.may_hand_over() {
+        let gate = self.gate();
+        if gate == Gate::Shut {
             return None;
         }
         self.budget -= 1;
-        let eof = outbound.state.is_eof();
+        let eof = gate == Gate::OpenAtEof;
         match self.inbound.cut(eof) {
             // Taken apart, so that it can stay in registers: a copy of the whole waits for the stores of its fields.
             Ok(Some(Cut { start, end, outcome })) => Some(Cut { start, end, outcome }),
@@ -130,11 +130,11 @@ impl<S> Conn<S> {
         &mut self,
         find: impl FnOnce(&[u8], &mut Control<'_>) -> Result<Option<usize>, E>,
     ) -> Result<Found, E> {
-        let outbound = self.outbound.get_mut();
-        if self.budget == 0 || !outbound.may_hand_over() {
+        let gate = self.gate();
+        if gate == Gate::Shut {
             return Ok(Found::Nothing);
         }
-        let eof = outbound.state.is_eof();
+        let eof = gate == Gate::OpenAtEof;
         let Some(asked) = self.inbound.question(eof) else {
             return Ok(Found::Known);
         };
@@ -142,13 +142,11 @@ impl<S> Conn<S> {
         if !asked.is_empty() {
             let (input, mut control) = self.parts();
             end = find(&input[asked], &mut control)?;
-            let outbound = self.outbound.get_mut();
-            if !outbound.state.is_open() || outbound.discards_input {
-                // It does not want these bytes.
-                return Ok(Found::Nothing);
-            }
         }
         let now = self.may_hand_over();
+        if !now && self.outbound.get_mut().wants_no_input() {
+            return Ok(Found::Nothing);
+        }
         let found = self.inbound.answer(eof, end, now);
         match found {
             Found::Message(_) => self.budget -= 1,
@@ -179,15 +177,21 @@ impl<S> Conn<S> {
         None
     }
 
+    /// Whether the next piece of a frame may be handed over in this poll.
+    #[inline]
+    fn gate(&mut self) -> Gate {
+        if self.budget == 0 { Gate::Shut } else { self.outbound.get_mut().gate() }
+    }
+
     /// Nothing stands in the way of the next callback.
     #[inline]
     pub(crate) fn may_hand_over(&mut self) -> bool {
-        self.outbound.get_mut().may_hand_over()
+        self.outbound.get_mut().gate() != Gate::Shut
     }
 
     /// Nothing stands in the way of a turn but that there is nothing to be handed over.
     pub(crate) fn is_drained(&mut self) -> bool {
-        self.budget > 0 && self.may_hand_over()
+        self.gate() != Gate::Shut
     }
 
     /// The end that is to be told next, if it may be. After a close it is not told at all.

@@ -36,7 +36,7 @@ pub(crate) struct Outbound {
     handle_capacity: u32,
     /// Input is to be dropped when the callback returns.
     pub(crate) discards_input: bool,
-    /// The last answer of [`Outbound::may_hand_over`] was yes, and since then nobody has had mutable access
+    /// The last answer of [`Outbound::gate`] was [`Gate::Open`], and since then nobody has had mutable access
     /// but for pushes that left room. It spares most pieces of frames the questions. With an inbox they are
     /// asked each time.
     unchanged: bool,
@@ -77,6 +77,15 @@ pub(crate) struct Peer<S> {
     pub(crate) timer: Timer,
 }
 
+/// Whether the next piece of a frame may be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Shut,
+    Open,
+    /// It may, and no input comes behind what there is.
+    OpenAtEof,
+}
+
 /// How far the writing has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -106,17 +115,27 @@ impl Outbound {
     ///
     /// Whoever asks changes nothing.
     #[inline]
-    pub(crate) fn may_hand_over(&mut self) -> bool {
-        self.unchanged || self.ask_whether_it_may()
+    pub(crate) fn gate(&mut self) -> Gate {
+        if self.unchanged { Gate::Open } else { self.look_at_gate() }
     }
 
-    fn ask_whether_it_may(&mut self) -> bool {
+    fn look_at_gate(&mut self) -> Gate {
         let may = self.state.is_open()
             && self.output.has_room()
             && !self.discards_input
             && self.inbox.as_ref().is_none_or(|inbox| inbox.asked() == Asked::Nothing);
-        self.unchanged = may && self.inbox.is_none();
-        may
+        let gate = match may {
+            false => Gate::Shut,
+            true if self.state.is_eof() => Gate::OpenAtEof,
+            true => Gate::Open,
+        };
+        self.unchanged = gate == Gate::Open && self.inbox.is_none();
+        gate
+    }
+
+    /// What has been read is not wanted: nothing more is handed over, or it is to be dropped.
+    pub(crate) fn wants_no_input(&self) -> bool {
+        !self.state.is_open() || self.discards_input
     }
 
     /// For whoever may change it.
@@ -170,7 +189,7 @@ impl Outbound {
     }
 
     /// Pushes, behind what other tasks were told is accepted. As long as that leaves room, nothing has
-    /// changed for [`Outbound::may_hand_over`].
+    /// changed for [`Outbound::gate`].
     #[inline]
     fn push_to<R>(&mut self, push: impl FnOnce(&mut Output) -> R) -> R {
         if self.inbox.is_some() {

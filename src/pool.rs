@@ -2,9 +2,9 @@
 //!
 //! A connection holds a buffer only while there are bytes in it. A channel takes one from here for each
 //! attempt to read and gives it back when the read is pending, or when the input has been dispatched
-//! and nobody kept a piece of it; a queue takes one with the first small item and gives it back when
-//! all is written. Ten thousand idle connections have a few buffers between them, and a request finds
-//! them warm.
+//! and nobody kept a piece of it. A queue takes one with the first small item, and when all is written
+//! the two are kept together for the next. Ten thousand idle connections have a few buffers between
+//! them, and a request finds them warm.
 
 use std::cell::RefCell;
 
@@ -38,8 +38,8 @@ pub(crate) fn give(mut buffer: BytesMut) {
     });
 }
 
-/// The most buffers a thread keeps: one to read into, one whose input is being dispatched, one for the
-/// answers, and what a handler that gave way was given meanwhile.
+/// The most buffers a thread keeps: one to read into, one whose input is being dispatched, one for a new
+/// queue, and what a handler that gave way was given meanwhile.
 const MAX_BUFFERS: usize = 4;
 /// A buffer smaller than this, in bytes, is not worth keeping.
 const MIN_SIZE: usize = 1024;

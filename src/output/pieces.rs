@@ -11,9 +11,9 @@
 //! - The writer gets as many as it takes, in one vectored write. Bytes leave only when the writer has
 //!   said how many it took, so that there is nothing to put back after a short write, `Pending`, an
 //!   error or a future that is dropped.
-//! - The buffer comes from the thread's pool with the first small item and goes back with the last:
-//!   without small items there is none. Whoever has to wait for long calls [`Pieces::shrink`], so that
-//!   few bytes don't keep a large buffer.
+//! - The buffer comes from the thread's pool with the first small item, and stays when all is written, for
+//!   the next. Whoever has to wait calls [`Pieces::shrink`], so that nothing, or a few bytes, don't keep
+//!   a large buffer.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -81,9 +81,6 @@ impl Pieces {
         if result.is_err() {
             self.gathered.truncate(before);
         }
-        if self.start == self.gathered.len() {
-            self.release();
-        }
         result
     }
 
@@ -124,11 +121,11 @@ impl Pieces {
         self.advance(left);
     }
 
-    /// Gives up a buffer that is much larger than what is in it, for whoever has to wait.
+    /// Gives up a buffer that is empty, or much larger than what is in it, for whoever has to wait.
     pub(crate) fn shrink(&mut self) {
-        let len = self.gathered.len() - self.start;
-        if self.gathered.capacity() > 2 * len + SPARE {
-            let rest = BytesMut::from(&self.gathered[self.start..]);
+        let rest = &self.gathered[self.start..];
+        if rest.is_empty() || self.gathered.capacity() > 2 * rest.len() + SPARE {
+            let rest = BytesMut::from(rest);
             pool::give(mem::replace(&mut self.gathered, rest));
             self.start = 0;
         }
@@ -163,9 +160,14 @@ impl Pieces {
         self.slices().count()
     }
 
-    /// Has no buffer, and no more room for large items than is worth keeping.
-    pub(crate) fn is_small(&self) -> bool {
-        self.gathered.capacity() == 0 && self.wholes.capacity() <= MAX_SLICES
+    /// For whoever keeps it while nothing is in it: holds no more memory than is worth keeping.
+    pub(crate) fn trim(&mut self) {
+        if self.gathered.capacity() > MAX_KEPT {
+            self.shrink();
+        }
+        if self.wholes.capacity() > MAX_SLICES {
+            self.wholes = VecDeque::new();
+        }
     }
 
     fn poll_offer<W: AsyncWrite + ?Sized>(
@@ -207,6 +209,12 @@ impl Pieces {
         if self.gathered.capacity() - self.gathered.len() < bytes.len() {
             self.make_room(bytes.len());
         }
+        self.append(bytes);
+    }
+
+    /// As [`gather`](Self::gather), where there is [room](Self::spare) for it.
+    #[inline]
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.gathered.extend_from_slice(bytes);
     }
 
@@ -241,7 +249,8 @@ impl Pieces {
         }
         self.start += count;
         if self.start == self.gathered.len() {
-            self.release();
+            self.start = 0;
+            self.gathered.clear();
         }
     }
 
@@ -271,13 +280,6 @@ impl Pieces {
         count
     }
 
-    /// Gives the empty buffer back.
-    #[inline]
-    fn release(&mut self) {
-        self.start = 0;
-        pool::give(mem::take(&mut self.gathered));
-    }
-
     /// All pieces in order, none of them empty.
     fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let mut runs = &self.gathered[self.start..];
@@ -305,6 +307,8 @@ impl Pieces {
 const LARGE: usize = 1024;
 /// What the first small item reserves, if the pool has no buffer.
 const FIRST_GATHER: usize = 1024;
+/// A buffer with nothing in it that is larger than this, in bytes, goes back to the pool.
+const MAX_KEPT: usize = 64 * 1024;
 /// The room that may be left over while somebody waits, beside as much as is in use.
 const SPARE: usize = 1024;
 /// Pieces offered in one vectored write.

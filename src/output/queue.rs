@@ -131,11 +131,11 @@ impl Output {
         write: impl FnOnce(&mut BytesMut) -> Result<R, E>,
     ) -> Result<Result<R, E>, PushError<()>> {
         let guard = Guard(&mut self.state);
-        let State::Open(queue) = &mut *guard.0 else {
+        let State::Open(slot) = &mut *guard.0 else {
             guard.disarm();
             return Err(PushError::new(()));
         };
-        let queue = queue.get_or_insert_with(take_queue);
+        let queue = slot.get_or_insert_with(take_queue);
         let last = queue.last();
         let before = last.len();
         let result = last.try_push_with(write);
@@ -143,6 +143,9 @@ impl Output {
         match queue.spare.checked_sub(grown) {
             Some(spare) => queue.spare = spare,
             None => queue.note_push(self.marks),
+        }
+        if queue.is_idle() {
+            give_queue(slot.take());
         }
         guard.disarm();
         Ok(result)
@@ -235,7 +238,7 @@ impl Output {
             return Poll::Ready(Ok(()));
         };
         let result = queue.poll_write(cx, io, Goal::Room, self.marks, &mut self.written);
-        guard.disarm_unless_failed(result)
+        guard.settle(result)
     }
 
     /// Writes all that waits and flushes the writer; then carries out a scheduled close.
@@ -248,7 +251,7 @@ impl Output {
     ) -> Poll<Result<(), SinkError>> {
         let guard = Guard(&mut self.state);
         let result = guard.0.poll_flush(cx, io, self.marks, &mut self.written);
-        guard.disarm_unless_failed(result)
+        guard.settle(result)
     }
 
     /// `close_when_done`, carried out.
@@ -444,13 +447,18 @@ impl Guard<'_> {
         mem::forget(self);
     }
 
+    /// At the end of a poll.
     #[inline]
-    fn disarm_unless_failed(
-        self,
-        result: Poll<Result<(), SinkError>>,
-    ) -> Poll<Result<(), SinkError>> {
-        if !matches!(result, Poll::Ready(Err(_))) {
-            self.disarm();
+    fn settle(self, result: Poll<Result<(), SinkError>>) -> Poll<Result<(), SinkError>> {
+        match &result {
+            Poll::Ready(Ok(())) => self.disarm(),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                if let State::Open(Some(queue)) | State::Closing(queue) = &mut *self.0 {
+                    queue.shrink();
+                }
+                self.disarm();
+            }
         }
         result
     }
@@ -519,7 +527,7 @@ impl Queue {
         let fits = bytes.len() <= self.spare;
         if fits {
             self.spare -= bytes.len();
-            self.ready.gather(bytes);
+            self.ready.append(bytes);
         }
         fits
     }
@@ -534,6 +542,13 @@ impl Queue {
         let before = self.behind.len() - self.placed;
         self.placed += before;
         self.producers.push_back(Waiting { before, producer: Mutex::new(producer) });
+    }
+
+    /// For whoever has to wait: holds no more memory than what waits is worth.
+    fn shrink(&mut self) {
+        self.ready.shrink();
+        self.behind.shrink();
+        self.spare = 0;
     }
 
     /// Drops what waits, and remembers that the writer is to be flushed.
@@ -584,8 +599,6 @@ impl Queue {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(SinkError::Write(error))),
                 Poll::Pending => {
                     self.refused = true;
-                    self.ready.shrink();
-                    self.behind.shrink();
                     return Poll::Pending;
                 }
             }
@@ -704,7 +717,7 @@ impl Queue {
 }
 
 thread_local! {
-    /// Queues of flushed outputs, for the next one that is pushed to.
+    /// Queues of flushed outputs, with their buffers, for the next one that is pushed to.
     #[allow(clippy::vec_box, reason = "it is the boxes that are kept")]
     static QUEUES: RefCell<Vec<Box<Queue>>> = const { RefCell::new(Vec::new()) };
 }
@@ -718,10 +731,11 @@ fn give_queue(queue: Option<Box<Queue>>) {
     let Some(mut queue) = queue else {
         return;
     };
-    if queue.producers.capacity() > MAX_SPARE || !queue.ready.is_small() || !queue.behind.is_small()
-    {
+    if queue.producers.capacity() > MAX_SPARE {
         return;
     }
+    queue.ready.trim();
+    queue.behind.trim();
     queue.spare = 0;
     queue.full = false;
     queue.refused = false;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::codec::{BytesCodec, FramedWrite};
 
-use crate::support::{More, Script, Step, Wakes, drive, pattern, poll_once, scripted, sink};
+use crate::support::{More, Script, Sink, Step, Wakes, drive, pattern, poll_once, scripted, sink};
 
 /// What is left on the heap when `work` has returned, of which what it returns is kept.
 fn held<T>(work: impl FnOnce() -> T) -> usize {
@@ -80,13 +80,20 @@ fn a_reader_of_any_speed_holds_little_more_than_is_counted() {
 #[test]
 fn a_few_bytes_that_wait_hold_no_large_buffer() {
     let wakes = Arc::new(Wakes::default());
-    for (first, rest) in [(1, 1), (1, 199_999), (20_000, 180_000)] {
+    let cases = [(1, 1), (1, 199_999), (20_000, 180_000)];
+    for ((first, rest), flush) in cases.into_iter().flat_map(|case| [(case, true), (case, false)]) {
         let stuck = || {
             let mut sink = sink(Script::new([Step::Take(rest)]).then(Step::Stuck));
+            sink.set_high_water_mark(first + rest);
+            sink.set_low_water_mark(0);
             for byte in pattern(0, first + rest) {
                 sink.push([byte]).unwrap();
             }
-            assert!(poll_once(&wakes, sink.flush()).is_pending());
+            if flush {
+                assert!(poll_once(&wakes, sink.flush()).is_pending());
+            } else {
+                assert!(poll_once(&wakes, sink.ready()).is_pending());
+            }
             assert_eq!(sink.queued_bytes(), first);
             // What the peer has received is not part of it.
             sink.get_mut().get_mut().wire = Vec::new();
@@ -121,18 +128,59 @@ fn small_pieces_between_large_ones_and_producers_hold_little() {
     assert!(heap < 100 * 400, "{heap}");
 }
 
+/// What a sink holds after `work` that it did not before: that of many, beside which what the thread's pools keep is
+/// little.
+fn held_after(steps: &[Step], work: impl Fn(&mut Sink)) -> usize {
+    let many = |work: &dyn Fn(&mut Sink)| {
+        let make = |_| {
+            let mut sink = sink(Script::new(steps.iter().copied()).then(Step::Stuck));
+            work(&mut sink);
+            let script = sink.get_mut().get_mut();
+            (script.steps, script.log, script.wire) = Default::default();
+            sink
+        };
+        held(|| (0..1_000).map(make).collect::<Vec<_>>())
+    };
+    warm_up();
+    let before = many(&|_| {});
+    many(&work).saturating_sub(before) / 1_000
+}
+
 #[test]
 fn a_sink_that_waits_for_its_producer_holds_no_buffer() {
     let wakes = Arc::new(Wakes::default());
-    warm_up();
-    let heap = held(|| {
-        let mut sink = sink(Script::new([]));
+    let held = held_after(&[Step::Take(100), Step::Take(0)], |sink| {
         sink.push("before").unwrap();
         sink.push_with_producer(producer::poll_fn(|_| Poll::Pending)).unwrap();
         assert!(poll_once(&wakes, sink.flush()).is_pending());
-        sink
+        assert_eq!(sink.queued_bytes(), 0);
     });
-    assert!(heap < 1024, "{heap}");
+    assert!(held < 512, "{held}");
+}
+
+#[test]
+fn a_sink_that_waits_for_a_flush_holds_no_buffer() {
+    let wakes = Arc::new(Wakes::default());
+    let held = held_after(&[Step::Take(100)], |sink| {
+        sink.push("before").unwrap();
+        assert!(poll_once(&wakes, sink.flush()).is_pending());
+        assert_eq!(sink.queued_bytes(), 0);
+    });
+    assert!(held < 512, "{held}");
+}
+
+#[test]
+fn a_push_of_nothing_leaves_nothing_behind() {
+    let held = held_after(&[], |sink| {
+        sink.push("").unwrap();
+        sink.push_with(|_| {}).unwrap();
+        let failed: io::Result<()> = sink.try_push_with(|buffer| {
+            buffer.extend_from_slice(b"the beginning of an answer");
+            Err(io::ErrorKind::Other.into())
+        });
+        assert!(failed.is_err());
+    });
+    assert!(held < 16, "{held}");
 }
 
 #[test]

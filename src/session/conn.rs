@@ -306,6 +306,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, shutdown: bool) -> Poll<Turn> {
         let budget = match mem::replace(&mut self.budget, BUDGET) {
             0 => {
+                // A peer that never pauses is never waited for, and may not stay for longer because of that.
+                let outbound = get_mut(&mut self.outbound);
+                if self.peer.timer.is_session_over(&outbound.deadlines) {
+                    outbound.time_out(Timeout::Session);
+                    return self.turned();
+                }
                 self.budget = REFRESHED;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -60,7 +60,7 @@ pub struct Timeouts {
     /// Without the peer taking a byte of what is ready for it: 60 seconds by default.
     pub write_stall: Option<Duration>,
     /// The whole connection, from the first time that the peer is waited for. It passes when the peer is
-    /// waited for, at this time or later. `None` by default.
+    /// waited for, or has sent so much that it need not be, at this time or later. `None` by default.
     pub session: Option<Duration>,
     /// How long a message that has begun may take to its end once the connection is wanted to end
     /// ([`Channel::run_until`](crate::Channel::run_until)), before
@@ -328,6 +328,16 @@ impl Timer {
         }
     }
 
+    /// Whether the session has lasted too long, for a channel that has never had to wait for its peer, and so
+    /// has not asked in [`poll`](Self::poll).
+    pub(crate) fn is_session_over(&mut self, deadlines: &Deadlines) -> bool {
+        if deadlines.session == NEVER {
+            return false;
+        }
+        let watches = alarm_of(&mut self.alarm).as_mut().project().watches;
+        watches.open_for(nanos_at(Instant::now())) >= deadlines.session
+    }
+
     /// Waits for the first deadline, in a poll that waits for whatever else there is.
     pub(crate) fn poll(
         &mut self,
@@ -335,15 +345,10 @@ impl Timer {
         deadlines: &Deadlines,
         wait: Wait,
     ) -> Poll<Passed> {
-        let alarm = match &mut self.alarm {
-            Some(alarm) => alarm,
-            None if !deadlines.bound(&wait) => return Poll::Pending,
-            none => none.insert(Box::pin(Alarm {
-                sleep: sleep_until(Instant::now() + FAR),
-                waker: None,
-                watches: Watches::new(),
-            })),
-        };
+        if self.alarm.is_none() && !deadlines.bound(&wait) {
+            return Poll::Pending;
+        }
+        let alarm = alarm_of(&mut self.alarm);
         let clock = Instant::now();
         let now = nanos_at(clock);
         let alarm = alarm.as_mut().project();
@@ -387,6 +392,14 @@ impl Timer {
     }
 }
 
+/// The alarm, which is there from the first time that it is wanted.
+fn alarm_of(alarm: &mut Option<Pin<Box<Alarm>>>) -> &mut Pin<Box<Alarm>> {
+    alarm.get_or_insert_with(|| {
+        let (sleep, watches) = (sleep_until(Instant::now() + FAR), Watches::new());
+        Box::pin(Alarm { sleep, waker: None, watches })
+    })
+}
+
 /// The stopwatches, in nanoseconds.
 #[derive(Debug)]
 struct Watches {
@@ -397,7 +410,7 @@ struct Watches {
     asked: bool,
     /// What `frame` times is the skip of an overlong frame.
     skips: bool,
-    /// When the peer was first waited for.
+    /// When the peer was first waited for, or would have been if it had ever paused.
     opened: i64,
     /// Without a byte in either direction.
     idle: i64,
@@ -484,6 +497,7 @@ impl Watches {
         self.since = now;
         let Wait { peer, refused, shutdown, end, .. } = wait;
         self.runs = Runs { peer, frame: false, refused, shutdown, end: end.is_some() };
+        let mut open = if deadlines.session == NEVER { 0 } else { self.open_for(now) };
         let mut first: Option<(i64, Passed)> = None;
         let mut time = |runs: bool, watch: &mut i64, limit: i64, passed: Passed| {
             if limit == NEVER {
@@ -512,14 +526,16 @@ impl Watches {
             self.runs.frame = limit != NEVER;
             time(true, &mut self.frame, limit, Deadline(Timeout::Frame));
         }
-        if deadlines.session != NEVER {
-            if self.opened == NEVER {
-                self.opened = now;
-            }
-            let mut open = now.saturating_sub(self.opened);
-            time(peer, &mut open, deadlines.session, Deadline(Timeout::Session));
-        }
+        time(peer, &mut open, deadlines.session, Deadline(Timeout::Session));
         first
+    }
+
+    /// How long the session has lasted, which begins when this is first asked.
+    fn open_for(&mut self, now: i64) -> i64 {
+        if self.opened == NEVER {
+            self.opened = now;
+        }
+        now.saturating_sub(self.opened)
     }
 
     /// This one is told.

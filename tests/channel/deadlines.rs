@@ -1,8 +1,10 @@
 //! Every deadline, on a paused clock.
 
+use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use asynchat::{
@@ -10,6 +12,7 @@ use asynchat::{
     Terminator, Timeout, Timeouts, producer,
 };
 use futures::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
 
@@ -898,6 +901,93 @@ async fn a_session_ends_when_its_time_is_over_however_busy_it_is() {
         seconds(59).await;
     }
     assert_eq!(waiting.await.unwrap(), (Some(Timeout::Session), 600));
+}
+
+/// Always has a line more, up to so many.
+struct Flood(u32);
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(left) = self.0.checked_sub(1) {
+            self.0 = left;
+            buffer.put_slice(b"NOOP\n");
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Has a millisecond of work with each line.
+#[derive(Default)]
+struct Busy(u32);
+
+impl Handler for Busy {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        _: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.0 += 1;
+        tokio::time::advance(Duration::from_millis(1)).await;
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_pauses_does_not_outlive_its_session() {
+    let build = |session: Option<u64>| {
+        let timeouts = Timeouts::NONE.session(session.map(Duration::from_secs));
+        Channel::builder(b"\n").timeouts(timeouts).build(Flood(6_000))
+    };
+    // In each poll of a channel there is a bounded amount of work, and then a look at the clock.
+    let (handler, reason) = build(Some(3)).run(Busy::default()).await;
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Session)), "{reason:?}");
+    assert!((3_000..4_500).contains(&handler.0), "{}", handler.0);
+    let (handler, reason) = build(None).run(Busy::default()).await;
+    assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+    assert_eq!(handler.0, 6_000);
+
+    let mut channel = build(Some(3));
+    let mut lines = 0;
+    let failed = loop {
+        match channel.next().await.expect("it does not end like that") {
+            Ok(Event::Terminator) => {
+                lines += 1;
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(failed, ChannelError::Timeout(Timeout::Session)), "{failed:?}");
+    assert!((3_000..4_500).contains(&lines), "{lines}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -775,7 +775,7 @@ fn hgetall(call: &mut Call<'_, '_>) -> Done {
 // --- Publish and subscribe -----------------------------------------------------------------------------
 
 fn publish(call: &mut Call<'_, '_>) -> Done {
-    let told = call.client.shared.hub.publish(call.words.get(1), call.words.get(2))?;
+    let told = call.client.shared.hub.publish(call.words.get(1), call.words.get(2));
     call.reply.count(told);
     Ok(Then::Go)
 }

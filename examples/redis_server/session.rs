@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
 use crate::protocol::{COMMAND, Parser, Refusal, Reply, TOO_LONG};
 use crate::proxy_protocol::{self, Accepted};
-use crate::pubsub::{BACKLOG, Subscriptions};
+use crate::pubsub::Subscriptions;
 
 const CONNECTIONS: usize = 10_000;
 /// How long the answers to commands that have begun may take when the server stops.
@@ -63,7 +63,6 @@ pub(crate) fn channels() -> ChannelBuilder {
         .own_end(true)
         .limit(Limit::Fail(COMMAND as u64))
         .timeouts(timeouts(Some(IDLE)))
-        .handle_capacity(BACKLOG)
 }
 
 fn timeouts(idle: Option<Duration>) -> Timeouts {

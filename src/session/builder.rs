@@ -126,8 +126,12 @@ impl ChannelBuilder {
         self
     }
 
-    /// How many bytes pushed through a [`Handle`](crate::Handle) may wait for the channel's task: 64 KiB
-    /// by default.
+    /// How many bytes pushed through [`Handle`](crate::Handle)s may wait for the channel's task: 1 MiB by
+    /// default. What is pushed while nothing waits is accepted, however long it is.
+    ///
+    /// It must hold what all speakers together push before this task has its turn, else a receiver that keeps
+    /// up is taken for one that does not: at least a few of their [reads](Self::read_size), with what they
+    /// add to each line.
     #[must_use]
     pub fn handle_capacity(mut self, bytes: usize) -> Self {
         self.handle_capacity = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -240,4 +244,4 @@ const DEFAULT_LIMIT: u64 = 64 * 1024;
 /// In bytes: more only fills the cache.
 const READ_SIZE: u32 = 64 * 1024;
 /// In bytes.
-const HANDLE_CAPACITY: u32 = 64 * 1024;
+const HANDLE_CAPACITY: u32 = 1024 * 1024;

@@ -5,6 +5,7 @@
 //! The mailbox is locked only by whoever has something to put in or to take out; what the channel has to
 //! know before each callback is in an atomic beside it.
 
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -70,22 +71,65 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`HandleError::Full`] if more than the handle's capacity would be waiting for the channel's task
-    /// (an item larger than that is never accepted), [`HandleError::Closed`] if the channel is closed or
-    /// closing. Both hand the item back.
+    /// [`HandleError::Full`] if some bytes wait for the channel's task and with these it would be more than
+    /// the handle's capacity, [`HandleError::Closed`] if the channel is closed or closing. Both hand the item
+    /// back.
     pub fn push<T: Payload>(&self, item: T) -> Result<(), HandleError<T>> {
+        self.push_all([item]).map_err(HandleError::into_only)
+    }
+
+    /// As [`push`](Self::push), of several items that stay together: all of them or none.
+    ///
+    /// A broker sends the same body to many, each with a head of its own, and the body is shared:
+    ///
+    /// ```
+    /// use asynchat::{Channel, HandleError};
+    /// use bytes::Bytes;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, b"\n");
+    /// let subscribers = [(1, channel.handle())];
+    /// let serving = tokio::spawn(async move { channel.next().await.is_none() });
+    ///
+    /// let body = Bytes::from("it rains");
+    /// for (id, handle) in &subscribers {
+    ///     let head = Bytes::from(format!("MSG {id} {}\r\n", body.len()));
+    ///     handle.push_all([head, body.clone(), Bytes::from("\r\n")])?;
+    ///     handle.close_when_done();
+    /// }
+    /// let mut heard = String::new();
+    /// client.read_to_string(&mut heard).await?;
+    /// assert_eq!(heard, "MSG 1 8\r\nit rains\r\n");
+    /// # drop(client);
+    /// # assert!(serving.await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn push_all<T, I>(&self, items: I) -> Result<(), HandleError<I>>
+    where
+        T: Payload,
+        I: AsRef<[T]> + IntoIterator<Item = T>,
+    {
+        let len = items.as_ref().iter().map(|item| item.as_bytes().len()).sum::<usize>();
         let mut mail = self.mailbox.lock();
-        let len = item.as_bytes().len();
         if mail.asked != Asked::Nothing {
-            return Err(HandleError::Closed(item));
+            return Err(HandleError::Closed(items));
         }
-        if mail.bytes.saturating_add(len) > self.mailbox.capacity {
-            return Err(HandleError::Full(item));
+        if len == 0 {
+            return Ok(());
         }
-        if len > 0 {
-            mail.put(item);
-            self.mailbox.announce(mail, ITEMS);
+        if mail.bytes > 0 && mail.bytes.saturating_add(len) > self.mailbox.capacity {
+            return Err(HandleError::Full(items));
         }
+        items.into_iter().for_each(|item| mail.put(item));
+        self.mailbox.announce(mail, ITEMS);
         Ok(())
     }
 
@@ -118,24 +162,44 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`HandleError::Closed`] if the channel closes before there is room, [`HandleError::Full`] if there
-    /// never will be, as the item is larger than the handle's capacity.
+    /// [`HandleError::Closed`] if the channel closes before there is room.
     ///
     /// # Cancellation safety
     ///
     /// If the future is dropped before it is ready, nothing has been pushed, and the item is dropped.
-    pub async fn send<T: Payload>(&self, mut item: T) -> Result<(), HandleError<T>> {
+    pub async fn send<T: Payload>(&self, item: T) -> Result<(), HandleError<T>> {
+        self.send_all([item]).await.map_err(HandleError::into_only)
+    }
+
+    /// As [`push_all`](Self::push_all), but waits until there is room.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancellation safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_all<T, I>(&self, mut items: I) -> Result<(), HandleError<I>>
+    where
+        T: Payload,
+        I: AsRef<[T]> + IntoIterator<Item = T>,
+    {
         loop {
             // Made first, it misses nothing that happens from here on.
             let changed = self.mailbox.changed.notified();
-            item = match self.push(item) {
-                Err(HandleError::Full(item)) if item.as_bytes().len() <= self.mailbox.capacity => {
-                    item
-                }
+            items = match self.push_all(items) {
+                Err(HandleError::Full(items)) => items,
                 result => return result,
             };
             changed.await;
         }
+    }
+
+    /// Bytes that were pushed by handles and that the channel's task has not taken yet, which it does at its
+    /// next turn if its output has room: if there are some for long, the receiver does not keep up.
+    pub fn queued_bytes(&self) -> usize {
+        self.mailbox.lock().bytes
     }
 
     /// Waits until the channel has ended, however it ends. From when it is closing, when pushes are
@@ -196,6 +260,33 @@ impl Handle {
     }
 }
 
+/// Handles of the same channel are equal.
+///
+/// ```
+/// use asynchat::Channel;
+/// use std::collections::HashSet;
+///
+/// let (one, other) = tokio::io::duplex(64);
+/// let (mut one, mut other) = (Channel::new(one, b"\n"), Channel::new(other, b"\n"));
+/// let mut room = HashSet::from([one.handle(), other.handle()]);
+/// assert!(room.remove(&one.handle()));
+/// assert!(!room.contains(&one.handle()));
+/// assert_eq!(room.len(), 1);
+/// ```
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.mailbox, &other.mailbox)
+    }
+}
+
+impl Eq for Handle {}
+
+impl Hash for Handle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.mailbox).hash(state);
+    }
+}
+
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mail = self.mailbox.lock();
@@ -229,7 +320,7 @@ struct Mail {
     items: Vec<Bytes>,
     /// Small items, copied together, behind all others.
     gathered: BytesMut,
-    /// `0 <= bytes <= capacity`
+    /// Of `items` and `gathered`. No more than the capacity, unless a single push was more.
     bytes: usize,
     asked: Asked,
     /// The channel's task, once it has looked here.
@@ -418,6 +509,15 @@ pub enum HandleError<T> {
     Full(T),
     /// The channel is closed or closing.
     Closed(T),
+}
+
+impl<T> HandleError<[T; 1]> {
+    fn into_only(self) -> HandleError<T> {
+        match self {
+            HandleError::Full([item]) => HandleError::Full(item),
+            HandleError::Closed([item]) => HandleError::Closed(item),
+        }
+    }
 }
 
 impl<T> HandleError<T> {

@@ -66,10 +66,6 @@ impl Handler for Ignore {
     ) -> Result<(), Infallible> {
         Ok(())
     }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 /// Fails once, accepts what it has, and then nothing.

@@ -393,11 +393,6 @@ impl<P: Protocol + Send> Handler for HandledWhole<P> {
         self.0.frame(&data, control);
         Ok(())
     }
-
-    #[inline]
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 /// A [`Channel`] that runs a [`Handler`].

@@ -358,11 +358,6 @@ impl Handler for OwnEnd {
         self.take(&data);
         Ok(())
     }
-
-    #[inline]
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 /// A `Channel` that runs a handler with an end of its own.

@@ -256,9 +256,4 @@ impl Handler for Upload {
         }
         Ok(())
     }
-
-    /// There is no terminator.
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> io::Result<()> {
-        Ok(())
-    }
 }

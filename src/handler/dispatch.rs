@@ -115,10 +115,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///         Ok(())
     ///     }
     ///
-    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-    ///         Ok(())
-    ///     }
-    ///
     ///     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
     ///         control.push("421 shutting down\r\n");
     ///         control.close_when_done();

@@ -89,13 +89,19 @@ pub trait Handler {
 
     /// The frame is complete: its terminator was found or its count spent.
     ///
+    /// It is called behind [`collect_incoming_data`](Self::collect_incoming_data) for the same frame, also if that
+    /// has set another terminator. By default nothing is done, as where whole frames are answered there.
+    ///
     /// # Errors
     ///
     /// As [`collect_incoming_data`](Self::collect_incoming_data).
     fn found_terminator(
         &mut self,
         control: &mut Control<'_>,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = control;
+        async { Ok(()) }
+    }
 
     /// Where is the end of the message that begins with these bytes? They are all that is there, from its
     /// first byte on. The answer is its length; more may be wanted than is there. With `None` the question
@@ -143,10 +149,6 @@ pub trait Handler {
     ///         _: &mut Control<'_>,
     ///     ) -> Result<(), Infallible> {
     ///         self.0.push(message[1..].to_vec());
-    ///         Ok(())
-    ///     }
-    ///
-    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
     ///         Ok(())
     ///     }
     /// }
@@ -580,10 +582,6 @@ pub trait Handler {
     /// #         _: Chunk<'_>,
     /// #         _: &mut Control<'_>,
     /// #     ) -> Result<(), Infallible> {
-    /// #         Ok(())
-    /// #     }
-    /// #
-    /// #     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
     /// #         Ok(())
     /// #     }
     /// #

@@ -77,10 +77,6 @@ impl<'a> Chunk<'a> {
     ///         }
     ///         Ok(())
     ///     }
-    ///
-    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-    ///         Ok(())
-    ///     }
     /// }
     ///
     /// # #[tokio::main(flavor = "current_thread")]

@@ -571,10 +571,6 @@ impl Handler for Telling {
         Ok(())
     }
 
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
     fn timed_out(
         &mut self,
         timeout: Timeout,
@@ -1014,10 +1010,6 @@ impl Handler for Pinging {
         Ok(())
     }
 
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
     fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Self::Error> {
         self.0 += 1;
         control.push("PING\n");
@@ -1093,10 +1085,6 @@ async fn a_last_word_is_written_though_the_peer_takes_it_only_then() {
                     // A room's last words, too.
                     control.handle().push("bye").unwrap();
                 }
-                Ok(())
-            }
-
-            async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Self::Error> {
                 Ok(())
             }
         }

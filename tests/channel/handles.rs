@@ -696,7 +696,7 @@ async fn items_that_are_pushed_together_are_accepted_together_and_stay_together(
     }
     let output = peer.output();
     assert_eq!(output.len(), 4 + 200 * 5_002);
-    for message in output[4..].as_bytes().chunks(5_002) {
+    for message in output.as_bytes()[4..].chunks(5_002) {
         assert!((b'a'..=b'd').contains(&message[0]));
         assert_eq!((message[0], &message[1..5_001]), (message[5_001], &body[..]));
     }

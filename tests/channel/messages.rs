@@ -298,10 +298,6 @@ where
         Ok(())
     }
 
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
-
     fn find_end(
         &mut self,
         input: &[u8],
@@ -625,10 +621,6 @@ impl Handler for Ends {
         Ok(())
     }
 
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
-
     async fn wrong_end(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         control.set_terminator(b"\n");
         Ok(())
@@ -934,10 +926,6 @@ impl Handler for Closing {
 
     async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
         self.0 += 1;
-        Ok(())
-    }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
         Ok(())
     }
 }

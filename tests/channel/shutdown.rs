@@ -144,10 +144,6 @@ impl Handler for Dropping {
         Ok(())
     }
 
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
-
     async fn wrong_end(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         control.discard_buffers();
         self.0.take().map(|stop| stop.send(()));

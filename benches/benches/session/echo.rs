@@ -71,10 +71,6 @@ impl Handler for WholeLines {
         });
         Ok(())
     }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 /// The same without a handler, line after line.

@@ -122,10 +122,6 @@ impl Handler for Listener {
     ) -> Result<(), Infallible> {
         Ok(())
     }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 /// A connection that is served by a task of its own, and how another reaches it.

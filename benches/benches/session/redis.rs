@@ -159,10 +159,6 @@ impl Handler for WholeRedis {
         }
         Ok(())
     }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 async fn whole_handler(stream: TcpStream) {
@@ -212,10 +208,6 @@ impl Handler for OwnEnd {
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
         control.push(self.answer(&data));
-        Ok(())
-    }
-
-    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
         Ok(())
     }
 }

@@ -114,7 +114,11 @@ impl<S> Conn<S> {
         if self.inbound.framing.is_looking() {
             match self.find_own_end(find)? {
                 Found::Known => {}
-                Found::Message(cut) => return Ok(Some((cut, true))),
+                Found::Message(length) => {
+                    self.budget -= 1;
+                    let cut = self.inbound.framing.framer.cut_count(length);
+                    return Ok(Some((cut, true)));
+                }
                 Found::Nothing | Found::Overlong(_) => return Ok(None),
             }
         }
@@ -148,13 +152,9 @@ impl<S> Conn<S> {
             return Ok(Found::Nothing);
         }
         let found = self.inbound.answer(eof, end, now);
-        match found {
-            Found::Message(_) => self.budget -= 1,
-            Found::Overlong(max) => {
-                trace::overlong(self.inbound.framing.framer.limit());
-                self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));
-            }
-            Found::Known | Found::Nothing => {}
+        if let Found::Overlong(max) = found {
+            trace::overlong(self.inbound.framing.framer.limit());
+            self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));
         }
         Ok(found)
     }

@@ -60,7 +60,7 @@ impl Inbound {
     }
 
     /// The answer: the message has so many bytes, or more are wanted to find out. If all of it is there, and
-    /// may be handed over now, it is cut at once.
+    /// may be handed over now, it is to be cut at once.
     #[inline]
     pub(crate) fn answer(&mut self, eof: bool, end: Option<usize>, now: bool) -> Found {
         let pending = self.pending();
@@ -80,7 +80,7 @@ impl Inbound {
         }
         if let Some(end) = end.filter(|end| now && *end <= pending) {
             *own_end = OwnEnd::Looked(0);
-            return Found::Message(framer.cut_count(end));
+            return Found::Message(end);
         }
         let count = match end {
             Some(_) => length,
@@ -226,8 +226,8 @@ pub(crate) enum OwnEnd {
 pub(crate) enum Found {
     /// The framer knows what is to be waited for.
     Known,
-    /// The message, whole.
-    Message(Cut),
+    /// The message is there, and has so many bytes.
+    Message(usize),
     /// More input is wanted.
     Nothing,
     /// It would be longer than this limit.

@@ -139,19 +139,23 @@ impl<S> Conn<S> {
             return Ok(Found::Nothing);
         }
         let eof = gate == Gate::OpenAtEof;
-        let Some(asked) = self.inbound.question(eof) else {
+        let Inbound { input, framing } = &mut self.inbound;
+        let input: &[u8] = input;
+        let Some((begun, is_new)) = framing.question(input, eof) else {
             return Ok(Found::Known);
         };
         let mut end = None;
-        if !asked.is_empty() {
-            let (input, mut control) = self.parts();
-            end = find(&input[asked], &mut control)?;
+        if is_new {
+            let outbound = self.outbound.get_mut();
+            let mut control = Control::new(framing, Outlet::Direct(outbound), input.len());
+            end = find(begun, &mut control)?;
         }
+        let begun = begun.len();
         let now = self.may_hand_over();
         if !now && self.outbound.get_mut().wants_no_input() {
             return Ok(Found::Nothing);
         }
-        let found = self.inbound.answer(eof, end, now);
+        let found = self.inbound.framing.answer(begun, eof, end, now);
         if let Found::Overlong(max) = found {
             trace::overlong(self.inbound.framing.framer.limit());
             self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::num::NonZeroU64;
-use std::ops::Range;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -40,61 +39,6 @@ impl Inbound {
     #[inline(always)]
     pub(crate) fn cut(&mut self, eof: bool) -> Result<Option<Cut>, FrameError> {
         self.framing.framer.cut(&self.input, eof)
-    }
-
-    /// What the application is to be asked about before a cut: where does the message end that begins
-    /// with these bytes? `None` if it is not asked at all, and nothing in it if not now.
-    #[inline]
-    pub(crate) fn question(&mut self, eof: bool) -> Option<Range<usize>> {
-        let OwnEnd::Looked(looked) = self.framing.own_end else {
-            return None;
-        };
-        let framer = &mut self.framing.framer;
-        framer.end_newline(&self.input);
-        let (start, end) = (framer.consumed(), self.input.len());
-        if framer.is_mid_frame() || (eof && start >= end) {
-            return None;
-        }
-        let is_new = end.saturating_sub(start) > looked as usize;
-        Some(start..if is_new { end } else { start })
-    }
-
-    /// The answer: the message has so many bytes, or more are wanted to find out. If all of it is there, and
-    /// may be handed over now, it is to be cut at once.
-    #[inline]
-    pub(crate) fn answer(&mut self, eof: bool, end: Option<usize>, now: bool) -> Found {
-        let pending = self.pending();
-        let Framing { framer, own_end, .. } = &mut self.framing;
-        if !matches!(own_end, OwnEnd::Looked(_)) {
-            // It wants to be asked no more.
-            return Found::Known;
-        }
-        let end = end.filter(|end| *end > 0);
-        let max = match framer.limit() {
-            Limit::Fail(max) | Limit::Skip(max) => max,
-            _ => u64::MAX,
-        };
-        let length = end.unwrap_or(pending) as u64;
-        if length > max {
-            return Found::Overlong(max);
-        }
-        if let Some(end) = end.filter(|end| now && *end <= pending) {
-            *own_end = OwnEnd::Looked(0);
-            return Found::Message(end);
-        }
-        let count = match end {
-            Some(_) => length,
-            // What there is of it is handed over as what it is, the beginning of a message.
-            None if eof => u64::MAX,
-            None => {
-                *own_end = OwnEnd::Looked(u32::try_from(pending).unwrap_or(u32::MAX));
-                return Found::Nothing;
-            }
-        };
-        framer.set_terminator(count);
-        *own_end = OwnEnd::Found { whole: framer.whole_frames() };
-        framer.set_whole_frames(true);
-        Found::Known
     }
 
     /// The frame that will be cut next is handed over whole.
@@ -284,6 +228,66 @@ impl Framing {
     #[inline]
     pub(crate) fn is_looking(&self) -> bool {
         matches!(self.own_end, OwnEnd::Looked(_))
+    }
+
+    /// What the application is to be asked about before a cut: where does the message end that begins
+    /// with these bytes? And whether there is something new in them, else it is not asked. `None` if the terminator
+    /// says where it ends.
+    #[inline]
+    pub(crate) fn question<'i>(&mut self, input: &'i [u8], eof: bool) -> Option<(&'i [u8], bool)> {
+        let OwnEnd::Looked(looked) = self.own_end else {
+            return None;
+        };
+        let framer = &mut self.framer;
+        framer.end_newline(input);
+        let begun = input.get(framer.consumed()..).unwrap_or_default();
+        if framer.is_mid_frame() || (eof && begun.is_empty()) {
+            return None;
+        }
+        Some((begun, begun.len() > looked as usize))
+    }
+
+    /// The answer about so many bytes: the message has this length, or more are wanted to find out. If all of it is
+    /// there, and may be handed over now, it is to be cut at once.
+    #[inline]
+    pub(crate) fn answer(
+        &mut self,
+        begun: usize,
+        eof: bool,
+        end: Option<usize>,
+        now: bool,
+    ) -> Found {
+        let Framing { framer, own_end, .. } = self;
+        if !matches!(own_end, OwnEnd::Looked(_)) {
+            // It wants to be asked no more.
+            return Found::Known;
+        }
+        let end = end.filter(|end| *end > 0);
+        let max = match framer.limit() {
+            Limit::Fail(max) | Limit::Skip(max) => max,
+            _ => u64::MAX,
+        };
+        let length = end.unwrap_or(begun) as u64;
+        if length > max {
+            return Found::Overlong(max);
+        }
+        if let Some(end) = end.filter(|end| now && *end <= begun) {
+            *own_end = OwnEnd::Looked(0);
+            return Found::Message(end);
+        }
+        let count = match end {
+            Some(_) => length,
+            // What there is of it is handed over as what it is, the beginning of a message.
+            None if eof => u64::MAX,
+            None => {
+                *own_end = OwnEnd::Looked(u32::try_from(begun).unwrap_or(u32::MAX));
+                return Found::Nothing;
+            }
+        };
+        framer.set_terminator(count);
+        *own_end = OwnEnd::Found { whole: framer.whole_frames() };
+        framer.set_whole_frames(true);
+        Found::Known
     }
 
     /// Whether the application finds the ends of its messages, from the next on.

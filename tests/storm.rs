@@ -381,13 +381,15 @@ async fn peer(seed: u64, input: String, peer: Peer, handle: Handle) -> String {
             5 => peer.chop(1 + random.below(10)),
             6 => {
                 let length = random.below(4);
-                let digits: String = (0..length).map(|n| char::from(b'0' + n as u8)).collect();
-                match handle.push(digits) {
-                    Ok(()) => accepted.extend((0..length).map(|n| char::from(b'0' + n as u8))),
-                    Err(HandleError::Full(back) | HandleError::Closed(back)) => {
-                        assert_eq!(back.len(), length);
-                    }
-                    Err(_) => unreachable!(),
+                let digits: Vec<_> = (0..length).map(|n| n.to_string()).collect();
+                let text = digits.concat();
+                let refused = match random.below(2) {
+                    0 => handle.push(text.clone()).map_err(HandleError::into_inner),
+                    _ => handle.push_all(digits).map_err(|error| error.into_inner().concat()),
+                };
+                match refused {
+                    Ok(()) => accepted.push_str(&text),
+                    Err(back) => assert_eq!(back, text),
                 }
             }
             _ => yields(random.below(4)).await,

@@ -144,8 +144,8 @@ impl Output {
             Some(spare) => queue.spare = spare,
             None => queue.note_push(self.marks),
         }
-        if queue.is_idle() {
-            give_queue(slot.take());
+        if let Some(queue) = slot.take_if(|queue| queue.is_idle()) {
+            give_queue(queue);
         }
         guard.disarm();
         Ok(result)
@@ -392,7 +392,9 @@ impl State {
                         ready!(queue.poll_write(cx, io.as_mut(), Goal::Empty, marks, written))?;
                         ready!(queue.poll_flush(cx, io.as_mut()))?;
                     }
-                    give_queue(slot.take());
+                    if let Some(queue) = slot.take() {
+                        give_queue(queue);
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 State::Closing(queue) => {
@@ -400,7 +402,9 @@ impl State {
                     // Also if nothing was ever written: the writer may hold what others wrote.
                     queue.unflushed = true;
                     ready!(queue.poll_flush(cx, io.as_mut()))?;
-                    *self = State::ShuttingDown;
+                    if let State::Closing(queue) = mem::replace(self, State::ShuttingDown) {
+                        give_queue(queue);
+                    }
                 }
                 State::ShuttingDown => {
                     ready!(io.as_mut().poll_shutdown(cx)).map_err(SinkError::Write)?;
@@ -727,10 +731,7 @@ fn take_queue() -> Box<Queue> {
 }
 
 /// Keeps a queue that is empty and flushed, unless it has become large.
-fn give_queue(queue: Option<Box<Queue>>) {
-    let Some(mut queue) = queue else {
-        return;
-    };
+fn give_queue(mut queue: Box<Queue>) {
     if queue.producers.capacity() > MAX_SPARE {
         return;
     }

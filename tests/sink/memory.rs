@@ -200,3 +200,20 @@ fn an_answer_and_a_flush_allocate_nothing() {
     // The waker of the test is one.
     assert!(before <= 1, "{before}");
 }
+
+#[test]
+fn a_last_answer_and_a_close_allocate_nothing() {
+    let wakes = Arc::new(Wakes::default());
+    let close = || {
+        let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
+        measure(|| {
+            sink.push("221 bye\r\n").unwrap();
+            sink.close_when_done();
+            assert!(poll_once(&wakes, sink.flush()).is_ready());
+        })
+        .count_total
+    };
+    close();
+    // The waker of the test is one.
+    assert!(close() <= 1, "{}", close());
+}

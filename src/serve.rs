@@ -539,10 +539,7 @@ impl Served {
     fn count(&mut self, ended: &Result<(), JoinError>) {
         match ended {
             Ok(()) => {}
-            Err(error) if error.is_panic() => {
-                self.panicked += 1;
-                trace::panicked();
-            }
+            Err(error) if error.is_panic() => self.panicked += 1,
             Err(_) => self.aborted += 1,
         }
     }

@@ -2,19 +2,21 @@
 //!
 //! Nothing here holds a byte that a peer has sent, nor the text of an error that might quote one. What a
 //! peer can bring about as often as it likes is told at the level `DEBUG`, so that it cannot fill a log;
-//! what an operator should know at `INFO` and `WARN`. Without the feature all of this is nothing.
+//! what an operator should know at `INFO` and `WARN`. The span of a connection, which is no line of its
+//! own, is at `INFO`, so that what the application tells in it has a peer at that level too. Without the
+//! feature all of this is nothing.
 #![cfg_attr(not(feature = "tracing"), allow(unused_variables))]
 
 #[cfg(feature = "serve")]
 use std::{fmt, future::Future, io};
 
-use crate::framing::{FrameError, Limit};
+use crate::framing::Limit;
 use crate::session::{CloseReason, Timeout, Traffic};
 
 macro_rules! event {
     ($($argument:tt)*) => {
         #[cfg(feature = "tracing")]
-        tracing::event!($($argument)*)
+        tracing::event!(target: "asynchat", $($argument)*)
     };
 }
 
@@ -25,27 +27,13 @@ pub(crate) fn opened() {
 
 /// [`Channel::run`](crate::Channel::run) ends.
 pub(crate) fn closed<E>(reason: &CloseReason<E>, traffic: Traffic) {
-    let (reason, kind) = match reason {
-        CloseReason::PeerClosed => ("closed by the peer", None),
-        CloseReason::Truncated => ("closed by the peer in mid-frame", None),
-        CloseReason::Done => ("done", None),
-        CloseReason::Aborted => ("aborted", None),
-        CloseReason::Upgrade => ("upgrade", None),
-        CloseReason::Handler(_) => ("the handler failed", None),
-        CloseReason::Io(error) => ("the stream failed", Some(error.kind())),
-        CloseReason::Producer(error) => ("a producer failed", Some(error.kind())),
-        CloseReason::Frame(error) => {
-            let reason = match error {
-                FrameError::WrongEnd => "wrong end of a frame",
-                _ => "overlong frame",
-            };
-            (reason, None)
-        }
-        CloseReason::Timeout(_) => ("deadline passed", None),
+    let kind = match reason {
+        CloseReason::Io(error) | CloseReason::Producer(error) => Some(error.kind()),
+        _ => None,
     };
     event!(
         tracing::Level::DEBUG,
-        reason,
+        reason = %reason.outline(),
         error = kind.map(tracing::field::debug),
         read = traffic.read,
         written = traffic.written,
@@ -81,17 +69,22 @@ impl Connection {
     pub(crate) fn accepted(number: u64, peer: &impl fmt::Debug) -> Self {
         let connection = Connection {
             #[cfg(feature = "tracing")]
-            span: tracing::debug_span!("connection", number, ?peer),
+            span: tracing::info_span!(target: "asynchat", "connection", number, ?peer),
         };
         #[cfg(feature = "tracing")]
-        connection.span.in_scope(|| tracing::debug!("connection accepted"));
+        connection.span.in_scope(|| {
+            event!(tracing::Level::DEBUG, "connection accepted");
+        });
         connection
     }
 
-    /// All that is told in this future is told of this connection.
+    /// All that is told in this future is told of this connection, and so is an end that is not its own.
     pub(crate) fn around<F: Future>(self, serving: F) -> impl Future<Output = F::Output> + use<F> {
         #[cfg(feature = "tracing")]
-        return tracing::Instrument::instrument(serving, self.span);
+        return {
+            let serving = serving::Serving::new(serving);
+            tracing::Instrument::instrument(serving, self.span)
+        };
         #[cfg(not(feature = "tracing"))]
         return serving;
     }
@@ -114,13 +107,6 @@ pub(crate) fn at_connection_limit(connections: usize) {
     event!(tracing::Level::DEBUG, connections, "connection limit reached");
 }
 
-/// A connection's task panicked.
-#[cfg(feature = "serve")]
-#[cold]
-pub(crate) fn panicked() {
-    event!(tracing::Level::WARN, "connection panicked");
-}
-
 /// Nothing more is accepted.
 #[cfg(feature = "serve")]
 pub(crate) fn shutdown(connections: usize) {
@@ -131,4 +117,60 @@ pub(crate) fn shutdown(connections: usize) {
 #[cfg(feature = "serve")]
 pub(crate) fn aborting(connections: usize) {
     event!(tracing::Level::WARN, connections, "aborting connections at the shutdown deadline");
+}
+
+#[cfg(all(feature = "tracing", feature = "serve"))]
+mod serving {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use pin_project_lite::pin_project;
+
+    pin_project! {
+        /// A connection's future, which tells if it is dropped before it is ready.
+        pub(super) struct Serving<F> {
+            #[pin]
+            future: F,
+            progress: Progress,
+        }
+
+        impl<F> PinnedDrop for Serving<F> {
+            fn drop(this: Pin<&mut Self>) {
+                match this.progress {
+                    Progress::Waiting => {
+                        event!(tracing::Level::INFO, "connection aborted");
+                    }
+                    Progress::Polled => {
+                        event!(tracing::Level::WARN, "connection panicked");
+                    }
+                    Progress::Ready => {}
+                }
+            }
+        }
+    }
+
+    enum Progress {
+        Waiting,
+        /// The future is being polled. If that panics, it stays so.
+        Polled,
+        Ready,
+    }
+
+    impl<F> Serving<F> {
+        pub(super) fn new(future: F) -> Self {
+            Serving { future, progress: Progress::Waiting }
+        }
+    }
+
+    impl<F: Future> Future for Serving<F> {
+        type Output = F::Output;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+            let this = self.project();
+            *this.progress = Progress::Polled;
+            let polled = this.future.poll(cx);
+            *this.progress = if polled.is_ready() { Progress::Ready } else { Progress::Waiting };
+            polled
+        }
+    }
 }

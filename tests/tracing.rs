@@ -18,32 +18,49 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Writes everything down, a line for each event and each new span.
+/// Writes everything down, a line for each event, behind the number of the span it is told in, and for each new span.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
+struct Log(Arc<Mutex<Lines>>);
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<String>,
+    spans: u64,
+    entered: Vec<Id>,
+}
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("asynchat")
+        metadata.target() == "asynchat"
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut line = format!("{} span {}", span.metadata().level(), span.metadata().name());
         span.record(&mut Fields(&mut line));
-        self.0.lock().unwrap().push_str(&(line + "\n"));
-        Id::from_u64(1)
+        let mut log = self.0.lock().unwrap();
+        log.lines.push(line);
+        log.spans += 1;
+        Id::from_u64(log.spans)
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = event.metadata().level().to_string();
+        let mut log = self.0.lock().unwrap();
+        let span = log.entered.last().map_or("-".to_owned(), |span| span.into_u64().to_string());
+        let mut line = format!("{span} {}", event.metadata().level());
         event.record(&mut Fields(&mut line));
-        self.0.lock().unwrap().push_str(&(line + "\n"));
+        log.lines.push(line);
+    }
+
+    fn enter(&self, span: &Id) {
+        self.0.lock().unwrap().entered.push(span.clone());
+    }
+
+    fn exit(&self, span: &Id) {
+        assert_eq!(self.0.lock().unwrap().entered.pop().as_ref(), Some(span));
     }
 
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
 }
 
 struct Fields<'a>(&'a mut String);
@@ -115,21 +132,115 @@ async fn connections_limits_and_deadlines_are_told_and_no_bytes_of_peers() {
     stop.cancel();
     serving.await.unwrap().unwrap();
 
-    let log = log.0.lock().unwrap();
-    let lines: Vec<_> = log.lines().collect();
+    assert_eq!(
+        log.0.lock().unwrap().lines,
+        [
+            r#"- WARN message=accept failed error=out of memory"#,
+            r#"INFO span connection number=1 peer="somewhere""#,
+            r#"1 DEBUG message=connection accepted"#,
+            r#"- DEBUG message=connection limit reached connections=1"#,
+            r#"1 DEBUG message=channel opened"#,
+            r#"1 DEBUG message=frame longer than its limit limit=4"#,
+            r#"1 DEBUG message=frame longer than its limit limit=4"#,
+            r#"1 DEBUG message=deadline passed deadline=Idle"#,
+            r#"1 DEBUG message=channel closed reason=connection idle for too long read=23 written=0"#,
+            r#"- INFO message=server shutting down connections=0"#,
+        ]
+    );
+}
+
+/// Fails with what the peer has said, or waits for ever.
+struct Quotes(Vec<u8>);
+
+impl Handler for Quotes {
+    type Error = String;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), String> {
+        self.0.extend_from_slice(&data);
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), String> {
+        Err(String::from_utf8_lossy(&self.0).into_owned())
+    }
+}
+
+#[tokio::test]
+async fn why_a_channel_is_closed_is_told_without_the_text_of_errors() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let reason = || log.0.lock().unwrap().lines.pop().unwrap();
+
+    let (mut client, server) = duplex(64);
+    client.write_all(b"SECRET\n").await.unwrap();
+    drop(client);
+    let (_, closed) = Channel::new(server, b"\n").run(Quotes(Vec::new())).await;
+    assert_eq!(closed.to_string(), "SECRET");
+    assert_eq!(
+        reason(),
+        "- DEBUG message=channel closed reason=the handler failed read=7 written=0"
+    );
+
+    let (client, server) = duplex(64);
+    drop(client);
+    let mut channel = Channel::new(server, b"\n");
+    channel.push("hello").unwrap();
+    let (_, closed) = channel.run(Ignore).await;
+    assert_eq!(closed.to_string(), "the stream failed: broken pipe");
+    assert_eq!(
+        reason(),
+        "- DEBUG message=channel closed reason=the stream failed error=BrokenPipe read=0 written=0"
+    );
+
+    let (mut client, server) = duplex(64);
+    client.write_all(b"SECRET, and long").await.unwrap();
+    drop(client);
+    let mut channel = Channel::builder(b"\n").limit(Limit::Fail(4)).build(server);
+    let (_, closed) = channel.run(Ignore).await;
+    assert_eq!(closed.to_string(), "frame longer than the limit of 4 bytes");
+    assert_eq!(
+        reason(),
+        "- DEBUG message=channel closed reason=frame longer than the limit of 4 bytes read=16 written=0"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_end_by_itself_is_told_with_its_peer() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let stop = CancellationToken::new();
+    let few = Few((0..3).map(|_| duplex(64).1).collect(), false);
+    let mut number = 0;
+    let server = Server::new().serve(few, stop.clone(), move |_| {
+        number += 1;
+        let number = number;
+        async move {
+            match number {
+                1 => panic!("on purpose"),
+                2 => std::future::pending().await,
+                _ => {}
+            }
+        }
+    });
+    let serving = tokio::spawn(server);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.cancel();
+    let served = serving.await.unwrap().unwrap();
+    assert_eq!((served.accepted, served.panicked, served.aborted), (3, 1, 1));
+
+    let mut lines = std::mem::take(&mut log.0.lock().unwrap().lines);
+    lines.retain(|line| !line.contains(" span ") && !line.contains("connection accepted"));
     assert_eq!(
         lines,
         [
-            r#"WARN message=accept failed error=out of memory"#,
-            r#"DEBUG span connection number=1 peer="somewhere""#,
-            r#"DEBUG message=connection accepted"#,
-            r#"DEBUG message=connection limit reached connections=1"#,
-            r#"DEBUG message=channel opened"#,
-            r#"DEBUG message=frame longer than its limit limit=4"#,
-            r#"DEBUG message=frame longer than its limit limit=4"#,
-            r#"DEBUG message=deadline passed deadline=Idle"#,
-            r#"DEBUG message=channel closed reason="deadline passed" read=23 written=0"#,
-            r#"INFO message=server shutting down connections=0"#,
+            "1 WARN message=connection panicked",
+            "- INFO message=server shutting down connections=1",
+            "- WARN message=aborting connections at the shutdown deadline connections=1",
+            "2 INFO message=connection aborted",
         ]
     );
 }

@@ -51,19 +51,32 @@ pub enum CloseReason<E> {
 /// Why a channel ended: a [`CloseReason`] that is no handler's.
 pub(crate) type Cause = CloseReason<Infallible>;
 
+impl<E> CloseReason<E> {
+    /// The reason in words, without those of an error that is not the crate's own.
+    pub(crate) fn outline(&self) -> &dyn fmt::Display {
+        match self {
+            CloseReason::PeerClosed => &"closed by the peer",
+            CloseReason::Truncated => &"closed by the peer in mid-frame",
+            CloseReason::Done => &"closed",
+            CloseReason::Aborted => &"aborted",
+            CloseReason::Upgrade => &"upgraded",
+            CloseReason::Io(_) => &"the stream failed",
+            CloseReason::Producer(_) => &"a producer failed",
+            CloseReason::Frame(error) => error,
+            CloseReason::Timeout(timeout) => timeout,
+            CloseReason::Handler(_) => &"the handler failed",
+        }
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for CloseReason<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CloseReason::PeerClosed => f.write_str("closed by the peer"),
-            CloseReason::Truncated => f.write_str("closed by the peer in mid-frame"),
-            CloseReason::Done => f.write_str("closed"),
-            CloseReason::Aborted => f.write_str("aborted"),
-            CloseReason::Upgrade => f.write_str("upgraded"),
-            CloseReason::Io(error) => write!(f, "the stream failed: {error}"),
-            CloseReason::Producer(error) => write!(f, "a producer failed: {error}"),
-            CloseReason::Frame(error) => error.fmt(f),
-            CloseReason::Timeout(timeout) => timeout.fmt(f),
+            CloseReason::Io(error) | CloseReason::Producer(error) => {
+                write!(f, "{}: {error}", self.outline())
+            }
             CloseReason::Handler(error) => error.fmt(f),
+            _ => self.outline().fmt(f),
         }
     }
 }

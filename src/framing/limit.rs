@@ -3,8 +3,9 @@ use std::{error, fmt};
 /// How long a frame that ends at a delimiter may be, and what happens to one that is longer.
 ///
 /// The limit counts payload bytes, without the terminator, and holds for frames that end by
-/// [`Terminator::Bytes`](crate::Terminator::Bytes) or [`Terminator::AnyOf`](crate::Terminator::AnyOf).
-/// A count states its own size, and `None` has no frames. Of a frame that is too long exactly the first
+/// [`Terminator::Bytes`](crate::Terminator::Bytes), [`Terminator::AnyOf`](crate::Terminator::AnyOf) or
+/// [`Terminator::Newline`](crate::Terminator::Newline). A count states its own size, and `None` has no
+/// frames. Of a frame that is too long exactly the first
 /// `max` bytes are delivered, however the input was cut, and then
 /// [`Event::Overlong`](crate::Event::Overlong).
 ///

@@ -48,17 +48,19 @@ use crate::session::{Chunk, CloseReason, Control, Timeout};
 ///
 /// let (mut client, server) = tokio::io::duplex(64);
 /// client.write_all(b"hello\r\n\r\nQUIT\r\nignored\r\n").await?;
-/// let serving = tokio::spawn(async move {
-///     Channel::new(server, b"\r\n").run(Lengths::default()).await.1
-/// });
+/// let mut channel = Channel::new(server, b"\r\n");
+/// channel.push("lines, please\r\n")?;
+/// let serving = tokio::spawn(async move { channel.run(Lengths::default()).await.1 });
 /// let mut answers = String::new();
 /// client.read_to_string(&mut answers).await?;
-/// assert_eq!(answers, "5\r\n0\r\n4\r\n");
+/// assert_eq!(answers, "lines, please\r\n5\r\n0\r\n4\r\n");
 /// drop(client);
 /// assert!(matches!(serving.await?, CloseReason::Done));
 /// # Ok(())
 /// # }
 /// ```
+///
+/// There is no callback for the beginning: a greeting is pushed on the channel before it runs, as here.
 ///
 /// # Order
 ///
@@ -240,7 +242,8 @@ pub trait Handler {
     /// The frame is longer than its limit, and all that the limit allows has been collected.
     ///
     /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the
-    /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed.
+    /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed. Under either,
+    /// another terminator that is set here governs the rest instead, and the connection goes on.
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, Control, Handler, Limit};
@@ -300,10 +303,13 @@ pub trait Handler {
     /// The count of a frame is spent, and behind it is something else than its end
     /// ([`Terminator::CountThen`](crate::Terminator::CountThen)).
     ///
-    /// By default nothing is done, and the connection is closed.
+    /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) what is there is dropped, up to
+    /// and including the delimiter that was set last, and the next frame comes. Under any other limit, or
+    /// if no delimiter was ever set, the connection is closed. A terminator that is set here governs what
+    /// is there instead, and the connection goes on.
     ///
     /// ```
-    /// use asynchat::{Channel, Chunk, Control, Handler, Terminator};
+    /// use asynchat::{Channel, Chunk, Control, Handler, Limit, Terminator};
     /// use std::convert::Infallible;
     /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
     ///
@@ -334,13 +340,15 @@ pub trait Handler {
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let (mut client, server) = tokio::io::duplex(64);
-    /// client.write_all(b"hello;").await?;
-    /// let mut channel = Channel::new(server, Terminator::count_then(5, b","));
+    /// client.write_all(b"hello; and more\nNOOP\n").await?;
+    /// # client.shutdown().await?;
+    /// let mut channel = Channel::builder(b"\n").limit(Limit::Skip(100)).build(server);
+    /// channel.set_terminator(Terminator::count_then(5, b","));
     /// channel.run(Session).await;
     /// # drop(channel);
     /// # let mut answers = String::new();
     /// # client.read_to_string(&mut answers).await?;
-    /// assert_eq!(answers, "500 where is the comma?\n");
+    /// assert_eq!(answers, "500 where is the comma?\n250 ok\n");
     /// # Ok(())
     /// # }
     /// ```
@@ -564,6 +572,9 @@ pub trait Handler {
     }
 
     /// The connection is closed. Nothing is called after this.
+    ///
+    /// It is not called if [`run`](crate::Channel::run) is dropped, as a `Server` does at the deadline of its
+    /// shutdown, nor if the handler panics: what must happen in any case belongs in the handler's `Drop`.
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};

@@ -434,8 +434,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Errors
     ///
     /// [`ChannelError`], once; then `None`. After [`ChannelError::Frame`], and after
-    /// [`ChannelError::Timeout`] where it is the peer's turn ([`Timeout::Frame`], and [`Timeout::Idle`]
-    /// with nothing queued), an answer can still be pushed and the channel closed. After
+    /// [`ChannelError::Timeout`] where it is the peer's turn ([`Timeout::Frame`], [`Timeout::Session`], and
+    /// [`Timeout::Idle`] with nothing queued), an answer can still be pushed and the channel closed. After
     /// [`Timeout::Quiet`] the channel goes on.
     ///
     /// # Cancellation safety

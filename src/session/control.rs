@@ -96,7 +96,8 @@ impl<'a> Chunk<'a> {
     }
 
     /// The bytes, to be kept: without a copy if there are many. Of fewer than 16 KiB a copy is made, so
-    /// that a small piece does not keep the whole read buffer.
+    /// that a small piece does not keep the whole read buffer. A larger one does keep it, 64 KiB or more: for
+    /// a cache, or whatever else lives long, copy the bytes (`Bytes::copy_from_slice`).
     pub fn to_bytes(&self) -> Bytes {
         self.input.keep(self.bytes)
     }
@@ -278,6 +279,10 @@ impl<'a> Control<'a> {
     /// Until [`end_message`](Self::end_message) the end of the input is
     /// [`Truncated`](crate::CloseReason::Truncated), also between two frames; the frame deadline runs over
     /// the whole message; and a shutdown waits for its end.
+    ///
+    /// Also a message that has failed, because a frame of it was overlong or had a wrong end, has to be ended
+    /// if the connection goes on. Otherwise the messages behind it count as parts of it, and run into the
+    /// frame deadline.
     pub fn begin_message(&mut self) {
         self.framing.begin_message();
     }
@@ -301,6 +306,9 @@ impl<'a> Control<'a> {
     /// Queues bytes. After the close, or when the connection has failed, they are dropped: nothing that
     /// is pushed then can be sent, and nothing more is handed over that asks for an answer. Where it
     /// matters there is [`try_push`](Self::try_push).
+    ///
+    /// Where a [`Handle`] is in use, its bytes may come between two pushes, even of one callback. What must
+    /// stay together is one push, one `write!` or one [`push_with`](Self::push_with).
     #[inline]
     pub fn push<T: Payload>(&mut self, item: T) {
         let _ = self.try_push(item);

@@ -11,15 +11,19 @@ use crate::session::timer::Timeout;
 ///
 /// ```
 /// use asynchat::{CloseReason, Timeout};
+/// use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 ///
 /// fn is_worth_a_line_in_the_log<E>(reason: &CloseReason<E>) -> bool {
 ///     match reason {
 ///         CloseReason::PeerClosed | CloseReason::Done | CloseReason::Upgrade => false,
 ///         CloseReason::Timeout(Timeout::Idle) => false,
+///         // The client has closed while something was on its way to it.
+///         CloseReason::Io(error) => !matches!(error.kind(), BrokenPipe | ConnectionReset),
 ///         _ => true,
 ///     }
 /// }
 /// assert!(is_worth_a_line_in_the_log(&CloseReason::<()>::Truncated));
+/// assert!(!is_worth_a_line_in_the_log(&CloseReason::<()>::Io(ConnectionReset.into())));
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@
 //! | [`cancellation`] | what may be dropped, and how to use `select!` |
 //! | [`shutdown`] | how a server stops without breaking its word |
 //! | [`tls`] | where TLS goes, and STARTTLS |
+//! | [`logging`] | what is told to `tracing`, and how to see it |
 //! | [`lines_codec`] | I have a `LinesCodec` |
 //! | [`python`], [`twisted`], [`netty`] | I come from there |
 
@@ -28,6 +29,9 @@ pub mod shutdown {}
 
 #[doc = include_str!("tls.md")]
 pub mod tls {}
+
+#[doc = include_str!("logging.md")]
+pub mod logging {}
 
 #[doc = include_str!("lines_codec.md")]
 pub mod lines_codec {}

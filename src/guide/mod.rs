@@ -9,6 +9,7 @@
 //! | [`shutdown`] | how a server stops without breaking its word |
 //! | [`tls`] | where TLS goes, and STARTTLS |
 //! | [`logging`] | what is told to `tracing`, and how to see it |
+//! | [`testing`] | tests without a network and without waiting, and `verify`, which cuts the input in every way |
 //! | [`lines_codec`] | I have a `LinesCodec` |
 //! | [`python`], [`twisted`], [`netty`] | I come from there |
 
@@ -32,6 +33,9 @@ pub mod tls {}
 
 #[doc = include_str!("logging.md")]
 pub mod logging {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
 
 #[doc = include_str!("lines_codec.md")]
 pub mod lines_codec {}

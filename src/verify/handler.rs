@@ -59,17 +59,18 @@ impl Verifier {
     ///     }
     /// }
     ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let channel = Channel::builder(b"\n");
-    /// let answered = Verifier::new().handler(&channel, b"hello\nworld\n", || Shout).await;
-    /// assert_eq!(answered.output, b"HELLO!\nWORLD!\n");
-    /// assert_eq!(answered.closed.as_deref(), Some("PeerClosed"));
-    /// # }
+    /// // In a test: #[tokio::test(start_paused = true)]
+    /// #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// async fn main() {
+    ///     let channel = Channel::builder(b"\n");
+    ///     let answered = Verifier::new().handler(&channel, b"hello\nworld\n", || Shout).await;
+    ///     assert_eq!(answered.output, b"HELLO!\nWORLD!\n");
+    ///     assert_eq!(answered.closed.as_deref(), Some("PeerClosed"));
+    /// }
     /// ```
     ///
-    /// It needs a runtime with tokio's clock. On a paused one (`#[tokio::test(start_paused = true)]`, of
-    /// tokio's feature `test-util`) it is fastest, since every input without an end is waited for: see
+    /// It needs a runtime with tokio's clock, and that should be paused, as above (tokio's feature
+    /// `test-util`): every input without an end is waited for, and otherwise the waits are real. See
     /// [`patience`](Self::patience).
     ///
     /// # Panics

@@ -1,6 +1,8 @@
 //! A listener whose connections send at once what is written, however little it is.
 //!
-//! A server that answers in one write gains nothing from waiting for more to send (Nagle's algorithm).
+//! A server that answers in one write gains nothing from waiting for more to send (Nagle's algorithm). It is
+//! here that the option is set, and not in the service as `connection.io.set_nodelay(true)`, because the services
+//! of the examples serve any stream: their tests have some that are no `TcpStream`.
 
 use std::io;
 use std::net::SocketAddr;

@@ -29,7 +29,7 @@ macro_rules! attend {
     ($conn:ident, $handler:ident.$callback:ident($($argument:expr)?)) => {{
         $conn.trim_before_wait();
         let Inbound { input, framing } = &mut $conn.inbound;
-        let mut control = Control::new(framing, Outlet::Cell(&$conn.outbound), input.len());
+        let mut control = Control::new(framing, Outlet::Cell(&$conn.outbound));
         let called = pin!($handler.$callback($($argument,)? &mut control));
         let (outbound, peer) = (&$conn.outbound, &mut $conn.peer);
         attended(called, Meanwhile { input, outbound, peer }).await?;

@@ -94,6 +94,10 @@ pub trait Handler {
     /// It is called behind [`collect_incoming_data`](Self::collect_incoming_data) for the same frame, also if that
     /// has set another terminator. By default nothing is done, as where whole frames are answered there.
     ///
+    /// The bytes are gone by then: what is waited for with a frame in hand, as a database is, needs a copy of it
+    /// ([`Chunk::to_bytes`], or a `Vec` that is used again). Whoever pulls has the frame until the next
+    /// [`step`](crate::Channel::step).
+    ///
     /// # Errors
     ///
     /// As [`collect_incoming_data`](Self::collect_incoming_data).

@@ -147,7 +147,7 @@ impl<S> Conn<S> {
         let mut end = None;
         if is_new {
             let outbound = self.outbound.get_mut();
-            let mut control = Control::new(framing, Outlet::Direct(outbound), input.len());
+            let mut control = Control::new(framing, Outlet::Direct(outbound));
             end = find(begun, &mut control)?;
         }
         let begun = begun.len();
@@ -168,7 +168,7 @@ impl<S> Conn<S> {
     pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
         let Inbound { input, framing } = &mut self.inbound;
         let outbound = self.outbound.get_mut();
-        let control = Control::new(framing, Outlet::Direct(outbound), input.len());
+        let control = Control::new(framing, Outlet::Direct(outbound));
         (input, control)
     }
 

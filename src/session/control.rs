@@ -166,14 +166,12 @@ pub(crate) enum Outlet<'a> {
 pub struct Control<'a> {
     framing: &'a mut Framing,
     outlet: Outlet<'a>,
-    /// How many bytes of input there are, with those that have been handed over.
-    input: usize,
 }
 
 impl<'a> Control<'a> {
     #[inline]
-    pub(crate) fn new(framing: &'a mut Framing, outlet: Outlet<'a>, input: usize) -> Self {
-        Control { framing, outlet, input }
+    pub(crate) fn new(framing: &'a mut Framing, outlet: Outlet<'a>) -> Self {
+        Control { framing, outlet }
     }
 
     /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
@@ -308,7 +306,8 @@ impl<'a> Control<'a> {
     /// matters there is [`try_push`](Self::try_push).
     ///
     /// Where a [`Handle`] is in use, its bytes may come between two pushes, even of one callback. What must
-    /// stay together is one push, one `write!` or one [`push_with`](Self::push_with).
+    /// stay together is one push, one `write!` or one [`push_with`](Self::push_with), or, if it is not to be
+    /// copied, one [`Handle::push_all`] of the [`handle`](Self::handle).
     #[inline]
     pub fn push<T: Payload>(&mut self, item: T) {
         let _ = self.try_push(item);
@@ -497,7 +496,7 @@ impl<'a> Control<'a> {
     /// # }
     /// ```
     pub fn pending_input(&self) -> usize {
-        self.input.saturating_sub(self.framing.framer.consumed())
+        self.framing.pending()
     }
 
     /// Bytes read and written so far.

@@ -31,6 +31,7 @@ impl Inbound {
             own_end: OwnEnd::Off,
             asks: false,
             read: 0,
+            buffered: read.len(),
         };
         Inbound { input: Input::new(read), framing }
     }
@@ -56,7 +57,8 @@ impl Inbound {
     /// Input that was read and not handed over.
     #[inline]
     pub(crate) fn pending(&self) -> usize {
-        self.input.len().saturating_sub(self.framing.framer.consumed())
+        debug_assert_eq!(self.framing.buffered, self.input.len());
+        self.framing.pending()
     }
 
     /// The frame that the peer is to send the rest of.
@@ -91,6 +93,7 @@ impl Inbound {
         if let OwnEnd::Looked(looked) = &mut self.framing.own_end {
             *looked = 0;
         }
+        self.framing.buffered = 0;
         self.input.release();
     }
 
@@ -106,6 +109,7 @@ impl Inbound {
         let consumed = self.framing.framer.take_consumed();
         if consumed > 0 {
             self.input.drop_front(consumed);
+            self.framing.buffered = self.input.len();
         }
     }
 
@@ -133,6 +137,7 @@ impl Inbound {
         }
         if let Poll::Ready(Ok(read)) = read {
             self.framing.read += read as u64;
+            self.framing.buffered += read;
         }
         read
     }
@@ -148,6 +153,9 @@ pub(crate) struct Framing {
     message: Option<NonZeroU64>,
     /// How many bytes have been read.
     pub(crate) read: u64,
+    /// How many of them there are, with those that are done with: the length of the input, for whoever has not got
+    /// it at hand.
+    buffered: usize,
     own_end: OwnEnd,
     /// A handler is asked where its messages end.
     asks: bool,
@@ -182,6 +190,12 @@ impl Framing {
     #[inline(always)]
     pub(crate) fn set_terminator(&mut self, terminator: Terminator) {
         self.framer.set_terminator(terminator);
+    }
+
+    /// Input that was read and not handed over.
+    #[inline]
+    pub(crate) fn pending(&self) -> usize {
+        self.buffered.saturating_sub(self.framer.consumed())
     }
 
     pub(crate) fn set_limit(&mut self, limit: Limit) {

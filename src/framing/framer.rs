@@ -450,14 +450,15 @@ impl Framer {
     /// assert_eq!(framer.next(b"\r"), Ok(None));
     /// assert!(framer.is_mid_frame());
     /// ```
+    #[inline]
     pub fn is_mid_frame(&self) -> bool {
         match self.progress {
+            Progress::Unframed => self.owed == Some(End::Truncated),
             _ if self.owed == Some(End::Truncated) => true,
             Progress::Delimited => self.length > 0 || self.seen > self.start,
             Progress::Counted(counted) => {
                 !counted.truncated && (counted.left > 0 || counted.then.is_some())
             }
-            Progress::Unframed => false,
             Progress::Skipping | Progress::Failed(_) => true,
         }
     }
@@ -968,6 +969,12 @@ impl Framer {
         self.search.look_again();
         let end = self.start + count;
         self.end_frame(end, end, End::Terminator)
+    }
+
+    /// How long a frame may be, in bytes.
+    #[inline]
+    pub(crate) fn max(&self) -> u64 {
+        self.max
     }
 
     /// How many bytes at the front of the input are done with.

@@ -263,7 +263,7 @@ impl Framing {
 
     /// The answer about so many bytes: the message has this length, or more are wanted to find out. If all of it is
     /// there, and may be handed over now, it is to be cut at once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn answer(
         &mut self,
         begun: usize,
@@ -277,10 +277,7 @@ impl Framing {
             return Found::Known;
         }
         let end = end.filter(|end| *end > 0);
-        let max = match framer.limit() {
-            Limit::Fail(max) | Limit::Skip(max) => max,
-            _ => u64::MAX,
-        };
+        let max = framer.max();
         let length = end.unwrap_or(begun) as u64;
         if length > max {
             return Found::Overlong(max);
@@ -289,19 +286,24 @@ impl Framing {
             *own_end = OwnEnd::Looked(0);
             return Found::Message(end);
         }
-        let count = match end {
-            Some(_) => length,
+        match end {
+            Some(_) => self.wait_for(length),
             // What there is of it is handed over as what it is, the beginning of a message.
-            None if eof => u64::MAX,
+            None if eof => self.wait_for(u64::MAX),
             None => {
                 *own_end = OwnEnd::Looked(u32::try_from(begun).unwrap_or(u32::MAX));
                 return Found::Nothing;
             }
-        };
-        framer.set_terminator(count);
-        *own_end = OwnEnd::Found { whole: framer.whole_frames() };
-        framer.set_whole_frames(true);
+        }
         Found::Known
+    }
+
+    /// The message has so many bytes, and is handed over when they are there.
+    #[inline(never)]
+    fn wait_for(&mut self, length: u64) {
+        self.framer.set_terminator(length);
+        self.own_end = OwnEnd::Found { whole: self.framer.whole_frames() };
+        self.framer.set_whole_frames(true);
     }
 
     /// Whether the application finds the ends of its messages, from the next on.

@@ -483,16 +483,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Cancellation safety
     ///
     /// As [`next`](Self::next).
-    pub async fn step(&mut self) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
-        self.begin_pull();
-        loop {
-            if let Some(cut) = self.take_cut(Conn::cut) {
-                return Ok(Some(self.lend(cut)));
-            }
-            if !self.wait(Self::poll_more).await? {
-                return Ok(None);
-            }
-        }
+    pub fn step(&mut self) -> impl Future<Output = Lent<'_>> {
+        Lending { channel: Some(self), begun: false, next: AtTerminator }
     }
 
     /// The next message whole, where its end is for the application to find; or `None` at the end.
@@ -537,24 +529,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Cancellation safety
     ///
     /// As [`next`](Self::next): the message begins anew with the next call.
-    pub async fn message(
+    pub fn message(
         &mut self,
-        mut find_end: impl FnMut(&[u8]) -> Option<usize>,
-    ) -> Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError> {
-        self.begin_pull();
-        self.conn.inbound.framing.find_ends(true);
-        loop {
-            let cut = self.take_cut(|conn| {
-                let Ok(next) = conn.next(|input, _| Ok::<_, Infallible>(find_end(input)));
-                next.map(|(cut, _)| cut)
-            });
-            if let Some(cut) = cut {
-                return Ok(Some(self.lend(cut)));
-            }
-            if !self.wait(Self::poll_more).await? {
-                return Ok(None);
-            }
-        }
+        find_end: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> impl Future<Output = Lent<'_>> {
+        Lending { channel: Some(self), begun: false, next: AtOwnEnd(find_end) }
     }
 
     /// Waits until there is room for output: at once below the high-water mark, else until the low-water
@@ -741,7 +720,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The next event, if it is there.
     fn take_event(&mut self) -> Option<Event<Bytes>> {
-        let Cut { start, end, outcome } = self.take_cut(Conn::cut)?;
+        let Cut { start, end, outcome } = self.take_cut(&mut AtTerminator)?;
         Some(match outcome {
             Some(outcome) if start == end => {
                 self.end_pulled(outcome);
@@ -795,14 +774,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The next piece of a frame, or its end that is owed, which has no bytes, if it is there.
     #[inline(always)]
-    fn take_cut(&mut self, next: impl FnOnce(&mut Conn<S>) -> Option<Cut>) -> Option<Cut> {
+    fn take_cut(&mut self, next: &mut impl Next) -> Option<Cut> {
         if self.conn.inbound.has_owed() {
             // No message begins before this is told.
             let outcome = Some(self.conn.take_owed()?);
             return Some(Cut { start: 0, end: 0, outcome });
         }
         // Taken apart, so that it can stay in registers.
-        if let Some(Cut { start, end, outcome }) = next(&mut self.conn) {
+        if let Some(Cut { start, end, outcome }) = next.cut(&mut self.conn) {
             return Some(Cut { start, end, outcome });
         }
         let outcome = Some(End::Truncated);
@@ -880,6 +859,98 @@ impl<S, P> Drop for Waiting<'_, S, P> {
     #[inline]
     fn drop(&mut self) {
         self.channel.conn.peer.timer.pause();
+    }
+}
+
+/// What [`Channel::step`] and [`Channel::message`] come to.
+type Lent<'a> = Result<Option<(Step<Chunk<'a>>, Control<'a>)>, ChannelError>;
+
+/// How the next piece of a frame is found. It is a trait, and no closure, so that it is sure to be inlined.
+trait Next {
+    /// Before the first look.
+    fn begin<S>(&mut self, conn: &mut Conn<S>);
+    fn cut<S>(&mut self, conn: &mut Conn<S>) -> Option<Cut>;
+}
+
+/// By the terminator.
+struct AtTerminator;
+
+/// By the application, which is shown the input.
+struct AtOwnEnd<F>(F);
+
+impl Next for AtTerminator {
+    fn begin<S>(&mut self, _: &mut Conn<S>) {}
+
+    #[inline(always)]
+    fn cut<S>(&mut self, conn: &mut Conn<S>) -> Option<Cut> {
+        conn.cut()
+    }
+}
+
+impl<F: FnMut(&[u8]) -> Option<usize>> Next for AtOwnEnd<F> {
+    fn begin<S>(&mut self, conn: &mut Conn<S>) {
+        conn.inbound.framing.find_ends(true);
+    }
+
+    #[inline(always)]
+    fn cut<S>(&mut self, conn: &mut Conn<S>) -> Option<Cut> {
+        let Ok(next) = conn.next(|input, _| Ok::<_, Infallible>((self.0)(input)));
+        next.map(|(cut, _)| cut)
+    }
+}
+
+/// The wait for something that is lent. It is no async block: what that returns is put together in memory and
+/// copied, and to wait for the copy takes longer than all else that is done for a line.
+struct Lending<'a, S, N> {
+    /// Until it is ready.
+    channel: Option<&'a mut Channel<S>>,
+    begun: bool,
+    next: N,
+}
+
+/// Nothing in it is pinned.
+impl<S, N> Unpin for Lending<'_, S, N> {}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin, N: Next> Future for Lending<'a, S, N> {
+    type Output = Lent<'a>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Lent<'a>> {
+        let Lending { channel: slot, begun, next } = self.get_mut();
+        loop {
+            let Some(channel) = slot.take() else {
+                panic!("polled after it was ready");
+            };
+            if !mem::replace(begun, true) {
+                channel.begin_pull();
+                next.begin(&mut channel.conn);
+            }
+            if let Some(Cut { start, end, outcome }) = channel.take_cut(next) {
+                return Poll::Ready(Ok(Some(channel.lend(Cut { start, end, outcome }))));
+            }
+            let more = channel.poll_more(cx);
+            if more.is_ready() {
+                channel.conn.peer.timer.pause();
+            }
+            match more {
+                Poll::Ready(Ok(true)) => *slot = Some(channel),
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    *slot = Some(channel);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<S, N> Drop for Lending<'_, S, N> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(channel) = &mut self.channel {
+            channel.conn.peer.timer.pause();
+        }
     }
 }
 

@@ -483,7 +483,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Cancellation safety
     ///
     /// As [`next`](Self::next).
-    pub fn step(&mut self) -> impl Future<Output = Lent<'_>> {
+    pub fn step(
+        &mut self,
+    ) -> impl Future<Output = Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError>> {
         Lending { channel: Some(self), begun: false, next: AtTerminator }
     }
 
@@ -532,7 +534,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     pub fn message(
         &mut self,
         find_end: impl FnMut(&[u8]) -> Option<usize>,
-    ) -> impl Future<Output = Lent<'_>> {
+    ) -> impl Future<Output = Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError>> {
         Lending { channel: Some(self), begun: false, next: AtOwnEnd(find_end) }
     }
 

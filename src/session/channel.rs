@@ -486,7 +486,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     pub fn step(
         &mut self,
     ) -> impl Future<Output = Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError>> {
-        Lending { channel: Some(self), begun: false, next: AtTerminator }
+        Pulling { channel: Some(self), begun: false, end: AtTerminator }
     }
 
     /// The next message whole, where its end is for the application to find; or `None` at the end.
@@ -535,7 +535,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
         find_end: impl FnMut(&[u8]) -> Option<usize>,
     ) -> impl Future<Output = Result<Option<(Step<Chunk<'_>>, Control<'_>)>, ChannelError>> {
-        Lending { channel: Some(self), begun: false, next: AtOwnEnd(find_end) }
+        Pulling { channel: Some(self), begun: false, end: AtOwnEnd(find_end) }
     }
 
     /// Waits until there is room for output: at once below the high-water mark, else until the low-water
@@ -776,14 +776,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The next piece of a frame, or its end that is owed, which has no bytes, if it is there.
     #[inline(always)]
-    fn take_cut(&mut self, next: &mut impl Next) -> Option<Cut> {
+    fn take_cut(&mut self, end: &mut impl FrameEnd) -> Option<Cut> {
         if self.conn.inbound.has_owed() {
             // No message begins before this is told.
             let outcome = Some(self.conn.take_owed()?);
             return Some(Cut { start: 0, end: 0, outcome });
         }
         // Taken apart, so that it can stay in registers.
-        if let Some(Cut { start, end, outcome }) = next.cut(&mut self.conn) {
+        if let Some(Cut { start, end, outcome }) = end.cut(&mut self.conn) {
             return Some(Cut { start, end, outcome });
         }
         let outcome = Some(End::Truncated);
@@ -865,10 +865,10 @@ impl<S, P> Drop for Waiting<'_, S, P> {
 }
 
 /// What [`Channel::step`] and [`Channel::message`] come to.
-type Lent<'a> = Result<Option<(Step<Chunk<'a>>, Control<'a>)>, ChannelError>;
+type Pulled<'a> = Result<Option<(Step<Chunk<'a>>, Control<'a>)>, ChannelError>;
 
-/// How the next piece of a frame is found. It is a trait, and no closure, so that it is sure to be inlined.
-trait Next {
+/// How a frame's end is found by whoever pulls. It is a trait, and no closure, so that it is sure to be inlined.
+trait FrameEnd {
     /// Before the first look.
     fn begin<S>(&mut self, conn: &mut Conn<S>);
     fn cut<S>(&mut self, conn: &mut Conn<S>) -> Option<Cut>;
@@ -880,7 +880,7 @@ struct AtTerminator;
 /// By the application, which is shown the input.
 struct AtOwnEnd<F>(F);
 
-impl Next for AtTerminator {
+impl FrameEnd for AtTerminator {
     fn begin<S>(&mut self, _: &mut Conn<S>) {}
 
     #[inline(always)]
@@ -889,7 +889,7 @@ impl Next for AtTerminator {
     }
 }
 
-impl<F: FnMut(&[u8]) -> Option<usize>> Next for AtOwnEnd<F> {
+impl<F: FnMut(&[u8]) -> Option<usize>> FrameEnd for AtOwnEnd<F> {
     fn begin<S>(&mut self, conn: &mut Conn<S>) {
         conn.inbound.framing.find_ends(true);
     }
@@ -903,43 +903,44 @@ impl<F: FnMut(&[u8]) -> Option<usize>> Next for AtOwnEnd<F> {
 
 /// The wait for something that is lent. It is no async block: what that returns is put together in memory and
 /// copied, and to wait for the copy takes longer than all else that is done for a line.
-struct Lending<'a, S, N> {
+struct Pulling<'a, S, E> {
     /// Until it is ready.
     channel: Option<&'a mut Channel<S>>,
     begun: bool,
-    next: N,
+    end: E,
 }
 
 /// Nothing in it is pinned.
-impl<S, N> Unpin for Lending<'_, S, N> {}
+impl<S, E> Unpin for Pulling<'_, S, E> {}
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin, N: Next> Future for Lending<'a, S, N> {
-    type Output = Lent<'a>;
+impl<'a, S: AsyncRead + AsyncWrite + Unpin, E: FrameEnd> Future for Pulling<'a, S, E> {
+    type Output = Pulled<'a>;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Lent<'a>> {
-        let Lending { channel: slot, begun, next } = self.get_mut();
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pulled<'a>> {
+        let pulling = self.get_mut();
         loop {
-            let Some(channel) = slot.take() else {
+            let Some(channel) = pulling.channel.take() else {
                 panic!("polled after it was ready");
             };
-            if !mem::replace(begun, true) {
+            if !mem::replace(&mut pulling.begun, true) {
                 channel.begin_pull();
-                next.begin(&mut channel.conn);
+                pulling.end.begin(&mut channel.conn);
             }
-            if let Some(Cut { start, end, outcome }) = channel.take_cut(next) {
+            if let Some(Cut { start, end, outcome }) = channel.take_cut(&mut pulling.end) {
                 return Poll::Ready(Ok(Some(channel.lend(Cut { start, end, outcome }))));
             }
             let more = channel.poll_more(cx);
             if more.is_ready() {
                 channel.conn.peer.timer.pause();
             }
+            // Each case by itself: where `?` is used, all answers are put together in one place in memory.
             match more {
-                Poll::Ready(Ok(true)) => *slot = Some(channel),
                 Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(true)) => pulling.channel = Some(channel),
                 Poll::Pending => {
-                    *slot = Some(channel);
+                    pulling.channel = Some(channel);
                     return Poll::Pending;
                 }
             }
@@ -947,7 +948,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, N: Next> Future for Lending<'a, S, N
     }
 }
 
-impl<S, N> Drop for Lending<'_, S, N> {
+impl<S, E> Drop for Pulling<'_, S, E> {
     #[inline]
     fn drop(&mut self) {
         if let Some(channel) = &mut self.channel {

@@ -568,3 +568,12 @@ fn a_newline_is_not_one_with_what_was_discarded() {
     assert_eq!(ready(&mut channel), Seen::End);
     assert_eq!(ready(&mut channel), data("b"));
 }
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "polled after it was ready")]
+async fn a_step_is_not_polled_again_when_it_is_ready() {
+    let (mut channel, _peer) = channel("line\n");
+    let mut step = tokio_test::task::spawn(channel.step());
+    assert!(step.poll().is_ready());
+    drop(step.poll());
+}

@@ -938,3 +938,49 @@ async fn there_is_no_place_to_wait_behind_a_close() {
     assert_eq!(handler.0, 0);
     assert!(matches!(reason, CloseReason::Done), "{reason:?}");
 }
+
+/// Aims at LF with the first piece of a line, pushes more than the queue is to hold, and notes the pieces and the
+/// places to wait.
+#[derive(Default)]
+struct Switching(Vec<String>);
+
+impl Handler for Switching {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        if self.0.is_empty() {
+            control.set_terminator(b"\n");
+            control.push("x".repeat(100));
+        }
+        self.0.push(String::from_utf8(data.to_vec()).unwrap());
+        Ok(())
+    }
+
+    async fn collected(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        self.0.push("collected".into());
+        Ok(())
+    }
+
+    async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_place_to_wait_is_behind_all_that_was_read_though_the_queue_was_full() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    peer.send("ab\r");
+    let builder = Channel::builder(b"\r\n").high_water_mark(10).low_water_mark(0);
+    let mut channel = builder.timeouts(patient()).build(socket);
+    let running = tokio::spawn(async move { channel.run(Switching::default()).await.0 });
+    settle().await;
+    peer.take(usize::MAX);
+    settle().await;
+    peer.close();
+    assert_eq!(running.await.unwrap().0, ["ab", "\r", "collected"]);
+}

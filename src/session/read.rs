@@ -254,6 +254,7 @@ impl Framing {
         };
         let framer = &mut self.framer;
         framer.end_newline(input);
+        framer.skip_rest(input);
         let begun = input.get(framer.consumed()..).unwrap_or_default();
         if framer.is_mid_frame() || (eof && begun.is_empty()) {
             return None;

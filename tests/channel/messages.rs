@@ -398,6 +398,34 @@ async fn the_line_feed_of_a_newline_is_no_part_of_the_message_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_rest_of_an_overlong_frame_is_no_part_of_the_message_behind_it() {
+    let send = |piece| {
+        let (socket, peer) = pipe();
+        peer.chop(piece);
+        peer.send("too long\n1b2c\n0");
+        peer.close();
+        Channel::builder(b"\n").whole_frames(true).limit(Limit::Skip(3)).build(socket)
+    };
+    let find = |input: &[u8]| Some(usize::from(input[0] - b'0') + 1);
+    for piece in 1..16 {
+        let handler = finding(
+            move |input, _| find(input),
+            |control: &mut Control<'_>| control.set_own_end(true),
+        );
+        let (handler, _) = send(piece).run(handler).await;
+        assert_eq!(handler.collected, ["too", "1b", "2c\n", "0"], "pieces of {piece}");
+
+        let mut channel = send(piece);
+        let (step, _) = channel.step().await.unwrap().unwrap();
+        assert_eq!((&*step.payload, step.end), (&b"too"[..], Some(End::Overlong)));
+        for wanted in ["1b", "2c\n", "0"] {
+            let (step, _) = channel.message(find).await.unwrap().unwrap();
+            assert_eq!(*step.payload, *wanted.as_bytes(), "pieces of {piece}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_tasks_have_their_turn_between_many_messages() {
     let (socket, peer) = pipe();
     peer.send("0".repeat(3_000));

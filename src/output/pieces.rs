@@ -129,6 +129,9 @@ impl Pieces {
             pool::give(mem::replace(&mut self.gathered, rest));
             self.start = 0;
         }
+        if self.wholes.capacity() > 2 * self.wholes.len() + MAX_SLICES {
+            self.wholes.shrink_to_fit();
+        }
     }
 
     /// All bytes in one buffer.

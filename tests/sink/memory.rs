@@ -170,6 +170,25 @@ fn a_sink_that_waits_for_a_flush_holds_no_buffer() {
 }
 
 #[test]
+fn a_sink_that_waits_holds_no_room_for_large_items_that_were_written() {
+    let wakes = Arc::new(Wakes::default());
+    let large = Bytes::from(pattern(0, 2_000));
+    for with_producer in [false, true] {
+        let held = held_after(&[Step::Take(1_000_000); 8], |sink| {
+            for _ in 0..500 {
+                sink.push(large.clone()).unwrap();
+            }
+            if with_producer {
+                sink.push_with_producer(producer::poll_fn(|_| Poll::Pending)).unwrap();
+            }
+            assert!(poll_once(&wakes, sink.flush()).is_pending());
+            assert_eq!(sink.queued_bytes(), 0);
+        });
+        assert!(held < 4_096, "{held}, with a producer: {with_producer}");
+    }
+}
+
+#[test]
 fn a_push_of_nothing_leaves_nothing_behind() {
     let held = held_after(&[], |sink| {
         sink.push("").unwrap();

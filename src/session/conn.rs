@@ -119,7 +119,10 @@ impl<S> Conn<S> {
                     let cut = self.inbound.framing.framer.cut_count(length);
                     return Ok(Some((cut, true)));
                 }
-                Found::Nothing | Found::Overlong(_) => return Ok(None),
+                Found::Nothing | Found::Overlong(_) => {
+                    self.budget = self.budget.saturating_sub(1);
+                    return Ok(None);
+                }
             }
         }
         let whole = self.inbound.is_whole();
@@ -336,7 +339,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let mut wait = Wait::default();
         if outbound.output.is_full() || outbound.state.is_eof() {
             match outbound.poll_room(cx, &mut self.peer) {
-                Ok(Written::All) => return self.turned(),
+                Ok(Written::All) => {
+                    // Nobody else has had a turn.
+                    self.budget = budget;
+                    return self.turned();
+                }
                 Ok(written) => wait.refused = written == Written::Refused,
                 Err(cause) => {
                     self.fail(cause);
@@ -356,6 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             };
             if outbound.has_items() {
                 // What waited for room has it now.
+                self.budget = budget;
                 return self.turned();
             }
             match self.inbound.poll_read(cx, &mut self.peer.io, self.read_size as usize) {

@@ -371,6 +371,20 @@ async fn a_flood_of_the_smallest_frames_does_not_starve_other_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_that_each_answer_fills_does_not_starve_other_tasks() {
+    let (mut channel, peer) = channel(10, 0);
+    peer.send("abc\n".repeat(10_000));
+    let handler = Scripted::new(|_, control| {
+        control.push("more than ten bytes");
+        Then::Go
+    });
+    let log = handler.log.clone();
+    let mut running = pin!(channel.run(handler));
+    assert!(futures::poll!(&mut running).is_pending());
+    assert!(log.len() > 0 && log.len() <= 2 * 1_024, "{}", log.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_written_in_place_makes_the_queue_full_too() {
     let (mut channel, peer) = channel(10, 1);
     peer.take(0);

@@ -444,6 +444,19 @@ async fn other_tasks_have_their_turn_between_many_messages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn other_tasks_have_their_turn_while_a_message_comes_byte_by_byte() {
+    let (socket, peer) = pipe();
+    peer.chop(1);
+    peer.send("x".repeat(10_000));
+    let mut channel = own(socket);
+    channel.set_limit(Limit::Unlimited);
+    let mut running = Box::pin(channel.run(finding(|_, _| None, |_: &mut Control<'_>| ())));
+    assert!(futures::poll!(&mut running).is_pending());
+    let in_a_poll = peer.wire().reads;
+    assert!(in_a_poll > 0 && in_a_poll <= 1_024, "{in_a_poll}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handler_is_asked_anew_about_what_comes_behind_a_discard() {
     let (socket, peer) = pipe();
     let mut channel = Channel::builder(None)

@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                         continue;
                     }
                     Some(end) => Rare::End(end),
-                    None if run.unfinished && self.is_drained() => {
+                    None if run.unfinished && !run.is_to_look() && self.is_drained() => {
                         run.unfinished = false;
                         attend!(self, handler.collected());
                         continue;
@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.inbound.has_owed() {
             return Ok(self.take_owed());
         }
-        if (run.signal.may_have_come() && !run.looked)
+        if run.is_to_look()
             || (run.shutdown == Shutdown::Wanted && self.inbound.is_between_messages())
         {
             return Ok(None);
@@ -383,6 +383,14 @@ struct Run<'a, F> {
     looked: bool,
     /// Of the frame at hand something was collected, and it goes on.
     unfinished: bool,
+}
+
+impl<F> Run<'_, F> {
+    /// The signal is to be polled before anything else is handed over.
+    #[inline]
+    fn is_to_look(&self) -> bool {
+        self.signal.may_have_come() && !self.looked
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1025,3 +1025,24 @@ async fn the_place_to_wait_is_behind_all_that_was_read_though_the_queue_was_full
     peer.close();
     assert_eq!(running.await.unwrap().0, ["ab", "\r", "collected"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_wakes_gives_no_place_to_wait_before_all_that_was_read() {
+    let (socket, peer) = pipe();
+    peer.take(0);
+    peer.send("ab\r");
+    let builder = Channel::builder(b"\r\n").high_water_mark(10).low_water_mark(0);
+    let mut channel = builder.timeouts(patient()).build(socket);
+    // It never comes, but always may have.
+    let signal = std::future::poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        std::task::Poll::<()>::Pending
+    });
+    let running =
+        tokio::spawn(async move { channel.run_until(Switching::default(), signal).await.0 });
+    settle().await;
+    peer.take(usize::MAX);
+    settle().await;
+    peer.close();
+    assert_eq!(running.await.unwrap().0, ["ab", "\r", "collected"]);
+}

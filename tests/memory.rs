@@ -298,12 +298,15 @@ fn a_channel_that_waits_for_its_handler_or_its_peer_holds_no_read_buffer() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let _entered = runtime.enter();
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    for busy in [Busy::Waits, Busy::AnswersLines, Busy::AnswersPieces] {
+    let long: &[u8] = [&[b'x'; 20_000], &b"\nand another"[..]].concat().leak();
+    let read = [&b"a line\n"[..], b"a line\nand another", long];
+    let busy = [Busy::Waits, Busy::AnswersLines, Busy::AnswersPieces];
+    for (read, busy) in read.into_iter().flat_map(|read| busy.map(|busy| (read, busy))) {
         let mut runs = Vec::with_capacity(102);
         let mut open = |count: usize| {
             for _ in 0..count {
                 let end = if busy == Busy::AnswersPieces { b"." } else { b"\n" };
-                let mut channel = Channel::builder(end).high_water_mark(1).build(Mute(b"a line\n"));
+                let mut channel = Channel::builder(end).high_water_mark(1).build(Mute(read));
                 let mut run = Box::pin(async move { channel.run(busy).await.1 });
                 assert!(run.as_mut().poll(&mut cx).is_pending());
                 runs.push(run);
@@ -311,7 +314,7 @@ fn a_channel_that_waits_for_its_handler_or_its_peer_holds_no_read_buffer() {
         };
         open(2);
         let held = measure(|| open(100));
-        assert!(held.bytes_current < 100 * 16 * 1024, "{busy:?}, {held:?}");
+        assert!(held.bytes_current < 100 * 16 * 1024, "{busy:?}, {}, {held:?}", read.len());
     }
 }
 

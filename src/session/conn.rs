@@ -311,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// once. Ready when there is something new to look at, if only the state. With `shutdown`, the
     /// message that has begun is not waited for as long as others.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, shutdown: bool) -> Poll<Turn> {
-        let budget = match mem::replace(&mut self.budget, BUDGET) {
+        match self.budget {
             0 => {
                 // A peer that never pauses is never waited for, and may not stay for longer because of that.
                 let outbound = get_mut(&mut self.outbound);
@@ -324,9 +324,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 return Poll::Pending;
             }
             // Others have had their turn, and there may be more to hand over.
-            REFRESHED => return Poll::Ready(Turn::Again),
-            left => left,
-        };
+            REFRESHED => {
+                self.budget = BUDGET;
+                return Poll::Ready(Turn::Again);
+            }
+            _ => {}
+        }
         let outbound = get_mut(&mut self.outbound);
         outbound.poll_inbox(cx);
         if mem::take(&mut outbound.discards_input) {
@@ -339,11 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let mut wait = Wait::default();
         if outbound.output.is_full() || outbound.state.is_eof() {
             match outbound.poll_room(cx, &mut self.peer) {
-                Ok(Written::All) => {
-                    // Nobody else has had a turn.
-                    self.budget = budget;
-                    return self.turned();
-                }
+                Ok(Written::All) => return self.turned(),
                 Ok(written) => wait.refused = written == Written::Refused,
                 Err(cause) => {
                     self.fail(cause);
@@ -363,7 +362,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             };
             if outbound.has_items() {
                 // What waited for room has it now.
-                self.budget = budget;
                 return self.turned();
             }
             match self.inbound.poll_read(cx, &mut self.peer.io, self.read_size as usize) {
@@ -372,7 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                         outbound.state.end_input();
                     }
                     self.peer.timer.read();
-                    self.budget = budget.saturating_sub(READ_COST).max(1);
+                    self.budget = self.budget.saturating_sub(READ_COST).max(1);
                     return self.turned();
                 }
                 Poll::Ready(Err(error)) => {
@@ -389,6 +387,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             wait.shutdown = shutdown;
         }
+        // Others have their turn while this waits.
+        self.budget = BUDGET;
         let outbound = get_mut(&mut self.outbound);
         match ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait)) {
             Passed::Shutdown => return Poll::Ready(Turn::Shutdown),
@@ -501,10 +501,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         .await;
     }
 
-    /// If a callback waits now, no memory is held for input.
+    /// If a callback waits now, little memory is held for input that is done with.
     #[inline]
     pub(crate) fn trim_before_wait(&mut self) {
-        if self.inbound.pending() == 0 {
+        if self.inbound.pending() == 0 || self.inbound.framing.framer.consumed() >= DONE_WITH {
             self.inbound.trim();
         }
     }
@@ -521,9 +521,8 @@ impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
     /// Ready if the callback is not to be waited for any more.
     #[inline(never)]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.input.is_empty() {
-            self.input.release();
-        }
+        // The framer need not be told: its bytes are the same, and it looks at them again.
+        self.input.shrink();
         self.outbound.borrow_mut().change().poll_meanwhile(cx, self.peer)
     }
 }
@@ -549,6 +548,8 @@ fn get_mut(outbound: &mut AtomicRefCell<Outbound>) -> &mut Outbound {
 const BUDGET: u32 = 1024;
 /// The budget after a turn of other tasks.
 const REFRESHED: u32 = BUDGET + 1;
+/// From so many bytes on, input that is done with is dropped though more is behind it.
+const DONE_WITH: usize = 16 * 1024;
 /// What a read costs, in pieces of frames.
 const READ_COST: u32 = 64;
 /// What is pushed when a deadline has passed is to be written in this time.

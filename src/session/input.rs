@@ -64,6 +64,18 @@ impl Input {
         }
     }
 
+    /// For whoever has to wait: what is there keeps no more memory than it needs. It may move.
+    pub(crate) fn shrink(&mut self) {
+        match self {
+            Input::Short(buffer) => shrink(buffer),
+            Input::Long(input) if input.len() < SHARE => {
+                let left = Input::Short(BytesMut::from(&input[..]));
+                mem::replace(self, left).release();
+            }
+            Input::Long(_) => {}
+        }
+    }
+
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Input::Short(buffer) => buffer.freeze(),

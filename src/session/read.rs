@@ -116,8 +116,9 @@ impl Inbound {
     /// While nothing is read, no memory is held for what is not there.
     pub(crate) fn rest(&mut self) {
         self.trim();
-        if self.input.is_empty() {
-            self.input.release();
+        self.input.shrink();
+        if !self.input.is_empty() {
+            self.framing.framer.moved_to(&self.input);
         }
     }
 

@@ -453,6 +453,7 @@ impl Framer {
     #[inline]
     pub fn is_mid_frame(&self) -> bool {
         match self.progress {
+            // It comes first, as this is asked before each message whose end the application finds.
             Progress::Unframed => self.owed == Some(End::Truncated),
             _ if self.owed == Some(End::Truncated) => true,
             Progress::Delimited => self.length > 0 || self.seen > self.start,

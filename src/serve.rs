@@ -248,6 +248,36 @@ pub struct Connection<S, A> {
 }
 
 impl<S, A> Connection<S, A> {
+    /// Makes a connection that no server has accepted, as for a test of the function that serves one.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Connection};
+    /// use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// /// Greets whoever connects, and closes.
+    /// async fn greet<S: AsyncRead + AsyncWrite + Unpin>(connection: Connection<S, &str>) {
+    ///     let mut channel = Channel::new(connection.io, b"\n");
+    ///     let greeting = format!("hello {}\n", connection.peer);
+    ///     if channel.push(greeting).is_ok() {
+    ///         let _ = channel.close().await;
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// greet(Connection::new(server, "Ann", CancellationToken::new())).await;
+    /// let mut said = String::new();
+    /// client.read_to_string(&mut said).await?;
+    /// assert_eq!(said, "hello Ann\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new(io: S, peer: A, shutdown: CancellationToken) -> Self {
+        Connection { io, peer, shutdown }
+    }
+
     /// Makes another stream of this one, by a handshake that must not take longer than `limit`.
     ///
     /// It runs in the connection's own task: a peer that dawdles holds up nobody else.

@@ -62,7 +62,7 @@ use crate::session::write::Traffic;
 /// | deadlines | those of [`Timeouts::default`] |
 /// | output queue | 256 KiB; above it nothing is read or dispatched until 64 KiB are left |
 /// | one read | 64 KiB at most |
-/// | a [`Handle`]'s pushes | 64 KiB waiting |
+/// | a [`Handle`]'s pushes | 1 MiB waiting |
 ///
 /// # Memory
 ///

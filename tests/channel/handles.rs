@@ -1,5 +1,6 @@
 //! Handles: pushes, closes and aborts from other tasks.
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::time::Duration;
 
@@ -30,6 +31,16 @@ fn run(mut channel: Channel<Socket>) -> (Log, JoinHandle<CloseReason<&'static st
         _ => Then::Go,
     });
     (handler.log.clone(), tokio::spawn(async move { channel.run(handler).await.1 }))
+}
+
+#[test]
+fn handles_are_told_apart_by_their_channels() {
+    let ((_one, first, _), (_other, second, _)) = (channel(), channel());
+    assert_eq!(first, first.clone());
+    assert_ne!(first, second);
+    let members = HashSet::from([first.clone(), second, first.clone()]);
+    assert_eq!(members.len(), 2);
+    assert!(members.contains(&first));
 }
 
 #[tokio::test(start_paused = true)]

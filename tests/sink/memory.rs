@@ -189,6 +189,20 @@ fn a_sink_that_waits_holds_no_room_for_large_items_that_were_written() {
 }
 
 #[test]
+fn room_for_large_items_that_were_written_is_not_kept_for_the_next_sink() {
+    let large = Bytes::from(pattern(0, 2_000));
+    warm_up();
+    let kept = held(|| {
+        let mut sink = ProducerSink::new(FramedWrite::new(tokio::io::sink(), BytesCodec::new()));
+        for _ in 0..500 {
+            sink.push(large.clone()).unwrap();
+        }
+        drive!(sink.flush()).0.unwrap();
+    });
+    assert!(kept < 4_096, "{kept}");
+}
+
+#[test]
 fn a_push_of_nothing_leaves_nothing_behind() {
     let held = held_after(&[], |sink| {
         sink.push("").unwrap();

@@ -129,6 +129,8 @@ struct Plan {
     high: usize,
     low: usize,
     read_size: usize,
+    /// Input is handed over although the output is full.
+    reads_when_full: bool,
     /// Nothing is known then of what is dropped, and less is checked.
     discards: bool,
 }
@@ -165,6 +167,7 @@ impl Plan {
             discards: random.one_in(5),
             whole: random.one_in(3),
             lent: random.one_in(2),
+            reads_when_full: random.one_in(4),
         }
     }
 
@@ -212,6 +215,7 @@ impl Plan {
             .high_water_mark(self.high)
             .low_water_mark(self.low)
             .read_size(self.read_size)
+            .read_when_full(self.reads_when_full)
             .handle_capacity(20)
             .build(socket)
     }

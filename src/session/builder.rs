@@ -51,6 +51,7 @@ pub struct ChannelBuilder {
     deadlines: Arc<Deadlines>,
     high_water_mark: usize,
     low_water_mark: usize,
+    read_when_full: bool,
     read_size: u32,
     handle_capacity: u32,
 }
@@ -66,6 +67,7 @@ impl ChannelBuilder {
             deadlines: Timeouts::DEFAULT.shared(),
             high_water_mark: output.high_water_mark(),
             low_water_mark: output.low_water_mark(),
+            read_when_full: false,
             read_size: READ_SIZE,
             handle_capacity: HANDLE_CAPACITY,
         }
@@ -115,6 +117,46 @@ impl ChannelBuilder {
     #[must_use]
     pub fn low_water_mark(mut self, bytes: usize) -> Self {
         self.low_water_mark = bytes;
+        self
+    }
+
+    /// Whether input is read and handed over also while more is queued for output than the
+    /// [high-water mark](Self::high_water_mark): not by default, so that a peer that asks and does not read the
+    /// answers is not answered further.
+    ///
+    /// It is for the side that asks. If neither side reads before its own output is taken, each waits for the
+    /// other until a [write stall](Timeouts::write_stall) ends it: so it happens to a client that queues more
+    /// requests than the mark allows, and whose server does not read on before its answers are taken. What is
+    /// queued is bounded then only by whoever pushes: a [`Handle`](crate::Handle) that
+    /// [sends](crate::Handle::send) waits for room as ever.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Event};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (client, server) = tokio::io::duplex(4096);
+    /// let mut server = Channel::new(server, b"\n");
+    /// tokio::spawn(async move {
+    ///     while let Ok(Some((step, mut control))) = server.step().await {
+    ///         control.push(&step.payload[..]);
+    ///         control.push(if step.end.is_some() { "\n" } else { "" });
+    ///     }
+    /// });
+    ///
+    /// let mut client = Channel::builder(b"\n").read_when_full(true).build(client);
+    /// client.push("a question\n".repeat(100_000))?; // a megabyte
+    /// let mut answers = 0;
+    /// while answers < 100_000 {
+    ///     let event = client.next().await.expect("there are more")?;
+    ///     answers += u32::from(event == Event::Terminator);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn read_when_full(mut self, reads: bool) -> Self {
+        self.read_when_full = reads;
         self
     }
 
@@ -209,7 +251,8 @@ impl ChannelBuilder {
         let mut output = Output::new();
         output.set_high_water_mark(self.high_water_mark);
         output.set_low_water_mark(self.low_water_mark);
-        let outbound = Outbound::new(output, self.deadlines.clone(), self.handle_capacity);
+        let deadlines = self.deadlines.clone();
+        let outbound = Outbound::new(output, deadlines, self.handle_capacity, self.read_when_full);
         Channel::with(Conn::new(io, inbound, outbound, self.read_size))
     }
 }

@@ -340,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return Poll::Ready(Turn::Again);
         }
         let mut wait = Wait::default();
-        if outbound.output.is_full() || outbound.state.is_eof() {
+        if outbound.is_full() || outbound.state.is_eof() {
             match outbound.poll_room(cx, &mut self.peer) {
                 Ok(Written::All) => return self.turned(),
                 Ok(written) => wait.refused = written == Written::Refused,
@@ -360,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                     return self.turned();
                 }
             };
-            if outbound.has_items() {
+            if outbound.has_items() && outbound.output.has_room() {
                 // What waited for room has it now.
                 return self.turned();
             }

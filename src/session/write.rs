@@ -34,6 +34,8 @@ pub(crate) struct Outbound {
     /// There is one once somebody has asked for a handle.
     inbox: Option<Inbox>,
     handle_capacity: u32,
+    /// Input is read and handed over although the output is full.
+    reads_when_full: bool,
     /// Input is to be dropped when the callback returns.
     pub(crate) discards_input: bool,
     /// The last answer of [`Outbound::gate`] was [`Gate::Open`], and since then nobody has had mutable access
@@ -97,7 +99,12 @@ pub(crate) enum Written {
 }
 
 impl Outbound {
-    pub(crate) fn new(output: Output, deadlines: Arc<Deadlines>, handle_capacity: u32) -> Self {
+    pub(crate) fn new(
+        output: Output,
+        deadlines: Arc<Deadlines>,
+        handle_capacity: u32,
+        reads_when_full: bool,
+    ) -> Self {
         Outbound {
             output,
             state: State::Open,
@@ -105,6 +112,7 @@ impl Outbound {
             deadlines,
             inbox: None,
             handle_capacity,
+            reads_when_full,
             discards_input: false,
             unchanged: false,
         }
@@ -121,7 +129,7 @@ impl Outbound {
 
     fn look_at_gate(&mut self) -> Gate {
         let may = self.state.is_open()
-            && self.output.has_room()
+            && self.has_room()
             && !self.discards_input
             && self.inbox.as_ref().is_none_or(|inbox| inbox.asked() == Asked::Nothing);
         let gate = match may {
@@ -131,6 +139,12 @@ impl Outbound {
         };
         self.unchanged = gate == Gate::Open && self.inbox.is_none();
         gate
+    }
+
+    /// Nothing is to be read before what is queued has become less.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.output.is_full() && !self.reads_when_full
     }
 
     /// What has been read is not wanted: nothing more is handed over, or it is to be dropped.
@@ -198,8 +212,14 @@ impl Outbound {
         // It may panic.
         let unchanged = mem::take(&mut self.unchanged);
         let result = push(&mut self.output);
-        self.unchanged = unchanged && self.output.has_room();
+        self.unchanged = unchanged && self.has_room();
         result
+    }
+
+    /// Output does not stand in the way of input.
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.output.has_room() || self.reads_when_full
     }
 
     /// Takes what other tasks were told is accepted.

@@ -3,13 +3,16 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Add;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use asynchat::{Channel, Chunk, CloseReason, Control, Event, Handler, Timeout, Timeouts, producer};
+use asynchat::{
+    Channel, ChannelError, Chunk, CloseReason, Control, Event, Handler, Timeout, Timeouts, producer,
+};
 use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -105,6 +108,65 @@ async fn a_pulled_channel_holds_events_back_too() {
     peer.take(usize::MAX);
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Terminator);
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("abc".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_reads_although_more_is_queued_than_the_mark_allows() {
+    /// Says 3000 lines at once, and then reads as many.
+    async fn speak(mut channel: Channel<tokio::io::DuplexStream>) -> Result<(), ChannelError> {
+        channel.push("x".repeat(99).add("\n").repeat(3_000))?;
+        for _ in 0..3_000 {
+            let (line, _) = channel.step().await?.unwrap();
+            assert_eq!(line.payload.len(), 99);
+        }
+        channel.flush().await
+    }
+    for asks in [false, true] {
+        let (one, other) = tokio::io::duplex(4096);
+        let builder = Channel::builder(b"\n").whole_frames(true);
+        let one = builder.clone().read_when_full(asks).build(one);
+        let (one, other) = tokio::join!(speak(one), speak(builder.build(other)));
+        // Else each waits for the other, until one has waited for too long.
+        assert_eq!((one.is_ok(), other.is_ok()), (asks, asks));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_when_full_takes_no_more_from_its_handles() {
+    let (socket, peer) = pipe();
+    let mut channel = Channel::builder(b"\n")
+        .timeouts(Timeouts::NONE)
+        .high_water_mark(10)
+        .low_water_mark(4)
+        .handle_capacity(10)
+        .read_when_full(true)
+        .build(socket);
+    let handle = channel.handle();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = sent.clone();
+    tokio::spawn(async move {
+        while handle.send("12345").await.is_ok() {
+            counter.fetch_add(1, Relaxed);
+        }
+    });
+    let handler = Scripted::new(|_, _| Then::Go);
+    let log = handler.log.clone();
+    peer.take(0);
+    let running = tokio::spawn(async move { channel.run(handler).await.1 });
+    peer.send("x\n");
+    settle().await;
+    let waits = sent.load(Relaxed);
+    assert!(waits <= 6, "{waits}");
+    // The queue is full, and what comes is handed over.
+    for frames in 2..=100 {
+        peer.send("x\n");
+        settle().await;
+        assert_eq!((log.len(), sent.load(Relaxed)), (2 * frames, waits));
+    }
+    peer.take_more(1_000);
+    settle().await;
+    assert!(sent.load(Relaxed) > waits);
+    running.abort();
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,9 +69,10 @@ use super::word::Word;
 ///
 /// # What is withheld
 ///
-/// Every byte is delivered by the call that first sees it, but for the longest suffix of the input that
-/// may be the beginning of the terminator. It stays in the caller's buffer, at most one byte less than
-/// the terminator has. Incomplete input is not an error: `next` returns `Ok(None)` and wants more.
+/// Before a call says that it wants more, by `Ok(None)`, all of the input has been delivered but for the
+/// longest suffix that may be the beginning of the terminator. It stays in the caller's buffer, at most one
+/// byte less than the terminator has. Where frames are handed over whole, all that has come of an unfinished
+/// one stays there. Incomplete input is not an error.
 ///
 /// # Looking ahead
 ///
@@ -219,8 +220,8 @@ impl Framer {
     /// As [`next`](Self::next), when no more input will come: call it until it returns `None`.
     ///
     /// What was withheld is delivered. In mid-frame [`Event::Truncated`] follows: when bytes of a frame
-    /// that ends at a delimiter have been seen, when a count is not spent, while an overlong frame is
-    /// skipped. If more input comes after all (the next datagram, a file that has grown), a new frame
+    /// that ends at a delimiter have been seen, when a count is not spent, while the rest of a frame that
+    /// has ended early is skipped. If more input comes after all (the next datagram, a file that has grown), a new frame
     /// begins with it; what remained of a count is still to come.
     ///
     /// ```
@@ -296,11 +297,14 @@ impl Framer {
     ///
     /// Setting the terminator that is in force changes nothing. In particular it does not end the skip of
     /// an overlong frame, so that a handler that sets its terminator at every event does not take the
-    /// rest of an overlong line for a new one. Any other terminator ends a skip, and a failure.
+    /// rest of an overlong line for a new one. Any other terminator ends a skip, and a failure. After a
+    /// counted frame with a wrong end it is the delimiter that was set last that is in force again;
+    /// [`resume`](Self::resume) ends the skip or the failure and keeps it.
     ///
-    /// A terminator that ended the chunk just returned still has its event. Of a frame that is being
-    /// cut, the length goes on, bytes of an unfinished count included, unless the old or new terminator
-    /// is `None`, which has no frames.
+    /// If the chunk just returned was the last of its frame, the event that says so still comes. A switch in
+    /// the middle of a frame begins no new one: what was delivered of it still counts for its length and
+    /// so for the limit, bytes of an unfinished count included, unless the old or new terminator is `None`,
+    /// which has no frames.
     ///
     /// ```
     /// use asynchat::{Event, Framer, Limit};
@@ -440,7 +444,8 @@ impl Framer {
     }
 
     /// Whether the end of the input here would cut a frame: bytes of a frame that ends at a delimiter
-    /// have been seen (withheld or delivered), a count is not spent, or an overlong frame is skipped.
+    /// have been seen (withheld or delivered), a count is not spent, or a frame has ended early (it was
+    /// overlong or had a wrong end) and its rest is skipped or is an error.
     ///
     /// ```
     /// use asynchat::Framer;

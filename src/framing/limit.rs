@@ -5,9 +5,8 @@ use std::{error, fmt};
 /// The limit counts payload bytes, without the terminator, and holds for frames that end by
 /// [`Terminator::Bytes`](crate::Terminator::Bytes), [`Terminator::AnyOf`](crate::Terminator::AnyOf) or
 /// [`Terminator::Newline`](crate::Terminator::Newline). A count states its own size, and `None` has no
-/// frames. Of a frame that is too long exactly the first
-/// `max` bytes are delivered, however the input was cut, and then
-/// [`Event::Overlong`](crate::Event::Overlong).
+/// frames. Of a frame that is too long exactly the bytes that the limit allows are delivered, from its first
+/// on and however the input was cut, and then [`Event::Overlong`](crate::Event::Overlong).
 ///
 /// ```
 /// use asynchat::{Event, Framer, Limit};
@@ -30,7 +29,7 @@ pub enum Limit {
     /// A frame may be of any length.
     #[default]
     Unlimited,
-    /// At most this many bytes. After `Overlong`, the next call is [`FrameError::Overlong`].
+    /// At most this many bytes. The call after `Overlong` fails with [`FrameError::Overlong`].
     ///
     /// `Fail(0)` verifies a terminator: the very next bytes must be it.
     Fail(u64),

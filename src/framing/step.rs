@@ -22,7 +22,7 @@ use super::event::Event;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Step<B> {
-    /// Some bytes of the frame. Empty only where the frame ends and no byte of it is left.
+    /// Some bytes of the frame. Empty only where the frame ends and no byte of it is left to be delivered.
     pub payload: B,
     /// How the frame ended, or `None` if it goes on.
     pub end: Option<End>,

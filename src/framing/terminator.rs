@@ -93,10 +93,11 @@ impl Terminator {
     /// was none).
     ///
     /// Anything else in its place is [`End::WrongEnd`](crate::End::WrongEnd), and what is there belongs
-    /// to no frame: a terminator set at that event governs it. Otherwise
-    /// [`Limit::Skip`](crate::Limit::Skip) drops it up to and including the delimiter that was set last,
-    /// as it does with the rest of an overlong line, and any other limit makes the next call fail with
-    /// [`FrameError::WrongEnd`](crate::FrameError::WrongEnd).
+    /// to no frame: another terminator set at that event governs it. (The delimiter that was set last is in
+    /// force again, and to set it changes nothing: [`resume`](crate::Framer::resume) lets it govern what is
+    /// there.) Otherwise [`Limit::Skip`](crate::Limit::Skip) drops it up to and including the delimiter that
+    /// was set last, as it does with the rest of an overlong line, and any other limit makes the next call
+    /// fail with [`FrameError::WrongEnd`](crate::FrameError::WrongEnd).
     ///
     /// ```
     /// use asynchat::{End, Framer, Step, Terminator};

@@ -45,6 +45,7 @@ use crate::framing::{
 /// # Cancellation safety
 ///
 /// Like every decoder it is synchronous: dropping a future of the transport's `next` loses nothing.
+///
 /// # At the end of the input
 ///
 /// What is left without its delimiter is [`Frame::Truncated`], never a complete frame: under

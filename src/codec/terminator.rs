@@ -42,8 +42,9 @@ use crate::framing::{Event, Framer, Limit, Step, Terminator};
 /// # Limits and memory
 ///
 /// The codec keeps nothing, so it is [`Limit::Unlimited`] unless told otherwise. Bytes of an unfinished
-/// terminator stay in the transport's read buffer, where a switch and `Framed::into_parts` find them. An
-/// event holds on to its part of the read buffer: a small chunk that is kept for long is better copied.
+/// terminator stay in the transport's read buffer, where a switch and `Framed::into_parts` find them. A chunk
+/// shares the read buffer and keeps all of it, however small it is: one that is kept for long is better
+/// copied. (Less than 64 bytes of a frame that goes on are copied already.)
 ///
 /// To read more than 8 KiB at once, which pays where data flows, give the transport a larger buffer:
 /// `FramedRead::with_capacity(io, codec, 64 * 1024)`.
@@ -53,9 +54,9 @@ use crate::framing::{Event, Framer, Limit, Step, Terminator};
 /// [`set_terminator`](Self::set_terminator) at an event always takes effect at once, since the stream
 /// decodes what it has before it reads. A `Framed` or `FramedRead` that has returned `Pending`, however,
 /// does not look at its buffer again until the peer sends more. A terminator set in between (because of
-/// a timer, say) may already be there, withheld as the beginning of the old one, or be `Count(0)`, and
-/// would wait for the next read. The remedy is to take the transport apart and put it together again,
-/// which makes it look:
+/// a timer, say) may already be in the buffer, withheld as the beginning of the old one, or be `Count(0)`,
+/// which waits for nothing; in both cases its event would come with the next read only. The remedy is to take
+/// the transport apart and put it together again, which makes it look:
 ///
 /// ```
 /// use asynchat::{Event, TerminatorCodec};
@@ -92,7 +93,7 @@ use crate::framing::{Event, Framer, Limit, Step, Terminator};
 /// # Items
 ///
 /// `I` is what it yields: [`Event`]s, or, made by [`steps`](Self::steps), [`Step`]s, which are a chunk and
-/// the event behind it in one and cost about half as much.
+/// the event behind it in one and take less time.
 #[derive(Clone, Debug)]
 pub struct TerminatorCodec<I = Event<Bytes>> {
     framer: Framer,

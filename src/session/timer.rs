@@ -22,9 +22,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection may take. `None` is for ever.
 ///
-/// All of them count only time in which the peer is waited for, to send or to take what is sent to it: not
-/// while a callback runs or awaits, not between two calls of the pull interface, and not while a producer has
-/// nothing yet. That of a frame does not run either while too much output is queued for more to be read.
+/// All but `session` count only time in which the peer is waited for, to send or to take what is sent to it:
+/// not while a callback runs, and not between two calls of the pull interface. In particular:
+///
+/// - While a callback awaits something, only `write_stall` runs: output goes out meanwhile.
+/// - While a producer has nothing yet, `idle`, `quiet` and `write_stall` stand still. `frame` goes on, if the
+///   peer has begun a frame, and so does `shutdown`.
+/// - While too much output is queued for more to be read, `frame` and `shutdown` stand still.
 ///
 /// ```
 /// use asynchat::Timeouts;
@@ -40,18 +44,18 @@ pub struct Timeouts {
     /// Without a byte in either direction: 5 minutes by default.
     pub idle: Option<Duration>,
     /// Without a byte from the peer, after which it is *asked*: [`Handler::quiet`] can send a `PING`, and
-    /// the channel goes on. `None` by default. Until the peer answers, what is written to it no longer
-    /// counts against `idle`.
+    /// the channel goes on. `None` by default. From then until the peer sends something, what it takes no
+    /// longer puts `idle` off, so that a peer that is only sent to is found out.
     ///
     /// [`Handler::quiet`]: crate::Handler::quiet
     pub quiet: Option<Duration>,
     /// From the first byte of a frame to its end, or of a message that was marked as one of several
-    /// frames: 60 seconds by default. There is none for
-    /// [`Terminator::None`](crate::Terminator::None), which has no frames.
+    /// frames: 60 seconds by default. Bytes that come under [`Terminator::None`](crate::Terminator::None)
+    /// are no frame and have no such deadline, unless they are part of a marked message.
     pub frame: Option<Duration>,
     /// The time allowed in `frame` grows by a second for each so many bytes received, so that an honest
     /// upload may take as long as it needs: 1024 by default. With 0 it does not grow, and counted frames
-    /// have no deadline at all.
+    /// have no deadline at all. Bytes that are skipped, as the rest of an overlong frame is, earn no time.
     ///
     /// By default, then, a peer that sends 1 KiB a second is never cut off, whatever the length of its
     /// message, and 100 MiB may take it 28 hours. Where messages are large, ask for the rate that they
@@ -59,17 +63,20 @@ pub struct Timeouts {
     pub min_rate: u32,
     /// Without the peer taking a byte of what is ready for it: 60 seconds by default.
     pub write_stall: Option<Duration>,
-    /// The whole connection, from the first time that the peer is waited for. It passes when the peer is
-    /// waited for, or has sent so much that it need not be, at this time or later. `None` by default.
+    /// The whole connection: all time from the first time that the peer is waited for, that which callbacks
+    /// take included. Whether it is over is looked at only when the peer is waited for, or has sent so much
+    /// that it need not be: a callback is never cut off by it. `None` by default.
     pub session: Option<Duration>,
-    /// How long a message that has begun may take to its end once the connection is wanted to end
-    /// ([`Channel::run_until`](crate::Channel::run_until)), before
+    /// How long a message that has begun may take to its end once the signal of
+    /// [`Channel::run_until`](crate::Channel::run_until) has come, before
     /// [`Handler::shutdown`](crate::Handler::shutdown) is called in the middle of it: 10 seconds by
-    /// default.
+    /// default. `None` waits for its end as long as the other deadlines allow.
     pub shutdown: Option<Duration>,
     /// After a close, how long to wait for the peer to close too, so that a reset does not destroy what
-    /// was sent last: 2 seconds by default. Up to 256 KiB of input are read and dropped meanwhile, and
-    /// while the last output is written. `None` neither waits nor reads.
+    /// was sent last: 2 seconds by default, from when all is written and the stream shut down. Up to 256 KiB
+    /// of input are read and dropped meanwhile, and while the last output is written; a peer that sends more
+    /// is not waited for. `None` neither waits nor reads. Nor is a peer waited for that has closed already,
+    /// or that was `idle` for too long and to which the handler says nothing.
     pub linger: Option<Duration>,
 }
 

@@ -60,14 +60,15 @@ use crate::session::write::Traffic;
 /// |---|---|
 /// | frame length | 64 KiB of payload, then [`ChannelError::Frame`] |
 /// | deadlines | those of [`Timeouts::default`] |
-/// | output queue | 256 KiB; above it nothing is read or dispatched until 64 KiB are left |
+/// | output queue | 256 KiB; from there on nothing is read or handed over until 64 KiB are left |
 /// | one read | 64 KiB at most |
-/// | a [`Handle`]'s pushes | 1 MiB waiting |
+/// | pushes by all [`Handle`]s | 1 MiB may wait for the channel's task, or one push that is longer |
 ///
 /// # Memory
 ///
-/// A channel that waits for input has no read buffer, but for the few bytes of a terminator that is not
-/// complete, and when all output is written it has no write buffer.
+/// A channel that waits for input holds no read buffer. It holds what it has read and not handed over: the few
+/// bytes that may begin a terminator, or, where frames or messages are handed over whole, what has come of the
+/// one at hand. When all output is written it holds no write buffer.
 ///
 /// # Switching
 ///
@@ -157,8 +158,9 @@ impl<S> Channel<S> {
         self.conn.outbound().deadlines.timeouts
     }
 
-    /// Queues bytes. They go out while the channel is polled: by [`next`](Self::next),
-    /// [`ready`](Self::ready), [`flush`](Self::flush) or [`close`](Self::close).
+    /// Queues bytes. They go out while the channel is polled: when [`next`](Self::next),
+    /// [`step`](Self::step) or [`message`](Self::message) has to wait, and by [`flush`](Self::flush) and
+    /// [`close`](Self::close). [`ready`](Self::ready) writes only if the queue is full.
     ///
     /// ```
     /// use asynchat::Channel;
@@ -308,13 +310,14 @@ impl<S> Channel<S> {
     }
 
     /// Takes no more input and no more pushes, and closes once all that was pushed is written. The next
-    /// call of [`next`](Self::next) or [`close`](Self::close) does the work.
+    /// call of [`close`](Self::close), or of [`next`](Self::next) and the like, does the work.
     pub fn close_when_done(&mut self) {
         self.conn.outbound_mut().close();
     }
 
     /// Drops what is queued for output, and input that is buffered or withheld. A scheduled close stays,
-    /// as do the terminator and what remains of a count.
+    /// as do the terminator and what remains of a count, and what [`Handle`]s have pushed and the channel has
+    /// not taken yet.
     ///
     /// ```
     /// use asynchat::{Channel, Event};
@@ -337,7 +340,8 @@ impl<S> Channel<S> {
         self.conn.discard_input();
     }
 
-    /// Drops everything and closes now: nothing that is queued is written.
+    /// Drops everything: nothing that is queued is written, and no call waits for the peer any more. The
+    /// stream is not shut down; the peer sees the end when the channel is dropped.
     ///
     /// ```
     /// use asynchat::Channel;
@@ -364,7 +368,8 @@ impl<S> Channel<S> {
         self.conn.outbound_mut().handle()
     }
 
-    /// Bytes waiting to be written, without those that producers still hold.
+    /// Bytes waiting to be written, without those that producers still hold, and those that [`Handle`]s have
+    /// pushed and the channel has not taken yet.
     pub fn queued_bytes(&self) -> usize {
         self.conn.outbound().output.queued_bytes()
     }
@@ -428,8 +433,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// While it waits it writes what is queued, flushing when the input is drained. At the end of the
     /// input queued output is kept: [`close`](Self::close) writes it.
     ///
-    /// A small chunk is copied, so that to keep it keeps nothing else; a larger one shares the read
-    /// buffer.
+    /// A chunk of less than 16 KiB is copied, so that to keep it keeps nothing else; a larger one shares the
+    /// read buffer.
     ///
     /// # Errors
     ///
@@ -441,14 +446,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// # Cancellation safety
     ///
     /// It may be dropped at any time; no event is lost, nor is output written twice. Deadlines do not run
-    /// between two calls. (As a [`Stream`] they do, where the last poll was pending.)
+    /// between two calls, but for that of the [`session`](field@Timeouts::session). Polled as a [`Stream`], a
+    /// channel does not know that nobody waits any more: if the last poll was pending, they run until the
+    /// next one.
     pub async fn next(&mut self) -> Option<Result<Event<Bytes>, ChannelError>> {
         self.wait(Self::poll_event).await
     }
 
     /// The next piece of a frame, lent, and how the frame ended if it did; or `None` at the end. It is
     /// [`next`](Self::next) without owned memory, and in one await what is a chunk and its end there. With
-    /// it comes a [`Control`], so that the answer can be pushed while the piece is held.
+    /// it comes a [`Control`], so that the answer can be pushed while the piece is held. A piece is empty if
+    /// only the end of its frame was still to come.
     ///
     /// With [whole frames](Self::set_whole_frames) each piece is a frame.
     ///
@@ -493,12 +501,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// `find_end` is shown all input that is there, from the beginning of the message on, and says how
     /// many bytes are the message; more may come than it was shown. `None` wants to be asked again when
-    /// there is more. It is a parser that has no buffer, and the channel's limit, deadlines and
-    /// back-pressure hold for it as for any frame: a message longer than the limit, whichever that is, is
-    /// [`FrameError::Overlong`](crate::FrameError::Overlong). If the input ends in a message, its beginning
-    /// comes with [`End::Truncated`].
+    /// there is more, and so does `Some(0)`. It is a parser that has no buffer, and the channel's limit,
+    /// deadlines and back-pressure hold for it as for any frame, but for one thing: a message longer than the
+    /// limit is [`FrameError::Overlong`](crate::FrameError::Overlong) under [`Limit::Skip`] too, since nobody
+    /// knows where the next one begins. If the input ends in a message, its beginning comes with
+    /// [`End::Truncated`].
     ///
-    /// Behind it a terminator has to be set, unless the next message is taken in the same way.
+    /// When a message has been taken, the terminator is `None`: to go on with frames, set another.
     ///
     /// ```
     /// use asynchat::Channel;
@@ -538,8 +547,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Pulling { channel: Some(self), begun: false, end: AtOwnEnd(find_end) }
     }
 
-    /// Waits until there is room for output: at once below the high-water mark, else until the low-water
-    /// mark is reached.
+    /// Waits until there is room for output: not at all below the high-water mark, and from there on until
+    /// what is queued has been written down to the low-water mark.
     ///
     /// ```
     /// use asynchat::Channel;
@@ -608,7 +617,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Writes all that is queued, shuts the stream down, and waits a little for the peer to close too
     /// ([`Timeouts::linger`]), so that a reset does not destroy what was sent last.
     ///
-    /// What the peer sends meanwhile is dropped.
+    /// What the peer sends meanwhile is dropped. After a deadline that the peer has let pass, it has 5 seconds
+    /// to take what is queued.
     ///
     /// ```
     /// use asynchat::Channel;
@@ -673,10 +683,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// # Errors
     ///
-    /// If input is buffered or withheld, which would be injected into the other protocol, if the channel is
-    /// closed, or closes meanwhile, as the stream is shut down then, or if the output could not be written.
-    /// The channel is handed back as it was ([`UpgradeError::into_inner`]), unless the stream or a producer
-    /// has failed.
+    /// If input is buffered or withheld, which would be injected into the other protocol; if the end of a
+    /// frame has not been pulled yet; if the channel is closed, or closes meanwhile, as the stream is shut down
+    /// then; or if the output could not be written. The channel is handed back
+    /// ([`UpgradeError::into_inner`]) and can go on, unless it is closed, or the stream or a producer has
+    /// failed.
+    ///
+    /// # Cancellation safety
+    ///
+    /// If the future is dropped, the channel is dropped with it, and the connection with that.
     pub async fn upgrade(mut self) -> Result<S, UpgradeError<Channel<S>>> {
         let pending = self.pending_input().max(self.conn.inbound.has_owed().into());
         if pending > 0 {

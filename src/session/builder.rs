@@ -104,16 +104,18 @@ impl ChannelBuilder {
         self
     }
 
-    /// How many bytes may be queued for output before no more input is read and no event dispatched:
-    /// 256 KiB by default, at least 1. The bound on memory is this, what one callback pushes, and what
-    /// handles may have pushed.
+    /// How many bytes may be queued for output before no more input is read and nothing of it handed over:
+    /// 256 KiB by default, at least 1. The bound on memory is this, what one callback pushes, what
+    /// handles may have pushed ([`handle_capacity`](Self::handle_capacity)), and a block or two of the
+    /// producer whose turn it is.
     #[must_use]
     pub fn high_water_mark(mut self, bytes: usize) -> Self {
         self.high_water_mark = bytes;
         self
     }
 
-    /// How many queued bytes must be left before input is read again: 64 KiB by default.
+    /// How many queued bytes may be left when input is read again: 64 KiB by default. More than the high-water
+    /// mark is as much as that.
     #[must_use]
     pub fn low_water_mark(mut self, bytes: usize) -> Self {
         self.low_water_mark = bytes;
@@ -169,11 +171,12 @@ impl ChannelBuilder {
     }
 
     /// How many bytes pushed through [`Handle`](crate::Handle)s may wait for the channel's task: 1 MiB by
-    /// default. What is pushed while nothing waits is accepted, however long it is.
+    /// default, for all handles of a channel together. What is pushed while nothing waits is accepted, however
+    /// long it is.
     ///
-    /// It must hold what all speakers together push before this task has its turn, else a receiver that keeps
-    /// up is taken for one that does not: at least a few of their [reads](Self::read_size), with what they
-    /// add to each line.
+    /// In a chat room, say, it must hold what all who speak push before the listener's task has its turn, else
+    /// a listener that keeps up is taken for one that does not. Each of them may push all the lines of a
+    /// [read](Self::read_size) in one turn, so that some reads should fit, with what is added to each line.
     #[must_use]
     pub fn handle_capacity(mut self, bytes: usize) -> Self {
         self.handle_capacity = u32::try_from(bytes).unwrap_or(u32::MAX);

@@ -16,8 +16,8 @@ use crate::session::read::Framing;
 use crate::session::timer::Timeouts;
 use crate::session::write::{Outbound, Traffic};
 
-/// Some bytes of a frame, lent. It derefs to `[u8]`, is never empty unless it is a whole frame that is
-/// empty, and holds no byte of a terminator.
+/// Some bytes of a frame, lent. It derefs to `[u8]` and holds no byte of a terminator. It is empty only if it is
+/// a whole frame that is empty, or, of a step that was pulled, if only the end of the frame was still to come.
 ///
 /// ```
 /// use asynchat::Channel;
@@ -53,8 +53,8 @@ impl<'a> Chunk<'a> {
     /// ([`End::Terminator`]), or only its beginning, if it is longer than its limit, has a wrong end, or was
     /// not finished when the input ended. Whoever obeys commands as they are collected has to ask.
     ///
-    /// `None` for a piece of a frame that comes in pieces, whose end is told by the callback behind it. Of a
-    /// chunk that was pulled it is as the step says that it is in.
+    /// `None` for a piece of a frame that comes in pieces, whose end is told by the callback behind it. Where
+    /// frames are pulled, it is the same as [`Step::end`](crate::Step::end) of the step that holds this chunk.
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, Control, End, Handler};
@@ -96,8 +96,8 @@ impl<'a> Chunk<'a> {
     }
 
     /// The bytes, to be kept: without a copy if there are many. Of fewer than 16 KiB a copy is made, so
-    /// that a small piece does not keep the whole read buffer. A larger one does keep it, 64 KiB or more: for
-    /// a cache, or whatever else lives long, copy the bytes (`Bytes::copy_from_slice`).
+    /// that a small piece does not keep the whole read buffer. A larger one does keep it, which is 64 KiB or
+    /// more by default: for a cache, or whatever else lives long, copy the bytes (`Bytes::copy_from_slice`).
     pub fn to_bytes(&self) -> Bytes {
         self.input.keep(self.bytes)
     }
@@ -199,7 +199,8 @@ impl<'a> Control<'a> {
     /// [`Framer::set_whole_frames`](crate::Framer::set_whole_frames).
     ///
     /// While they are, [`Handler::collect_incoming_data`](crate::Handler::collect_incoming_data) is called
-    /// exactly once for each frame, with all of it, also if it is empty.
+    /// exactly once for each frame that is complete, with all of it, also if it is empty. Of a frame that is
+    /// not complete ([`Chunk::end`]) it is given what there is, and not called if that is nothing.
     pub fn set_whole_frames(&mut self, whole: bool) {
         self.framing.set_whole_frames(whole);
     }
@@ -211,7 +212,7 @@ impl<'a> Control<'a> {
     /// If the input ends in the middle of a message, what there is of it is collected in one piece, and
     /// [`Handler::eof`](crate::Handler::eof) is told that it is truncated.
     ///
-    /// When that is over, a terminator has to be set, and frames come in pieces unless
+    /// When it is switched off again, a terminator has to be set, and frames come in pieces unless
     /// [`set_whole_frames`](Self::set_whole_frames) says otherwise.
     ///
     /// ```
@@ -475,7 +476,8 @@ impl<'a> Control<'a> {
         self.push_to(|outbound| outbound.push_with_producer(producer))
     }
 
-    /// Bytes waiting to be written, without those that producers still hold.
+    /// Bytes waiting to be written, without those that producers still hold, and those that handles have
+    /// pushed and the channel has not taken yet.
     pub fn queued_bytes(&self) -> usize {
         self.read(|outbound| outbound.output.queued_bytes())
     }
@@ -510,8 +512,9 @@ impl<'a> Control<'a> {
         self.with(Outbound::close);
     }
 
-    /// Drops what is queued for output, and, when the callback returns, input that is buffered or
-    /// withheld. A scheduled close stays, as do the terminator and what remains of a count.
+    /// Drops what is queued for output, and, when the callback returns or the next frame is asked for, input
+    /// that is buffered or withheld. A scheduled close stays, as do the terminator and what remains of a
+    /// count, and what handles have pushed and the channel has not taken yet.
     pub fn discard_buffers(&mut self) {
         self.with(|outbound| {
             outbound.output.discard_buffers();

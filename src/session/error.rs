@@ -43,8 +43,8 @@ pub enum CloseReason<E> {
     Io(io::Error),
     /// A producer failed. What was queued is dropped.
     Producer(io::Error),
-    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, or a counted frame did not
-    /// have its end.
+    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, a message whose end the application
+    /// finds was longer than the limit, or a counted frame did not have its end.
     Frame(FrameError),
     /// A deadline has passed.
     Timeout(Timeout),
@@ -134,7 +134,7 @@ impl From<SinkError> for Cause {
     }
 }
 
-/// Why a channel could not go on. It is told once.
+/// Why a channel could not go on. It is told once, but for [`Timeout::Quiet`], after which it goes on.
 ///
 /// ```
 /// use asynchat::{Channel, ChannelError, FrameError, Limit};
@@ -166,8 +166,8 @@ pub enum ChannelError {
     Io(io::Error),
     /// A producer failed. What was queued is dropped.
     Producer(io::Error),
-    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, or a counted frame did not
-    /// have its end.
+    /// A frame was longer than [`Limit::Fail`](crate::Limit::Fail) allows, a message whose end the application
+    /// finds was longer than the limit, or a counted frame did not have its end.
     Frame(FrameError),
     /// A deadline has passed.
     Timeout(Timeout),
@@ -237,8 +237,8 @@ impl From<ChannelError> for io::Error {
 /// A stream was not handed over to another protocol.
 ///
 /// `C` is what is given back: the [`Channel`](crate::Channel) of
-/// [`Channel::upgrade`](crate::Channel::upgrade), with all that is in it, or nothing where a
-/// [`Control`](crate::Control) was asked.
+/// [`Channel::upgrade`](crate::Channel::upgrade), with all that is in it, or nothing where the upgrade was asked
+/// of a [`Control`](crate::Control).
 ///
 /// ```
 /// use asynchat::{Channel, Event};
@@ -277,9 +277,9 @@ impl<C> UpgradeError<C> {
         UpgradeError { channel, reason }
     }
 
-    /// How many bytes the peer has sent behind the frame that asked for the upgrade, the terminator of
-    /// a frame that is not yet pulled among them: they would be injected into the other protocol. 0 if
-    /// it was refused because the output could not be written.
+    /// How many bytes the peer has sent behind the frame that asked for the upgrade: they would be injected
+    /// into the other protocol. If there are none but the end of that frame has not been pulled yet, it is 1.
+    /// 0 if it was refused because the channel is closed or the output could not be written.
     pub fn pending_input(&self) -> usize {
         match self.reason {
             Refusal::Pending(bytes) => bytes,

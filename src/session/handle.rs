@@ -54,8 +54,8 @@ pub struct Handle {
 impl Handle {
     /// Queues bytes behind what the channel and others have pushed. Bytes of one push stay together.
     ///
-    /// Large owned bytes are not copied: give the same [`Bytes`] to a thousand channels and they share
-    /// it.
+    /// Owned bytes are not copied if there are 1024 or more: give the same [`Bytes`] to a thousand channels and
+    /// they share it.
     ///
     /// ```
     /// use asynchat::{Channel, HandleError};
@@ -72,8 +72,8 @@ impl Handle {
     /// # Errors
     ///
     /// [`HandleError::Full`] if some bytes wait for the channel's task and with these it would be more than
-    /// the handle's capacity, [`HandleError::Closed`] if the channel is closed or closing. Both hand the item
-    /// back.
+    /// the capacity of the channel's handles; [`HandleError::Closed`] if the channel is closed or closing. Both
+    /// hand the item back.
     pub fn push<T: Payload>(&self, item: T) -> Result<(), HandleError<T>> {
         self.push_all([item]).map_err(HandleError::into_only)
     }
@@ -202,8 +202,9 @@ impl Handle {
         self.mailbox.lock().bytes
     }
 
-    /// Waits until the channel has ended, however it ends. From when it is closing, when pushes are
-    /// refused, this may take as long as what was accepted takes to be written.
+    /// Waits until the channel has ended, however it ends. Pushes are refused before that, from when it is
+    /// closing: what was accepted is written first, and then the peer is waited for a little
+    /// ([`Timeouts::linger`](field@crate::Timeouts::linger)).
     ///
     /// # Cancellation safety
     ///
@@ -228,7 +229,8 @@ impl Handle {
         }
     }
 
-    /// Closes the channel now, whatever waits and whatever its handler is doing.
+    /// Closes the channel now: what is queued is not written, and a callback of its handler that waits is
+    /// dropped.
     ///
     /// ```
     /// use asynchat::Channel;
@@ -505,7 +507,7 @@ impl fmt::Debug for Inbox {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError<T> {
-    /// The receiver has not kept up: as many bytes wait for it as may.
+    /// The receiver has not kept up: some bytes wait for it, and with these it would be more than may.
     Full(T),
     /// The channel is closed or closing.
     Closed(T),

@@ -66,7 +66,7 @@ pub(crate) struct Outbound {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Bytes that the peer sent, including those that were dropped after a close.
+    /// Bytes that were read from the stream, including those that were dropped after a close.
     pub read: u64,
     /// Bytes that the stream has taken.
     pub written: u64,

@@ -117,7 +117,9 @@ impl Server {
     /// Says these bytes to connections beyond [`max_connections`](Self::max_connections) and closes them,
     /// rather than let them wait: `421 too many connections\r\n`, say.
     ///
-    /// Each has 2 seconds to read them and to close. Up to 64 at a time are told; then the rest wait.
+    /// Each has 2 seconds to read them and to close. Up to 64 are being told at a time; while there are so many,
+    /// further ones wait in the listener's backlog. Those that are still being told when
+    /// [`serve`](Self::serve) returns are dropped.
     ///
     /// ```
     /// use asynchat::Server;
@@ -175,15 +177,15 @@ impl Server {
     /// The listener is closed first, so that nobody is left waiting in its backlog. The token in each
     /// [`Connection`] is cancelled with `shutdown`, and
     /// [`Channel::run_until`](crate::Channel::run_until) makes an orderly end of that: at once if the
-    /// connection is idle, else when its frame is complete and answered. Whatever is still there at the
+    /// connection is idle, else when its message is complete and answered. Whatever is still there at the
     /// deadline is dropped.
     ///
     /// # Errors of accept
     ///
     /// An error that concerns only the connection that was to be accepted (it was aborted, say) is passed
-    /// over at once. While resources are wanting (file descriptors, memory) and after errors not known
-    /// here, accept is tried again when a connection ends, and after a delay that grows from 5
-    /// milliseconds to one second.
+    /// over at once. While resources are wanting (file descriptors, memory), after errors not known here, and
+    /// after more than 64 errors in a row, accept is tried again when a connection ends or after a delay,
+    /// whichever is first. The delay grows from 5 milliseconds to one second.
     ///
     /// # Errors
     ///
@@ -349,7 +351,7 @@ impl<S, A> Connection<S, A> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Served {
-    /// Connections that were accepted. All of them have ended.
+    /// Connections that were accepted and served. All of them have ended.
     pub accepted: u64,
     /// The most connections there were at a time.
     pub peak: usize,

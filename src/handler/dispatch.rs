@@ -92,8 +92,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// If it is idle, it is closed at once. If a callback is waiting or a message has begun, that is
     /// finished and answered first, but a peer that does not send the rest is waited for no longer than
     /// [`Timeouts::shutdown`](crate::Timeouts::shutdown). The handler has the last word: see
-    /// [`Handler::shutdown`]. Input that comes behind is not handed over. How long all of this may take is
-    /// the caller's to limit, by dropping the future, as a `Server` does.
+    /// [`Handler::shutdown`], which closes unless the handler does otherwise. Input that comes behind the close
+    /// is not handed over. How long all of this may take is the caller's to limit, by dropping the future, as
+    /// a `Server` does.
     ///
     /// The signal is any future: the `cancelled` of a `CancellationToken`, a timer, a channel's `recv`.
     ///

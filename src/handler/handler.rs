@@ -64,14 +64,15 @@ use crate::session::{Chunk, CloseReason, Control, Timeout};
 ///
 /// # Order
 ///
-/// The methods are called one at a time, in the order of the input, and none after the connection has
-/// been closed or aborted, whoever asked for that: input behind a `QUIT` is not handed over.
+/// The methods are called one at a time, in the order of the input, and none but [`closed`](Self::closed) after
+/// the connection has been closed or aborted, whoever asked for that: input behind a `QUIT` is not handed over.
 ///
 /// While a callback waits, nothing is read, queued output still goes out, and a
-/// [`Handle`](crate::Handle) can still push, close and abort. Of the deadlines only the write stall runs:
+/// [`Handle`](crate::Handle) can still push, close and abort. Of the deadlines only the write stall can pass:
 /// the peer is not waited for otherwise.
 pub trait Handler {
-    /// Why the protocol cannot go on. The connection is closed, and [`Channel::run`](crate::Channel::run) returns it whole.
+    /// Why the protocol cannot go on. The connection is closed, and [`Channel::run`](crate::Channel::run) returns
+    /// the error as it is, in [`CloseReason::Handler`].
     type Error;
 
     /// Some bytes of the current frame.
@@ -94,9 +95,9 @@ pub trait Handler {
     /// It is called behind [`collect_incoming_data`](Self::collect_incoming_data) for the same frame, also if that
     /// has set another terminator. By default nothing is done, as where whole frames are answered there.
     ///
-    /// The bytes are gone by then: what is waited for with a frame in hand, as a database is, needs a copy of it
-    /// ([`Chunk::to_bytes`], or a `Vec` that is used again). Whoever pulls has the frame until the next
-    /// [`step`](crate::Channel::step).
+    /// The bytes are not lent any more by then: a handler that asks a database about a frame, say, and waits for
+    /// the answer here, keeps a copy of the frame ([`Chunk::to_bytes`], or a `Vec` that is used again). Whoever
+    /// pulls has the frame until the next [`step`](crate::Channel::step).
     ///
     /// # Errors
     ///
@@ -115,9 +116,10 @@ pub trait Handler {
     ///
     /// It is asked between two messages while [own ends](Control::set_own_end) are set: the place for a
     /// protocol's own parser. The message is then handed over whole, to
-    /// [`collect_incoming_data`](Self::collect_incoming_data) and `found_terminator`. A message is longer
-    /// than no byte: `Some(0)` is `None`. One that is longer than its limit, whichever that is, is the end of
-    /// the connection.
+    /// [`collect_incoming_data`](Self::collect_incoming_data) and `found_terminator`. A message has at least
+    /// one byte: `Some(0)` is taken for `None`. One that is longer than the limit ends the connection, under
+    /// [`Limit::Skip`](crate::Limit::Skip) too, since nobody knows where the next one begins; nothing of it is
+    /// collected, and [`overlong`](Self::overlong) is called.
     ///
     /// If the input ends in the middle of a message, what there is of it comes to `collect_incoming_data`
     /// in one piece, and then [`eof`](Self::eof) is called with `truncated`, and not `found_terminator`.
@@ -247,7 +249,9 @@ pub trait Handler {
     ///
     /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the
     /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed. Under either,
-    /// another terminator that is set here governs the rest instead, and the connection goes on.
+    /// another terminator that is set here governs the rest instead, and the connection goes on. Of a message
+    /// whose end the handler [finds itself](Self::find_end) nothing has been collected, and the connection is
+    /// closed in any case.
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, Control, Handler, Limit};
@@ -309,8 +313,9 @@ pub trait Handler {
     ///
     /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) what is there is dropped, up to
     /// and including the delimiter that was set last, and the next frame comes. Under any other limit, or
-    /// if no delimiter was ever set, the connection is closed. A terminator that is set here governs what
-    /// is there instead, and the connection goes on.
+    /// if no delimiter was ever set, the connection is closed. Another terminator that is set here governs
+    /// what is there instead, and the connection goes on. (The delimiter that was set last is in force again:
+    /// to set it changes nothing.)
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, Control, Handler, Limit, Terminator};
@@ -368,8 +373,9 @@ pub trait Handler {
         async { Ok(()) }
     }
 
-    /// The peer sends no more, in mid-frame if `truncated`. Output can still be pushed; when it is
-    /// written the connection is closed.
+    /// The peer sends no more; if `truncated`, it has stopped in the middle of a frame or of a
+    /// [marked message](Control::begin_message). Output can still be pushed; when it is written the connection
+    /// is closed.
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, Control, Handler};
@@ -555,12 +561,12 @@ pub trait Handler {
     }
 
     /// The connection is wanted to end: the signal of [`Channel::run_until`](crate::Channel::run_until) has
-    /// come. This is called once: between two messages, so that one that has begun is complete and
-    /// [`found_terminator`] has returned; or in the middle of a message, if the peer does not complete it
-    /// within [`Timeouts::shutdown`](crate::Timeouts::shutdown).
+    /// come. This is called once, unless the connection ends before: between two messages, so that one that
+    /// has begun is complete and [`found_terminator`] has returned; or in the middle of a message, if the peer
+    /// does not complete it within [`Timeouts::shutdown`](crate::Timeouts::shutdown).
     ///
-    /// By default the connection is closed when what was pushed is written. Do otherwise to say goodbye
-    /// (`421`, `BYE`).
+    /// By default the connection is closed when what was pushed is written. A handler that says goodbye here
+    /// (`421`, `BYE`) calls [`Control::close_when_done`] behind it: otherwise the connection goes on.
     ///
     /// [`found_terminator`]: Self::found_terminator
     ///
@@ -575,7 +581,7 @@ pub trait Handler {
         async { Ok(()) }
     }
 
-    /// The connection is closed. Nothing is called after this.
+    /// The connection is closed, or its stream can be taken for an upgrade. Nothing is called after this.
     ///
     /// It is not called if [`run`](crate::Channel::run) is dropped, as a `Server` does at the deadline of its
     /// shutdown, nor if the handler panics: what must happen in any case belongs in the handler's `Drop`.

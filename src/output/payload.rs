@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 ///
 /// It is implemented for what people hold bytes in, so that `push` takes a literal, a `String`, a
 /// `Vec<u8>`, [`Bytes`], a [`Cow`], or anything of these by reference. Owned bytes are queued without copying
-/// them when there are many; borrowed bytes are always copied, once. To queue a large `'static` slice
-/// uncopied, wrap it in [`Bytes::from_static`].
+/// them when there are 1024 or more; borrowed bytes and arrays are always copied, once. To queue a large
+/// `'static` slice uncopied, wrap it in [`Bytes::from_static`].
 ///
 /// ```
 /// use asynchat::Payload;
@@ -27,7 +27,7 @@ pub trait Payload {
     /// The bytes.
     fn as_bytes(&self) -> &[u8];
 
-    /// Converts this into [`Bytes`], without copying when it owns them.
+    /// Converts this into [`Bytes`], without copying when it owns them on the heap.
     fn into_bytes(self) -> Bytes
     where
         Self: Sized;

@@ -1,7 +1,8 @@
 //! Producers: sources of output that are asked for more until they have no more.
 //!
-//! A [`Producer`] is queued with [`ProducerSink::push_with_producer`] and asked for its next bytes only
-//! when the connection can take them, so that a file of any size costs one block of memory.
+//! A [`Producer`] is queued with [`ProducerSink::push_with_producer`], or with that of a channel, and asked for
+//! its next bytes only when there is room for them, so that a file of any size costs no more than two blocks
+//! of memory.
 //!
 //! The queue relies on nothing but the contract of [`Producer::poll_more`]: a producer may be slow,
 //! endless, yield nothing but empty items, fail or panic.

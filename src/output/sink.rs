@@ -25,8 +25,8 @@ use crate::output::queue::Output;
 /// [`push_with_producer`](Self::push_with_producer) queues a source that is asked for more whenever
 /// there is room, [`close_when_done`](Self::close_when_done) puts the end behind them; text and binary
 /// formats are written in place by [`write!`](Self::write_fmt) and [`push_with`](Self::push_with). None of
-/// these waits or writes: the queue moves while [`ready`](Self::ready), [`flush`](Self::flush) or
-/// [`close`](Self::close) is awaited.
+/// these waits or writes: the queue is written while [`flush`](Self::flush) or [`close`](Self::close) is awaited,
+/// and, if it is full, while [`ready`](Self::ready) is.
 ///
 /// It is also a [`Sink`] of whatever the wrapped `FramedWrite`'s encoder takes; what is encoded keeps
 /// its place among what is pushed.
@@ -67,16 +67,18 @@ use crate::output::queue::Output;
 ///
 /// A push is never refused for lack of room: whoever pushes more than a little should await `ready`
 /// first. The queue is full from the push that makes it reach the high-water mark (256 KiB unless set)
-/// until what waits is down to the low-water mark (64 KiB); `ready` waits while it is full. It then holds
-/// at most the high-water mark and what was pushed at once.
+/// until what waits is down to the low-water mark (64 KiB); `ready` waits while it is full. Whoever awaits it
+/// before each push has at most the high-water mark and one push in the queue, beside what the producer at
+/// the front has yielded.
 ///
 /// A queued producer counts as 256 bytes. The one at the front is asked for more until one block (64 KiB
-/// unless set) is ready, or as much as the high-water mark. What it yields doesn't make the queue full, and
-/// `ready` asks it only for the sake of what was pushed behind it, so that an endless producer doesn't
+/// unless set) is ready, or as much as the high-water mark, if that is less; with the item that completes it,
+/// that may be two blocks of a [`reader`](crate::producer::reader). What it yields doesn't make the queue full,
+/// and `ready` asks it only for the sake of what was pushed behind it, so that an endless producer doesn't
 /// keep `ready` waiting.
 ///
-/// Once flushed, an empty queue holds no buffer; one that the writer keeps waiting holds little more than
-/// the bytes that wait.
+/// Once flushed, an empty queue holds no buffer. For small items that wait for the writer it holds no more than
+/// twice their bytes and 1 KiB; large ones are held as they were pushed.
 ///
 /// # Failure
 ///
@@ -318,10 +320,10 @@ impl<T, E> ProducerSink<T, E> {
         self.output.discard_buffers();
     }
 
-    /// Drops all that is queued and closes now, even if the peer takes nothing any more.
+    /// Drops all that is queued and takes no more pushes, even if the peer takes nothing any more.
     ///
-    /// Nothing is written or flushed from now on. What is left to do is to shut the writer down, by
-    /// [`close`](Self::close), or to drop the sink.
+    /// Nothing is written or flushed from now on. The writer is not shut down yet: await
+    /// [`close`](Self::close) for that, or drop the sink.
     ///
     /// ```
     /// use asynchat::ProducerSink;

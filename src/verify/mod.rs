@@ -13,8 +13,8 @@
 //!  at random       [ L E ][][ N   2 \r ][\n][ h i ]   ...
 //! ```
 //!
-//! Each of them comes with the end of the input behind it and without, and once more with other bytes behind
-//! it. A verifier works for any `Decoder`, for a parser that is a function of the bytes so far, for a
+//! Each of them comes with the end of the input behind it and without, and most of them again with other bytes
+//! behind it. A verifier works for any `Decoder`, for a parser that is a function of the bytes so far, for a
 //! `Handler` on its `Channel`, and, by [`Verifier::check`], for everything else.
 //!
 //! ```

@@ -5,8 +5,8 @@
 //!                                          [--rate BYTES] [--wait SECONDS]
 //! ```
 //!
-//! It serves the files below `DIR`, for reading unless it is writable, and to everybody unless there is a
-//! login: any name and password do then. `--rate` limits each transfer to so many bytes per second,
+//! It serves the files below `DIR`, for reading unless it is writable. Without `--login` any name and password
+//! will do. `--rate` limits each transfer to so many bytes per second,
 //! `--wait` says how long a client is waited for on a data connection: 60 seconds.
 //!
 //! | what | |

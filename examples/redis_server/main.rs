@@ -20,7 +20,7 @@
 //! Whatever a client can make grow has a limit: a command has 64 MiB, as does an answer that is put together
 //! from several values; 1 MiB may wait for a subscriber, who is dropped when more would. A client has a
 //! minute to complete a command, and a second more for each 64 KiB of it, a minute to take some of an answer,
-//! and an hour to say something.
+//! and, unless it is a subscriber, an hour to say something.
 //!
 //! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
 //!

@@ -78,7 +78,7 @@ use crate::output::queue::Output;
 /// keep `ready` waiting.
 ///
 /// Once flushed, an empty queue holds no buffer. For small items that wait for the writer it holds no more than
-/// twice their bytes and 1 KiB; large ones are held as they were pushed.
+/// twice their bytes and 2 KiB; large ones are held as they were pushed.
 ///
 /// # Failure
 ///

@@ -221,8 +221,8 @@ impl Framer {
     ///
     /// What was withheld is delivered. In mid-frame [`Event::Truncated`] follows: when bytes of a frame
     /// that ends at a delimiter have been seen, when a count is not spent, while the rest of a frame that
-    /// has ended early is skipped. If more input comes after all (the next datagram, a file that has grown), a new frame
-    /// begins with it; what remained of a count is still to come.
+    /// has ended early is skipped. If more input comes after all (the next datagram, a file that has grown), a
+    /// new frame begins with it; what remained of a count is still to come.
     ///
     /// ```
     /// use asynchat::{Event, Framer};

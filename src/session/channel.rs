@@ -401,7 +401,8 @@ impl<S> Channel<S> {
     }
 
     /// Gives back the stream, with the input that has been read but not delivered. What is queued for
-    /// output is dropped: [`flush`](Self::flush) first. [`build_with_input`] makes another channel of both.
+    /// output is dropped: [`flush`](Self::flush) first. An end of a frame that was not pulled yet is lost: pull
+    /// it first. [`build_with_input`] makes another channel of both.
     ///
     /// [`build_with_input`]: crate::ChannelBuilder::build_with_input
     ///

@@ -51,11 +51,13 @@ pub struct Timeouts {
     pub quiet: Option<Duration>,
     /// From the first byte of a frame to its end, or of a message that was marked as one of several
     /// frames: 60 seconds by default. Bytes that come under [`Terminator::None`](crate::Terminator::None)
-    /// are no frame and have no such deadline, unless they are part of a marked message.
+    /// are no frame and have no such deadline, unless they are part of a marked message, or of one whose end the
+    /// application finds.
     pub frame: Option<Duration>,
     /// The time allowed in `frame` grows by a second for each so many bytes received, so that an honest
     /// upload may take as long as it needs: 1024 by default. With 0 it does not grow, and counted frames
-    /// have no deadline at all. Bytes that are skipped, as the rest of an overlong frame is, earn no time.
+    /// have no deadline at all, nor has a message whose length the application has found. Bytes that are
+    /// skipped, as the rest of an overlong frame is, earn no time.
     ///
     /// By default, then, a peer that sends 1 KiB a second is never cut off, whatever the length of its
     /// message, and 100 MiB may take it 28 hours. Where messages are large, ask for the rate that they

@@ -73,13 +73,12 @@ impl Inbound {
             // It begins with its first byte.
             return None;
         }
-        match framer.terminator() {
-            _ if matches!(own_end, OwnEnd::Looked(1..)) => Some(Frame::Delimited(received)),
-            Terminator::Count(_) | Terminator::CountThen(_) => Some(Frame::Counted(received)),
-            _ if framer.is_skipping() => Some(Frame::Skipped),
-            _ if framer.is_mid_frame() || in_message => Some(Frame::Delimited(received)),
-            _ => None,
+        if framer.is_skipping() {
+            return Some(Frame::Skipped);
         }
+        let has_begun =
+            matches!(own_end, OwnEnd::Looked(1..)) || framer.is_mid_frame() || in_message;
+        has_begun.then_some(Frame::Received(received))
     }
 
     /// No message has begun.

@@ -55,9 +55,8 @@ pub struct Timeouts {
     /// application finds.
     pub frame: Option<Duration>,
     /// The time allowed in `frame` grows by a second for each so many bytes received, so that an honest
-    /// upload may take as long as it needs: 1024 by default. With 0 it does not grow, and counted frames
-    /// have no deadline at all, nor has a message whose length the application has found. Bytes that are
-    /// skipped, as the rest of an overlong frame is, earn no time.
+    /// upload may take as long as it needs: 1024 by default. With 0 it does not grow. Bytes that are skipped,
+    /// as the rest of an overlong frame is, earn no time.
     ///
     /// By default, then, a peer that sends 1 KiB a second is never cut off, whatever the length of its
     /// message, and 100 MiB may take it 28 hours. Where messages are large, ask for the rate that they
@@ -208,12 +207,11 @@ pub(crate) struct Wait {
     pub(crate) end: Option<Duration>,
 }
 
-/// A frame of which so many bytes have come.
+/// A frame that has begun, or its message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Frame {
-    /// It ends at a delimiter.
-    Delimited(u64),
-    Counted(u64),
+    /// So many bytes of it have come.
+    Received(u64),
     /// It was overlong, and the rest of it is dropped.
     Skipped,
 }
@@ -262,13 +260,12 @@ impl Deadlines {
             || wait.end.is_some()
     }
 
-    /// How long a frame may take of which so many bytes have come.
+    /// How long a frame may take.
     fn of_frame(&self, frame: &Frame) -> i64 {
         let earned = match (frame, self.timeouts.min_rate) {
-            (Frame::Counted(_), 0) => return NEVER,
             // What is skipped earns no time.
             (Frame::Skipped, _) | (_, 0) => 0,
-            (Frame::Delimited(bytes) | Frame::Counted(bytes), rate) => bytes / u64::from(rate),
+            (Frame::Received(bytes), rate) => bytes / u64::from(rate),
         };
         self.frame.saturating_add(nanos(Duration::from_secs(earned)))
     }

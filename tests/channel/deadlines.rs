@@ -205,13 +205,17 @@ async fn a_count_of_one_byte_a_second_dies_as_a_line_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_minimum_rate_of_0_is_no_deadline_for_counts() {
-    let (socket, peer) = pipe();
-    peer.send("x");
-    let channel = timed(2, only(|t| (t.frame, t.min_rate) = (secs(60), 0)), socket);
-    let waiting = tokio::spawn(until_timeout(channel));
-    seconds(1_000_000).await;
-    assert!(!waiting.is_finished());
+async fn a_minimum_rate_of_0_earns_no_time_whatever_ends_the_frame() {
+    let frames: [Terminator; 3] = [5.into(), Terminator::count_then(5, b"\n"), b"\n".into()];
+    for terminator in frames {
+        let (socket, peer) = pipe();
+        peer.send("x");
+        let channel = timed(terminator, only(|t| t.frame = secs(60)), socket);
+        let waiting = tokio::spawn(until_timeout(channel));
+        seconds(59).await;
+        peer.send("y");
+        assert_eq!(waiting.await.unwrap(), (Some(Timeout::Frame), 60));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -704,29 +708,6 @@ fn clocks_that_stopped_at_different_times_do_not_mix() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_frame_without_a_deadline_waited_is_not_charged_to_the_next() {
-    // A count without a minimum rate, then a line.
-    let (socket, peer) = pipe();
-    let timeouts = only(|timeouts| {
-        timeouts.frame = secs(10);
-        timeouts.write_stall = secs(60);
-    });
-    let mut channel = timed(2, timeouts, socket);
-    let handler = Scripted::new(|seen, control| {
-        if *seen == Seen::End {
-            control.set_terminator(b"\n");
-        }
-        Then::Go
-    });
-    let start = Instant::now();
-    let running = tokio::spawn(async move { channel.run(handler).await.1 });
-    peer.send("a");
-    seconds(100).await;
-    peer.send("b");
-    seconds(50).await;
-    peer.send("head");
-    running.await.unwrap();
-    assert_eq!(start.elapsed().as_secs(), 160);
-
     // A line before there is a deadline, and one after.
     let (socket, peer) = pipe();
     let mut channel = timed(b"\n", only(|timeouts| timeouts.write_stall = secs(60)), socket);

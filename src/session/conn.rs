@@ -381,6 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             wait.refused = written == Written::Refused;
             wait.peer = written != Written::Waiting;
+            wait.listens = true;
             wait.frame = self.inbound.unfinished();
             if wait.frame.is_none() {
                 self.peer.timer.frame_ended();

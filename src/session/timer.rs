@@ -28,7 +28,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// - While a callback awaits something, only `write_stall` runs: output goes out meanwhile.
 /// - While a producer has nothing yet, `idle`, `quiet` and `write_stall` stand still. `frame` goes on, if the
 ///   peer has begun a frame, and so does `shutdown`.
-/// - While too much output is queued for more to be read, `frame` and `shutdown` stand still.
+/// - While too much output is queued for more to be read, and while nothing is read because a flush or a close is
+///   awaited, `quiet`, `frame` and `shutdown` stand still.
 ///
 /// ```
 /// use asynchat::Timeouts;
@@ -197,6 +198,8 @@ impl error::Error for Timeout {}
 pub(crate) struct Wait {
     /// The peer sends, or takes what is refused.
     pub(crate) peer: bool,
+    /// What the peer sends is read.
+    pub(crate) listens: bool,
     /// The peer is to send the rest of this frame.
     pub(crate) frame: Option<Frame>,
     /// The writer refuses what is ready for it.
@@ -432,6 +435,7 @@ struct Watches {
 #[derive(Debug, Default)]
 struct Runs {
     peer: bool,
+    quiet: bool,
     frame: bool,
     refused: bool,
     shutdown: bool,
@@ -466,7 +470,7 @@ impl Watches {
             }
         };
         charge(self.runs.peer, &mut self.idle);
-        charge(self.runs.peer, &mut self.quiet);
+        charge(self.runs.quiet, &mut self.quiet);
         charge(self.runs.frame, &mut self.frame);
         charge(self.runs.refused, &mut self.refused);
         charge(self.runs.shutdown, &mut self.shutdown);
@@ -489,7 +493,7 @@ impl Watches {
 
     /// Stops. The clock is looked at only if somebody is interested.
     fn pause(&mut self, read: bool, frame_ended: bool) {
-        let Runs { frame, refused, shutdown, end, peer } = self.runs;
+        let Runs { frame, refused, shutdown, end, peer, quiet: _ } = self.runs;
         if (frame && !frame_ended) || refused || shutdown || end || (peer && !read) {
             self.charge(nanos_at(Instant::now()));
         }
@@ -501,8 +505,10 @@ impl Watches {
     fn start(&mut self, now: i64, deadlines: &Deadlines, wait: Wait) -> Option<(i64, Passed)> {
         use Passed::{Deadline, End, Shutdown};
         self.since = now;
-        let Wait { peer, refused, shutdown, end, .. } = wait;
-        self.runs = Runs { peer, frame: false, refused, shutdown, end: end.is_some() };
+        let Wait { peer, listens, refused, shutdown, end, .. } = wait;
+        // A peer that nobody listens to is not quiet.
+        let quiet = peer && listens;
+        self.runs = Runs { peer, quiet, frame: false, refused, shutdown, end: end.is_some() };
         let mut open = if deadlines.session == NEVER { 0 } else { self.open_for(now) };
         let mut first: Option<(i64, Passed)> = None;
         let mut time = |runs: bool, watch: &mut i64, limit: i64, passed: Passed| {
@@ -516,7 +522,7 @@ impl Watches {
             }
         };
         time(peer, &mut self.idle, deadlines.idle, Deadline(Timeout::Idle));
-        time(peer, &mut self.quiet, deadlines.quiet, Deadline(Timeout::Quiet));
+        time(quiet, &mut self.quiet, deadlines.quiet, Deadline(Timeout::Quiet));
         let stall = Deadline(Timeout::WriteStall);
         time(refused, &mut self.refused, deadlines.write_stall, stall);
         time(shutdown, &mut self.shutdown, deadlines.shutdown, Shutdown);

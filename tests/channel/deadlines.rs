@@ -691,6 +691,27 @@ async fn a_write_that_was_refused_before_there_was_a_deadline_has_all_its_time()
     assert_eq!(until_timeout(channel).await, (Some(Timeout::WriteStall), 10));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_nobody_listens_to_is_not_quiet() {
+    let timeouts = only(|t| (t.quiet, t.write_stall) = (secs(10), secs(60)));
+    for way in 0..4 {
+        let (socket, peer) = pipe();
+        peer.take(0);
+        let mut channel =
+            Channel::builder(b"\n").high_water_mark(10).timeouts(timeouts).build(socket);
+        channel.push([b'x'; 100]).unwrap();
+        let start = Instant::now();
+        let error = match way {
+            0 => channel.flush().await.unwrap_err(),
+            1 => channel.ready().await.unwrap_err(),
+            2 => channel.close().await.unwrap_err(),
+            _ => channel.next().await.unwrap().unwrap_err(),
+        };
+        let stalled = matches!(error, ChannelError::Timeout(Timeout::WriteStall));
+        assert!(stalled && start.elapsed().as_secs() == 60, "{way}: {error:?}");
+    }
+}
+
 #[test]
 fn clocks_that_stopped_at_different_times_do_not_mix() {
     for ahead in [0, 1_000_000, 5] {

@@ -158,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         mut handler: H,
         signal: Option<F>,
     ) -> impl Future<Output = (H, CloseReason<H::Error>)> {
+        let running = Running(self);
         async move {
             trace::opened();
             let signal = pin!(signal);
@@ -167,12 +168,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 looked: false,
                 unfinished: false,
             };
-            let failed = self.conn.dispatch(&mut handler, run).await.err();
-            let reason = Box::pin(self.conn.wind_up(failed)).await;
-            trace::closed(&reason, self.traffic());
+            let failed = running.0.conn.dispatch(&mut handler, run).await.err();
+            let reason = Box::pin(running.0.conn.wind_up(failed)).await;
+            trace::closed(&reason, running.0.traffic());
             handler.closed(&reason);
             (handler, reason)
         }
+    }
+}
+
+/// A run. If it is dropped, the deadlines stand still until the channel is used again.
+struct Running<'a, S>(&'a mut Channel<S>);
+
+impl<S> Drop for Running<'_, S> {
+    fn drop(&mut self) {
+        self.0.conn.peer.timer.pause();
     }
 }
 

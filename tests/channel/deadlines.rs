@@ -692,6 +692,23 @@ async fn a_write_that_was_refused_before_there_was_a_deadline_has_all_its_time()
 }
 
 #[tokio::test(start_paused = true)]
+async fn deadlines_stand_still_behind_a_run_that_was_dropped() {
+    let (socket, _peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
+    for _ in 0..3 {
+        let handler = Scripted::new(|_, _| Then::Go);
+        let cut = tokio::time::timeout(Duration::from_secs(3), channel.run(handler)).await;
+        assert!(cut.is_err());
+        seconds(100).await;
+    }
+    // Nine seconds of them have been waited for.
+    let start = Instant::now();
+    let (_, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_nobody_listens_to_is_not_quiet() {
     let timeouts = only(|t| (t.quiet, t.write_stall) = (secs(10), secs(60)));
     for way in 0..4 {

@@ -25,7 +25,12 @@
 //   a new way for a frame to end   `End` in framing/step.rs; the compiler shows the rest
 //   a new way to close             `CloseReason` in session/error.rs and the diagram in session/state.rs
 //   a new deadline                 `Timeouts` in session/timer.rs
-//   a new callback                 `Handler` in handler/handler.rs, called from handler/dispatch.rs
+//   a new callback                 `Handler` in handler/handler.rs, called from handler/dispatch.rs, and passed on
+//                                  in verify/handler.rs, where the compiler does not ask for it
+//   a new thing to do in one       `Control` in session/control.rs and, for whoever pulls, session/channel.rs
+//   a new setting                  session/builder.rs; what it governs is in session/conn.rs, or a half of it
+//   a new counter                  `Traffic` in session/write.rs; bytes are counted in session/read.rs and
+//                                  output/queue.rs
 //   a new source of output         output/producer.rs
 
 #[cfg(feature = "tokio")]

@@ -15,10 +15,10 @@ use support::model::{Follower, cut};
 use support::{Decoding, End, Log, Script, Show, Spec, Turn, decoders, run};
 
 /// Delimiters over two letters, so that they overlap themselves and each other. At 22 bytes and 23 the
-/// way they are searched changes, as it does at 2 and 3.
+/// way they are searched changes, as it does at 2 and 3, and at 8 and 9.
 fn delimiter() -> impl Strategy<Value = Vec<u8>> {
     let letters = |len| vec(select(&b"ab"[..]), len);
-    let periodic = (select(&[2, 3, 21, 22, 23, 24, 40][..]), 1..4usize, letters(1)).prop_map(
+    let periodic = (select(&[2, 3, 8, 9, 21, 22, 23, 24, 40][..]), 1..4usize, letters(1)).prop_map(
         |(len, period, last)| {
             let mut bytes: Vec<u8> =
                 b"aab"[3 - period..].iter().copied().cycle().take(len).collect();
@@ -31,6 +31,8 @@ fn delimiter() -> impl Strategy<Value = Vec<u8>> {
         letters(2),
         letters(3),
         letters(5),
+        letters(8),
+        letters(9),
         letters(22),
         letters(23),
         letters(40),

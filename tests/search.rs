@@ -1,6 +1,6 @@
 //! The search against a naive one: exhaustively over small alphabets, and around every place where its
-//! strategy changes (a delimiter of 2, 3 and 23 bytes, blocks of 64, lists of 32, 1 KiB without a hit,
-//! 4 KiB ahead).
+//! strategy changes (a delimiter of 2, 3, 9 and 23 bytes, blocks of 64, a map of 8 of them, 256 bytes and 1 KiB
+//! without a hit).
 #![allow(clippy::unwrap_used)]
 
 mod support;

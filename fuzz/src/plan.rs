@@ -42,7 +42,7 @@ fn letters(u: &mut Unstructured<'_>, alphabet: &[u8], len: usize) -> Vec<u8> {
 }
 
 /// Delimiters over two letters, so that they overlap themselves and each other, or real ones, or any bytes.
-/// At 22 bytes and 23 the way they are searched changes, as it does at 2 and 3.
+/// At 22 bytes and 23 the way they are searched changes, as it does at 2 and 3, and at 8 and 9.
 pub fn delimiter(u: &mut Unstructured<'_>) -> Vec<u8> {
     match below(u, 8) {
         0 => [&b"\n"[..], b"\r\n", b"\r\n\r\n", b"\0", b"\r", b"\r\n.\r\n"][below(u, 6)].to_vec(),

@@ -9,7 +9,8 @@
 //! | longer | Knuth-Morris-Pratt across reads, memmem in bulk | `walk.rs`, `long.rs` |
 //! | other sets | Aho-Corasick | `walk.rs`, `set.rs` |
 //!
-//! To add a strategy, add a [`Strategy`], say in [`Strategy::of`] when it is chosen, and answer
+//! Where one or two bytes give a delimiter away, a new [`Pattern`] in `hits.rs` and a new [`Hit`] are enough. To add
+//! another strategy, add a [`Strategy`], say in [`Strategy::of`] when it is chosen, and answer
 //! [`Search::find`] with it. What it keeps of the input lives in a type of its own with `forget` and
 //! `consume`, and a test of its own beside it that compares it with the plainest way there is.
 //!

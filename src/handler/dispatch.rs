@@ -389,8 +389,9 @@ struct Run<'a, F> {
     /// Comes when the connection is wanted to end.
     signal: Signal<'a, F>,
     shutdown: Shutdown,
-    /// The signal was polled in vain since something was handed over, or the channel had a turn. One of these comes
-    /// first, whether it wakes or not: a signal may wake each time that it is polled.
+    /// The signal was polled and had not come. Until something is handed over or the channel has a turn it is not
+    /// polled again, even if it has woken: one that wakes each time that it is polled would keep all else from
+    /// happening.
     looked: bool,
     /// Of the frame at hand something was collected, and it goes on.
     unfinished: bool,
@@ -414,6 +415,9 @@ enum Shutdown {
 
 /// Polls a callback, and while it waits, what goes on meanwhile. If that ends the connection, the callback is
 /// dropped.
+///
+/// Both are polled once in each poll, the callback first: what comes of the other is seen by the callback only when
+/// something wakes it.
 #[inline(always)]
 fn attended<E, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,

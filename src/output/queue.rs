@@ -515,7 +515,7 @@ enum Goal {
 
 /// Whether the producers are worth asking again in this poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum Supply {
     /// There is enough, or no producer.
     Enough,
     /// The producer in front has nothing yet, and will wake the task.
@@ -569,12 +569,12 @@ impl Queue {
         marks: Marks,
         written: &mut u64,
     ) -> Poll<Result<(), SinkError>> {
-        let mut asked = Asked::Enough;
+        let mut asked = Supply::Enough;
         let mut pulls = PULLS_PER_POLL;
         let mut bytes = BYTES_PER_POLL;
         self.refused = false;
         loop {
-            if asked == Asked::Enough && !self.producers.is_empty() {
+            if asked == Supply::Enough && !self.producers.is_empty() {
                 asked = self.fill(cx, goal, marks, &mut pulls)?;
             }
             self.note_write(marks);
@@ -585,7 +585,7 @@ impl Queue {
             if reached {
                 return Poll::Ready(Ok(()));
             }
-            if self.ready.is_empty() && asked == Asked::Pending {
+            if self.ready.is_empty() && asked == Supply::Pending {
                 // The peer waits for what it was sent, and perhaps the producer for the peer.
                 ready!(self.poll_flush(cx, io))?;
                 return Poll::Pending;
@@ -631,24 +631,24 @@ impl Queue {
         goal: Goal,
         marks: Marks,
         pulls: &mut u32,
-    ) -> Result<Asked, SinkError> {
+    ) -> Result<Supply, SinkError> {
         while self.ready.len() < self.enough(goal, marks) {
             let Some(first) = self.producers.front_mut() else {
                 break;
             };
             if *pulls == 0 {
-                return Ok(Asked::Spent);
+                return Ok(Supply::Spent);
             }
             *pulls -= 1;
             let producer = first.producer.get_mut().unwrap_or_else(PoisonError::into_inner);
             match producer.as_mut().poll_more(cx) {
-                Poll::Pending => return Ok(Asked::Pending),
+                Poll::Pending => return Ok(Supply::Pending),
                 Poll::Ready(Some(Ok(item))) => self.ready.push(item),
                 Poll::Ready(Some(Err(error))) => return Err(SinkError::Producer(error)),
                 Poll::Ready(None) => self.pop_producer(),
             }
         }
-        Ok(Asked::Enough)
+        Ok(Supply::Enough)
     }
 
     /// How many bytes are to be ready before the writer is asked.

@@ -3,8 +3,8 @@
 //! A [`Conn`] is a stream, what has been read from it ([`Inbound`]), what is to be written to it and what
 //! it has come to ([`Outbound`]), and the deadlines. Whoever drives it does two things in turn: it takes
 //! what is there ([`Conn::cut`]), and if there is nothing, lets the connection move what can be moved
-//! ([`Conn::poll_turn`]), which waits. Nothing else waits while the connection is open, and nothing but
-//! [`Conn::poll_close`] after that.
+//! ([`Conn::poll_turn`]), which waits. Who waits only for the output is in [`Conn::poll_ready`] and
+//! [`Conn::poll_flush`], and who closes, in [`Conn::poll_close`].
 //!
 //! There are two drivers: [`Channel`](crate::Channel), which is pulled, and `handler/dispatch.rs`, which
 //! calls a handler.
@@ -25,18 +25,25 @@ use crate::pool;
 use crate::session::control::{Control, Outlet};
 use crate::session::error::{Cause, ChannelError, CloseReason};
 use crate::session::input::Input;
-use crate::session::read::{Found, Inbound};
+use crate::session::read::{Answer, Inbound};
 use crate::session::state::{Rest, State};
 use crate::session::timer::{Passed, Timeout, Timer, Wait};
 use crate::session::write::{Gate, Outbound, Peer, Written, deadline};
 use crate::trace;
 
 /// One connection.
+///
+/// There is one of these for each connection, as long as it is idle too: `tests/memory.rs` says how many bytes
+/// it may have, with the future of a run. So what is rare is boxed, and what all channels of a builder share is
+/// behind an `Arc`, as the deadlines are.
 pub(crate) struct Conn<S> {
     pub(crate) peer: Peer<S>,
     pub(crate) inbound: Inbound,
     /// What a callback that waits and what goes on meanwhile both use, in turn: they are polled by one task, so
     /// that no borrow meets another.
+    ///
+    /// Whoever changes it goes by [`outbound_mut`](Self::outbound_mut) or [`change`], after which the gate is
+    /// looked at anew. Its own `get_mut` is for questions, and for pushes, which know what they change.
     pub(crate) outbound: AtomicRefCell<Outbound>,
     read_size: u32,
     /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
@@ -63,7 +70,7 @@ impl<S> Conn<S> {
     /// For whoever may change it otherwise than by a push, which knows itself what it changes.
     #[inline]
     pub(crate) fn outbound_mut(&mut self) -> &mut Outbound {
-        get_mut(&mut self.outbound)
+        change(&mut self.outbound)
     }
 
     /// Drops what was read, beside output that was discarded: what the peer refused is of no account.
@@ -113,13 +120,13 @@ impl<S> Conn<S> {
     ) -> Result<Option<(Cut, bool)>, E> {
         if self.inbound.framing.is_looking() {
             match self.find_own_end(find)? {
-                Found::Known => {}
-                Found::Message(length) => {
+                Answer::Known => {}
+                Answer::Message(length) => {
                     self.budget -= 1;
                     let cut = self.inbound.framing.framer.cut_count(length);
                     return Ok(Some((cut, true)));
                 }
-                Found::Nothing | Found::Overlong(_) => {
+                Answer::Nothing | Answer::Overlong(_) => {
                     self.budget = self.budget.saturating_sub(1);
                     return Ok(None);
                 }
@@ -136,16 +143,16 @@ impl<S> Conn<S> {
     fn find_own_end<E>(
         &mut self,
         find: impl FnOnce(&[u8], &mut Control<'_>) -> Result<Option<usize>, E>,
-    ) -> Result<Found, E> {
+    ) -> Result<Answer, E> {
         let gate = self.gate();
         if gate == Gate::Shut {
-            return Ok(Found::Nothing);
+            return Ok(Answer::Nothing);
         }
         let eof = gate == Gate::OpenAtEof;
         let Inbound { input, framing } = &mut self.inbound;
         let input: &[u8] = input;
         let Some((begun, is_new)) = framing.question(input, eof) else {
-            return Ok(Found::Known);
+            return Ok(Answer::Known);
         };
         let mut end = None;
         if is_new {
@@ -156,10 +163,10 @@ impl<S> Conn<S> {
         let begun = begun.len();
         let now = self.may_hand_over();
         if !now && self.outbound.get_mut().wants_no_input() {
-            return Ok(Found::Nothing);
+            return Ok(Answer::Nothing);
         }
         let found = self.inbound.framing.answer(begun, eof, end, now);
-        if let Found::Overlong(max) = found {
+        if let Answer::Overlong(max) = found {
             trace::overlong(self.inbound.framing.framer.limit());
             self.outbound_mut().state.over(CloseReason::Frame(FrameError::Overlong(max)));
         }
@@ -190,13 +197,14 @@ impl<S> Conn<S> {
         if self.budget == 0 { Gate::Shut } else { self.outbound.get_mut().gate() }
     }
 
-    /// Nothing stands in the way of the next callback.
+    /// Nothing stands in the way of the next callback, but that this poll may have had its share.
     #[inline]
     pub(crate) fn may_hand_over(&mut self) -> bool {
         self.outbound.get_mut().gate() != Gate::Shut
     }
 
-    /// Nothing stands in the way of a turn but that there is nothing to be handed over.
+    /// Nothing stands in the way of the next callback, and this poll has not had its share: if nothing is handed
+    /// over, it is because nothing is there.
     pub(crate) fn is_drained(&mut self) -> bool {
         self.gate() != Gate::Shut
     }
@@ -216,7 +224,8 @@ impl<S> Conn<S> {
         None
     }
 
-    /// A frame has ended in this way.
+    /// A frame has ended in this way. Of a handler's frames it is asked only for those that end otherwise than by
+    /// their terminator.
     #[inline]
     pub(crate) fn note_end(&mut self, end: End) {
         self.inbound.framing.frame_ended();
@@ -250,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         loop {
-            let outbound = get_mut(&mut self.outbound);
+            let outbound = change(&mut self.outbound);
             outbound.poll_inbox(cx);
             if !outbound.output.is_open() {
                 return Poll::Ready(Err(self.tell_once()));
@@ -269,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Writes and flushes all that is queued, what other tasks have pushed included. A stall is not yet
     /// a failure.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
-        let outbound = get_mut(&mut self.outbound);
+        let outbound = change(&mut self.outbound);
         outbound.poll_inbox(cx);
         loop {
             if outbound.state.is_closed() {
@@ -298,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     fn poll_deadline(&mut self, cx: &mut Context<'_>, written: Written) -> Poll<()> {
         let refused = written == Written::Refused;
         let wait = Wait { peer: refused, refused, ..Wait::default() };
-        let outbound = get_mut(&mut self.outbound);
+        let outbound = change(&mut self.outbound);
         if let Some(timeout) = deadline(ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait)))
         {
             trace::timed_out(timeout);
@@ -314,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         match self.budget {
             0 => {
                 // A peer that never pauses is never waited for, and may not stay for longer because of that.
-                let outbound = get_mut(&mut self.outbound);
+                let outbound = change(&mut self.outbound);
                 if self.peer.timer.is_session_over(&outbound.deadlines) {
                     outbound.time_out(Timeout::Session);
                     return self.turned();
@@ -330,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             _ => {}
         }
-        let outbound = get_mut(&mut self.outbound);
+        let outbound = change(&mut self.outbound);
         outbound.poll_inbox(cx);
         if mem::take(&mut outbound.discards_input) {
             self.discard_input();
@@ -390,7 +399,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
         // Others have their turn while this waits.
         self.budget = BUDGET;
-        let outbound = get_mut(&mut self.outbound);
+        let outbound = change(&mut self.outbound);
         match ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait)) {
             Passed::Shutdown => return Poll::Ready(Turn::Shutdown),
             Passed::Deadline(Timeout::Quiet) => return Poll::Ready(Turn::Quiet),
@@ -408,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Brings a channel that closes to its end: writes what is queued, shuts down, waits for the peer.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let outbound = get_mut(&mut self.outbound);
+            let outbound = change(&mut self.outbound);
             outbound.poll_inbox(cx);
             let lingers = outbound.deadlines.timeouts.linger.is_some();
             let mut wait = Wait::default();
@@ -427,7 +436,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                     if self.poll_drop_input(cx, rest).is_ready() {
                         continue;
                     }
-                    wait.end = get_mut(&mut self.outbound).deadlines.timeouts.linger;
+                    wait.end = change(&mut self.outbound).deadlines.timeouts.linger;
                 }
                 State::Closing(_, rest) => {
                     self.inbound.discard();
@@ -447,14 +456,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                     if lingers && rest > 0 && self.poll_drop_input(cx, rest).is_ready() {
                         continue;
                     }
-                    let outbound = get_mut(&mut self.outbound);
+                    let outbound = change(&mut self.outbound);
                     // After a deadline the last word has its own.
                     let passed = outbound.state.passed();
                     wait.end = passed.map(|_| LAST_WORD);
                     wait.peer = wait.refused && passed.is_none();
                 }
             }
-            let outbound = get_mut(&mut self.outbound);
+            let outbound = change(&mut self.outbound);
             if matches!(outbound.state, State::Closing(..) | State::Lingering(..)) {
                 let passed = ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait));
                 match (&outbound.state, passed) {
@@ -477,7 +486,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let mut room = (&mut buffer).limit(most as usize);
         let read = poll_read_buf(Pin::new(&mut self.peer.io), cx, &mut room);
         pool::give(buffer);
-        let outbound = get_mut(&mut self.outbound);
+        let outbound = change(&mut self.outbound);
         match ready!(read) {
             Ok(read @ 1..) => {
                 self.inbound.framing.read += read as u64;
@@ -533,7 +542,7 @@ impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
 pub(crate) enum Turn {
     /// There is something new to look at.
     Again,
-    /// The peer has been quiet: [`Timeouts::quiet`].
+    /// The peer has been quiet: [`Timeouts::quiet`](field@crate::Timeouts::quiet).
     Quiet,
     /// A message is not waited for any longer, now that the connection is wanted to end.
     Shutdown,
@@ -541,7 +550,7 @@ pub(crate) enum Turn {
 
 /// As [`Conn::outbound_mut`], beside the other fields.
 #[inline]
-fn get_mut(outbound: &mut AtomicRefCell<Outbound>) -> &mut Outbound {
+fn change(outbound: &mut AtomicRefCell<Outbound>) -> &mut Outbound {
     outbound.get_mut().change()
 }
 

@@ -25,6 +25,9 @@ use crate::Payload;
 ///
 /// All output of a channel goes out in the order in which it was accepted, whoever pushed it.
 ///
+/// Two handles are equal if they are of one channel, and may be the keys of a set: which channel that is never
+/// changes, though Clippy's `mutable_key_type` can't know it.
+///
 /// ```
 /// use asynchat::{Channel, Event};
 /// use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! What has been read, and how it is cut into frames.
 //!
-//! This is the only place that calls the framer, and so the only one that drops input from the front.
-//! [`Input`] has the memory.
+//! Input is dropped from the front here and nowhere else. What is cut next, and which end is still to be told,
+//! `conn.rs`, `channel.rs` and `handler/dispatch.rs` settle with the framer itself. [`Input`] has the memory.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -12,7 +12,7 @@ use tokio::io::AsyncRead;
 
 use crate::framing::{Cut, FrameError, Framer, Limit, Terminator};
 use crate::session::input::Input;
-use crate::session::timer::Frame;
+use crate::session::timer::AwaitedFrame;
 
 /// The reading side of a channel.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Inbound {
     }
 
     /// The frame that the peer is to send the rest of.
-    pub(crate) fn unfinished(&self) -> Option<Frame> {
+    pub(crate) fn unfinished(&self) -> Option<AwaitedFrame> {
         let Framing { framer, message, own_end, read, .. } = &self.framing;
         let in_message = message.is_some();
         let received = match message {
@@ -74,11 +74,11 @@ impl Inbound {
             return None;
         }
         if framer.is_skipping() {
-            return Some(Frame::Skipped);
+            return Some(AwaitedFrame::Skipped);
         }
         let has_begun =
             matches!(own_end, OwnEnd::Looked(1..)) || framer.is_mid_frame() || in_message;
-        has_begun.then_some(Frame::Received(received))
+        has_begun.then_some(AwaitedFrame::Received(received))
     }
 
     /// No message has begun.
@@ -148,13 +148,13 @@ impl Inbound {
 pub(crate) struct Framing {
     /// Boxed: two smaller pieces of memory cost an idle connection less than a large one.
     pub(crate) framer: Box<Framer>,
-    /// The frame that has ended is not the last of its message, which was marked when a byte less than this
-    /// had been read.
+    /// Set while a message of several frames goes on: how many bytes had been read when it was marked, and one
+    /// more, so that it is never 0.
     message: Option<NonZeroU64>,
     /// How many bytes have been read.
     pub(crate) read: u64,
-    /// How many of them there are, with those that are done with: the length of the input, for whoever has not got
-    /// it at hand.
+    /// The length of [`Inbound::input`], kept here too for [`Control`](crate::Control), which borrows only this.
+    /// [`Inbound::trim`], [`Inbound::discard`] and [`Inbound::poll_read`] keep the two alike.
     buffered: usize,
     own_end: OwnEnd,
     /// A handler is asked where its messages end.
@@ -175,7 +175,7 @@ pub(crate) enum OwnEnd {
 }
 
 /// What has come of a look for the end of a message.
-pub(crate) enum Found {
+pub(crate) enum Answer {
     /// The framer knows what is to be waited for.
     Known,
     /// The message is there, and has so many bytes.
@@ -271,21 +271,21 @@ impl Framing {
         eof: bool,
         end: Option<usize>,
         now: bool,
-    ) -> Found {
+    ) -> Answer {
         let Framing { framer, own_end, .. } = self;
         if !matches!(own_end, OwnEnd::Looked(_)) {
             // It wants to be asked no more.
-            return Found::Known;
+            return Answer::Known;
         }
         let end = end.filter(|end| *end > 0);
         let max = framer.max();
         let length = end.unwrap_or(begun) as u64;
         if length > max {
-            return Found::Overlong(max);
+            return Answer::Overlong(max);
         }
         if let Some(end) = end.filter(|end| now && *end <= begun) {
             *own_end = OwnEnd::Looked(0);
-            return Found::Message(end);
+            return Answer::Message(end);
         }
         match end {
             Some(_) => self.wait_for(length),
@@ -293,10 +293,10 @@ impl Framing {
             None if eof => self.wait_for(u64::MAX),
             None => {
                 *own_end = OwnEnd::Looked(u32::try_from(begun).unwrap_or(u32::MAX));
-                return Found::Nothing;
+                return Answer::Nothing;
             }
         }
-        Found::Known
+        Answer::Known
     }
 
     /// The message has so many bytes, and is handed over when they are there.
@@ -320,7 +320,8 @@ impl Framing {
         }
     }
 
-    /// A frame has ended: where the application finds ends, the next is looked for.
+    /// A frame has ended: where the application finds ends, the next is looked for. It may be called twice for one
+    /// frame.
     #[inline]
     pub(crate) fn frame_ended(&mut self) {
         if let OwnEnd::Found { whole } = self.own_end {

@@ -22,8 +22,10 @@
 //! The cause is the first thing that went wrong. As long as nothing has, it is how the connection comes
 //! to its orderly end, which is not over before all is written: a failure until then replaces it.
 //!
-//! To add a way to end: give [`CloseReason`] a variant, and call `over`, `close` or `fail` where it
-//! happens.
+//! To add a way to end: give [`CloseReason`] a variant. Where it happens, call `over` if what is queued is still
+//! to be written, `close` if somebody here wants the end, and `fail` if nothing can be written any more: that of
+//! `Conn`, which drops queue, inbox and input too. Say in `Conn::over` of `handler/dispatch.rs` whether a handler
+//! is told, and in [`State::leave`] whether the peer is lingered for.
 
 use std::mem;
 
@@ -47,8 +49,8 @@ pub(crate) enum State {
     Closed(Cause),
 }
 
-/// How many bytes of input may still be read, to be dropped. None if the peer has closed its half, or is
-/// not to be waited for.
+/// How many bytes of input may still be read, to be dropped. 0 if the peer has closed its half, or is not to be
+/// waited for.
 pub(crate) type Rest = u32;
 
 /// What a peer may still send after the channel has closed its half.
@@ -125,7 +127,7 @@ impl State {
         }
     }
 
-    /// Somebody here closes.
+    /// Somebody here closes. This is the state only: see `Outbound::close`.
     pub(crate) fn close(&mut self) {
         self.leave(|cause| if cause.is_orderly() { CloseReason::Done } else { cause });
     }
@@ -184,7 +186,8 @@ impl State {
         }
     }
 
-    /// Nothing happens any more, for this cause if nothing went wrong before.
+    /// Nothing happens any more, for this cause if nothing went wrong before. This is the state only: see
+    /// `Conn::fail`.
     pub(crate) fn fail(&mut self, cause: Cause) {
         let before = mem::replace(self, State::Closed(CloseReason::Aborted));
         *self = State::Closed(match before {

@@ -201,7 +201,7 @@ pub(crate) struct Wait {
     /// What the peer sends is read.
     pub(crate) listens: bool,
     /// The peer is to send the rest of this frame.
-    pub(crate) frame: Option<Frame>,
+    pub(crate) frame: Option<AwaitedFrame>,
     /// The writer refuses what is ready for it.
     pub(crate) refused: bool,
     /// The rest of a message is waited for although the connection is wanted to end.
@@ -212,7 +212,7 @@ pub(crate) struct Wait {
 
 /// A frame that has begun, or its message.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Frame {
+pub(crate) enum AwaitedFrame {
     /// So many bytes of it have come.
     Received(u64),
     /// It was overlong, and the rest of it is dropped.
@@ -264,11 +264,11 @@ impl Deadlines {
     }
 
     /// How long a frame may take.
-    fn of_frame(&self, frame: &Frame) -> i64 {
+    fn of_frame(&self, frame: &AwaitedFrame) -> i64 {
         let earned = match (frame, self.timeouts.min_rate) {
             // What is skipped earns no time.
-            (Frame::Skipped, _) | (_, 0) => 0,
-            (Frame::Received(bytes), rate) => bytes / u64::from(rate),
+            (AwaitedFrame::Skipped, _) | (_, 0) => 0,
+            (AwaitedFrame::Received(bytes), rate) => bytes / u64::from(rate),
         };
         self.frame.saturating_add(nanos(Duration::from_secs(earned)))
     }
@@ -529,7 +529,7 @@ impl Watches {
         time(end.is_some(), &mut self.end, end.map_or(NEVER, nanos), End);
         // A frame that is not waited for now keeps its time.
         if let Some(frame) = wait.frame {
-            let skips = matches!(frame, Frame::Skipped);
+            let skips = matches!(frame, AwaitedFrame::Skipped);
             if mem::replace(&mut self.skips, skips) && !skips {
                 // The end of what was skipped is told nobody. Another frame has begun.
                 self.frame = 0;

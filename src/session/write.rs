@@ -27,7 +27,7 @@ use crate::trace;
 pub(crate) struct Outbound {
     pub(crate) output: Output,
     pub(crate) state: State,
-    /// Why the connection failed has been returned to whoever pulls.
+    /// Why the connection failed has been returned, to whoever pulls or to whoever ran it.
     pub(crate) told: bool,
     /// Shared by the channels of one builder.
     pub(crate) deadlines: Arc<Deadlines>,
@@ -91,6 +91,7 @@ pub(crate) enum Gate {
 /// How far the writing has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
+    /// Nothing waits. After a close, the stream is shut down too.
     All,
     /// The writer refuses what is ready for it.
     Refused,
@@ -120,8 +121,6 @@ impl Outbound {
 
     /// Whether the next piece of a frame may be handed over: there is room for what it brings forth, and
     /// nobody has asked for something else.
-    ///
-    /// Whoever asks changes nothing.
     #[inline]
     pub(crate) fn gate(&mut self) -> Gate {
         if self.unchanged { Gate::Open } else { self.look_at_gate() }
@@ -322,7 +321,8 @@ impl Outbound {
         }
     }
 
-    /// Writes and flushes what is queued; after a close, shuts the stream down.
+    /// Writes and flushes what is queued; after a close, shuts the stream down. What is pending is said by
+    /// [`Written`].
     #[inline]
     pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,

@@ -34,6 +34,7 @@ fn run(mut channel: Channel<Socket>) -> (Log, JoinHandle<CloseReason<&'static st
 }
 
 #[test]
+#[allow(clippy::mutable_key_type, reason = "what is hashed is whose handle it is")]
 fn handles_are_told_apart_by_their_channels() {
     let ((_one, first, _), (_other, second, _)) = (channel(), channel());
     assert_eq!(first, first.clone());

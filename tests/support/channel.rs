@@ -406,8 +406,8 @@ pub const fn secs(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// No deadlines, but that a test that would wait for ever fails: on the paused clock the day is over at
-/// once.
+/// No deadlines, but that a test that would wait for its peer for ever fails: on the paused clock the day is over
+/// at once. Where it is a callback that waits, no such time runs.
 pub fn patient() -> Timeouts {
     let mut timeouts = Timeouts::NONE;
     timeouts.idle = secs(24 * 3600);

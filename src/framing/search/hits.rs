@@ -148,15 +148,16 @@ impl Hits {
 
     /// The first hit at or after `from`.
     ///
-    /// No place at or behind `enough` is looked at, but for the rest of a block. Where there is no hit for
-    /// long, `far` says where in the rest of the input the next one is.
+    /// No place at or behind `end` is looked at, but for the rest of a block. Where there is no hit for
+    /// long, `far` says where in the rest of the input the next one is. It is asked once for each such hit, and
+    /// must not look further than to that: to look through all of the rest each time would not be linear.
     #[inline]
     pub(crate) fn find(
         &mut self,
         pattern: Pattern,
         input: &[u8],
         from: usize,
-        enough: usize,
+        end: usize,
         far: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Option<usize> {
         let mut known = from;
@@ -168,7 +169,7 @@ impl Hits {
             known = hit + 1;
         }
         let first = self.searched.max(from);
-        let places = input.len().saturating_sub(pattern.span()).min(enough);
+        let places = input.len().saturating_sub(pattern.span()).min(end);
         if first >= places {
             return None;
         }

@@ -36,7 +36,7 @@ use crate::trace;
 ///         data: Chunk<'_>,
 ///         control: &mut Control<'_>,
 ///     ) -> Result<(), Infallible> {
-///         control.push(data.to_bytes());
+///         control.push(data);
 ///         Ok(())
 ///     }
 ///

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 /// Bytes that can be queued for output.
 ///
 /// It is implemented for what people hold bytes in, so that `push` takes a literal, a `String`, a
-/// `Vec<u8>`, [`Bytes`], a [`Cow`], or anything of these by reference. Owned bytes are queued without copying
+/// `Vec<u8>`, [`Bytes`], a [`Cow`], a [`Chunk`](crate::Chunk), or anything of these by reference. Owned bytes are queued without copying
 /// them when there are 1024 or more; borrowed bytes and arrays are always copied, once. To queue a large
 /// `'static` slice uncopied, wrap it in [`Bytes::from_static`].
 ///

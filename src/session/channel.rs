@@ -76,13 +76,11 @@ use crate::session::write::Traffic;
 /// effect at the next call, though the peer sends nothing more.
 pub struct Channel<S> {
     pub(crate) conn: Conn<S>,
-    /// A pulled frame has ended, and its message with it unless it is said that it goes on.
-    frame_ended: bool,
 }
 
 impl<S> Channel<S> {
     pub(crate) fn with(conn: Conn<S>) -> Self {
-        Channel { conn, frame_ended: false }
+        Channel { conn }
     }
 
     /// Switches the terminator: see [`Framer::set_terminator`](crate::Framer::set_terminator).
@@ -104,6 +102,30 @@ impl<S> Channel<S> {
     /// The limit in force.
     pub fn limit(&self) -> Limit {
         self.conn.inbound.framing.framer.limit()
+    }
+
+    /// Takes the rest of a frame that has ended early for a new one: see [`Control::resume`].
+    pub fn resume(&mut self) {
+        self.conn.inbound.framing.resume();
+    }
+
+    /// What a callback has, for a function that serves both: a greeting that is also an answer, say.
+    ///
+    /// ```
+    /// use asynchat::{Channel, Control};
+    ///
+    /// fn greet(control: &mut Control<'_>) {
+    ///     control.push("220 hello\r\n");
+    ///     control.set_terminator(b"\r\n");
+    /// }
+    ///
+    /// let (_client, server) = tokio::io::duplex(64);
+    /// let mut channel = Channel::new(server, None);
+    /// greet(&mut channel.control());
+    /// assert_eq!(channel.queued_bytes(), 11);
+    /// ```
+    pub fn control(&mut self) -> Control<'_> {
+        self.conn.parts().1
     }
 
     /// Whether frames are handed over whole, from the next frame on: see
@@ -145,7 +167,7 @@ impl<S> Channel<S> {
 
     /// The message that was marked ends with the frame at hand: see [`Control::end_message`].
     pub fn end_message(&mut self) {
-        self.frame_ended |= self.conn.inbound.framing.end_message();
+        self.conn.inbound.framing.end_message();
     }
 
     /// Sets the deadlines, from now on.
@@ -785,7 +807,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     #[inline]
     fn begin_pull(&mut self) {
         self.conn.forget_upgrade();
-        if mem::take(&mut self.frame_ended) && !self.conn.inbound.framing.in_message() {
+        let framing = &mut self.conn.inbound.framing;
+        if mem::take(&mut framing.pulled_end) && !framing.in_message() {
             self.conn.peer.timer.frame_ended();
         }
     }
@@ -840,7 +863,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             self.conn.inbound.framing.end_message();
         }
         // Whether its message goes on is said behind it.
-        self.frame_ended = true;
+        self.conn.inbound.framing.pulled_end = true;
         self.conn.note_end(end);
     }
 

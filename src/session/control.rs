@@ -112,6 +112,18 @@ impl Deref for Chunk<'_> {
     }
 }
 
+/// It is queued as [`to_bytes`](Chunk::to_bytes) says, or copied to where small items are gathered.
+impl Payload for Chunk<'_> {
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn into_bytes(self) -> Bytes {
+        self.to_bytes()
+    }
+}
+
 impl AsRef<[u8]> for Chunk<'_> {
     fn as_ref(&self) -> &[u8] {
         self
@@ -193,6 +205,33 @@ impl<'a> Control<'a> {
     /// The limit in force.
     pub fn limit(&self) -> Limit {
         self.framing.framer.limit()
+    }
+
+    /// Takes the rest of a frame that has ended early for a new one, under the same terminator: to be called when it
+    /// was [overlong](crate::Handler::overlong) or had a [wrong end](crate::Handler::wrong_end). It is neither
+    /// skipped then nor an error. Of another frame nothing is changed.
+    ///
+    /// ```
+    /// use asynchat::{Channel, End, Limit};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // The first four bytes of a line say what it is; the rest is taken as it comes.
+    /// let (mut client, server) = tokio::io::duplex(64);
+    /// client.write_all(b"DATAabcdefgh\n").await?;
+    /// let mut channel = Channel::builder(b"\n").limit(Limit::Fail(4)).build(server);
+    /// let (step, mut control) = channel.step().await?.expect("it is there");
+    /// assert_eq!((&step.payload[..], step.end), (&b"DATA"[..], Some(End::Overlong)));
+    /// control.set_limit(Limit::Unlimited);
+    /// control.resume();
+    /// let (step, _) = channel.step().await?.expect("it is there");
+    /// assert_eq!((&step.payload[..], step.end), (&b"abcdefgh"[..], Some(End::Terminator)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn resume(&mut self) {
+        self.framing.resume();
     }
 
     /// Whether frames are handed over whole, from the next frame on: see

@@ -30,6 +30,7 @@ impl Inbound {
             message: None,
             own_end: OwnEnd::Off,
             asks: false,
+            pulled_end: false,
             read: 0,
             buffered: read.len(),
         };
@@ -159,6 +160,9 @@ pub(crate) struct Framing {
     own_end: OwnEnd,
     /// A handler is asked where its messages end.
     asks: bool,
+    /// A pulled frame has ended, and its message with it unless it is said that it goes on; or a message was ended.
+    /// Whoever pulls next heeds it.
+    pub(crate) pulled_end: bool,
 }
 
 /// Whether the application finds the ends of its messages now: whoever pulls does so message by message.
@@ -202,13 +206,19 @@ impl Framing {
         self.framer.set_limit(limit);
     }
 
+    pub(crate) fn resume(&mut self) {
+        self.framer.resume();
+    }
+
     pub(crate) fn begin_message(&mut self) {
         self.message.get_or_insert(NonZeroU64::MIN.saturating_add(self.read));
     }
 
     /// Whether there was one.
     pub(crate) fn end_message(&mut self) -> bool {
-        self.message.take().is_some()
+        let was_marked = self.message.take().is_some();
+        self.pulled_end |= was_marked;
+        was_marked
     }
 
     #[inline]

@@ -1,10 +1,16 @@
 //! A handler and its callbacks: which, in what order, and none too many.
 
+use std::convert::Infallible;
 use std::future::pending;
+use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use asynchat::{Channel, CloseReason, Handler, Limit, Timeouts, producer};
+use asynchat::{Channel, Chunk, CloseReason, Control, Handler, Limit, Timeouts, producer};
+use bytes::Bytes;
 use futures::FutureExt;
+use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 
 use crate::support::{
@@ -145,6 +151,91 @@ async fn an_error_of_the_handler_comes_back_whole_after_what_was_pushed() {
         assert_eq!(log[log.len() - 2..], [at, closed("no such thing")]);
         assert_eq!(peer.output(), "500\r\n");
         assert_eq!(peer.wire().shutdowns, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_an_overlong_frame_can_be_taken_for_a_frame() {
+    for limit in [Limit::Fail(3), Limit::Skip(3)] {
+        for (whole, chop) in [(false, 1), (false, 4), (false, 64), (true, 1), (true, 64)] {
+            let (socket, peer) = pipe();
+            peer.chop(chop);
+            peer.send("abcdefgh\nxy\n");
+            peer.close();
+            let builder = Channel::builder(b"\n").timeouts(patient());
+            let mut channel = builder.limit(limit).whole_frames(whole).build(socket);
+            let handler = Scripted::new(|seen, control| {
+                if *seen == Seen::Overlong {
+                    control.resume();
+                }
+                Then::Go
+            });
+            let (handler, reason) = channel.run(handler.whole(whole)).await;
+            let mut seen = handler.log.seen();
+            seen.truncate(8);
+            let overlong = Seen::Overlong;
+            let frames = [data("abc"), overlong.clone(), data("def"), overlong, data("gh")];
+            let frames = [&frames[..], &[Seen::End, data("xy"), Seen::End]].concat();
+            assert_eq!(seen, frames, "{limit:?}, {whole}, {chop}");
+            assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_chunk_is_pushed_on_without_a_copy() {
+    /// Pushes on what comes, and notes where it lay.
+    #[derive(Default)]
+    struct Pass(Vec<Bytes>);
+
+    impl Handler for Pass {
+        type Error = Infallible;
+
+        fn collect_incoming_data(
+            &mut self,
+            data: Chunk<'_>,
+            control: &mut Control<'_>,
+        ) -> Result<(), Infallible> {
+            self.0.push(data.to_bytes());
+            control.push(data);
+            Ok(())
+        }
+    }
+
+    for length in [0, 1, 1_000, 20_000, 60_000] {
+        let input = vec![b'x'; length];
+        let writer = Wrote::default();
+        let mut channel = Channel::new(tokio::io::join(&input[..], writer), None);
+        let (pass, _) = channel.run(Pass::default()).await;
+        let wrote = &channel.get_ref().writer().0;
+        assert_eq!(wrote.iter().map(|(_, len)| len).sum::<usize>(), length);
+        for chunk in pass.0.iter().filter(|chunk| chunk.len() >= 16 * 1024) {
+            let place = (chunk.as_ptr().addr(), chunk.len());
+            assert!(wrote.contains(&place), "{length}: {wrote:?}");
+        }
+    }
+}
+
+/// Takes everything, and notes where it lay.
+#[derive(Debug, Default)]
+struct Wrote(Vec<(usize, usize)>);
+
+impl AsyncWrite for Wrote {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.push((bytes.as_ptr().addr(), bytes.len()));
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

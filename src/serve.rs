@@ -153,6 +153,10 @@ impl Server {
 
     /// How long connections may take to end once the server is told to stop: 30 seconds by default. Then
     /// they are aborted.
+    ///
+    /// It should be longer than [`Timeouts::shutdown`](field@crate::Timeouts::shutdown) and
+    /// [`linger`](field@crate::Timeouts::linger) together, or a connection whose peer has sent half a message is
+    /// aborted before its handler is told.
     #[must_use]
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;

@@ -445,4 +445,38 @@ mod handlers {
         let make = || Echo { wrong: Some(Wrong::Late), ..Echo::default() };
         assert_eq!(verify("ab\r\n", make).await.output, b"ab\nend\n");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_handler_keeps_is_compared_too() {
+        /// Keeps lines, or what it takes for lines.
+        #[derive(Default)]
+        struct Keeps(Vec<Vec<u8>>);
+
+        impl Handler for Keeps {
+            type Error = Infallible;
+
+            fn collect_incoming_data(
+                &mut self,
+                data: Chunk<'_>,
+                _: &mut Control<'_>,
+            ) -> Result<(), Infallible> {
+                self.0.push(data.to_vec());
+                Ok(())
+            }
+        }
+
+        let input = b"one\ntwo\n";
+        let whole = Channel::builder(b"\n").whole_frames(true);
+        let (answered, lines) =
+            Verifier::new().handler_state(&whole, input, Keeps::default, |handler| handler.0).await;
+        assert_eq!((answered.output.len(), &*lines), (0, &[b"one".to_vec(), b"two".to_vec()][..]));
+
+        let pieces = Channel::builder(b"\n");
+        let verified = tokio::spawn(async move {
+            Verifier::new().handler_state(&pieces, input, Keeps::default, |handler| handler.0).await
+        });
+        let panic = verified.await.unwrap_err().into_panic();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains("depends on how the input is cut"), "{message}");
+    }
 }

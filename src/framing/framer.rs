@@ -395,6 +395,8 @@ impl Framer {
     /// consumed and stay in the caller's buffer, which the limit bounds. A count has no limit: compare it
     /// with what you will keep before you set it. `None` has no frames, and its bytes come as ever.
     ///
+    /// What is no whole frame yet is not seen by then: a prompt without a line end, which waits for its answer.
+    ///
     /// ```
     /// use asynchat::{End, Framer, Step};
     ///

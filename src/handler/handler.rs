@@ -8,7 +8,9 @@ use crate::session::{Chunk, CloseReason, Control, Timeout};
 ///
 /// Two methods make a protocol: one is given the bytes of a frame as they come, the other is told that
 /// the frame is complete and sets the terminator of the next. The rest have defaults. Methods that may
-/// wait are written `async fn`.
+/// wait are written `async fn`, and what they hold while they wait is `Send`, so that a connection can be a task on any
+/// runtime: an `Arc` with a lock, and no `Rc`. Where handlers differ from one connection to the next, they are an
+/// enum: a `dyn Handler` there can't be, because of these methods.
 ///
 /// ```
 /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
@@ -112,7 +114,8 @@ pub trait Handler {
 
     /// Where is the end of the message that begins with these bytes? They are all that is there, from its
     /// first byte on. The answer is its length; more may be wanted than is there. With `None` the question
-    /// is asked again when there is more.
+    /// is asked again when there is more: whoever searches remembers how far, as from the first byte anew for
+    /// each byte that comes is quadratic.
     ///
     /// It is asked between two messages while [own ends](Control::set_own_end) are set: the place for a
     /// protocol's own parser. The message is then handed over whole, to
@@ -249,7 +252,10 @@ pub trait Handler {
     ///
     /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the
     /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed. Under either,
-    /// another terminator that is set here governs the rest instead, and the connection goes on. Of a message
+    /// another terminator that is set here governs the rest instead, and the connection goes on; or, with
+    /// [`Control::resume`], the same terminator does. Mind that it is the rest of *this* frame: behind the text of a
+    /// mail, the terminator of commands would make commands of it. Where the next frame ends otherwise than this one,
+    /// the guide on [limits](crate::guide::limits) has an example. Of a message
     /// whose end the handler [finds itself](Self::find_end) nothing has been collected, and the connection is
     /// closed in any case.
     ///

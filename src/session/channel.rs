@@ -483,6 +483,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ///
     /// With [whole frames](Self::set_whole_frames) each piece is a frame.
     ///
+    /// What is lent cannot be returned out of a loop that calls this again: the borrow checker takes it to be
+    /// borrowed in the next round as well (`E0499`). Return what you have made of it, or its `to_bytes`.
+    ///
     /// ```
     /// use asynchat::{Channel, End};
     /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -601,7 +604,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         self.wait(|channel, cx| channel.conn.poll_ready(cx)).await
     }
 
-    /// Writes all that is queued, and flushes the stream.
+    /// Writes all that is queued, and flushes the stream. Nothing is read meanwhile.
     ///
     /// ```
     /// use asynchat::Channel;

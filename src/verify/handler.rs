@@ -84,19 +84,88 @@ impl Verifier {
         &self,
         channel: &ChannelBuilder,
         input: &[u8],
-        mut make: impl FnMut() -> H,
+        make: impl FnMut() -> H,
     ) -> Answered
     where
         H: Handler,
         H::Error: Debug,
     {
+        self.handler_state(channel, input, make, drop).await.0
+    }
+
+    /// As [`handler`](Self::handler), and what `state` makes of the handler at the end must be the same too: the
+    /// mails that it has stored, say, of which its peer learns nothing.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use asynchat::verify::Verifier;
+    /// use asynchat::{Channel, Chunk, Control, Handler};
+    ///
+    /// /// Keeps lines, and answers nothing.
+    /// #[derive(Default)]
+    /// struct Lines {
+    ///     line: Vec<u8>,
+    ///     all: Vec<Vec<u8>>,
+    /// }
+    ///
+    /// impl Handler for Lines {
+    ///     type Error = Infallible;
+    ///
+    ///     fn collect_incoming_data(
+    ///         &mut self,
+    ///         data: Chunk<'_>,
+    ///         _: &mut Control<'_>,
+    ///     ) -> Result<(), Infallible> {
+    ///         self.line.extend_from_slice(&data);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
+    ///         self.all.push(std::mem::take(&mut self.line));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// // In a test: #[tokio::test(start_paused = true)]
+    /// #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// async fn main() {
+    ///     let channel = Channel::builder(b"\n");
+    ///     let (_, lines) = Verifier::new()
+    ///         .handler_state(&channel, b"one\ntwo\n", Lines::default, |handler| handler.all)
+    ///         .await;
+    ///     assert_eq!(lines, [b"one", b"two"]);
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`handler`](Self::handler), and if the state depends on how the input is cut.
+    ///
+    /// # Cancellation safety
+    ///
+    /// It can be dropped at any time.
+    pub async fn handler_state<H, T>(
+        &self,
+        channel: &ChannelBuilder,
+        input: &[u8],
+        mut make: impl FnMut() -> H,
+        mut state: impl FnMut(H) -> T,
+    ) -> (Answered, T)
+    where
+        H: Handler,
+        H::Error: Debug,
+        T: PartialEq + Debug,
+    {
         let mut outcomes = Outcomes::default();
         for delivery in self.deliveries(input) {
-            let answered = {
+            let outcome = {
                 let _named = delivery.named_in_panics();
-                self.answer(channel, &delivery, make()).await
+                let mut handler = make();
+                let answered = self.answer(channel, &delivery, &mut handler).await;
+                (answered, state(handler))
             };
-            outcomes.compare(&delivery, answered);
+            outcomes.compare(&delivery, outcome);
         }
         outcomes.of_whole()
     }
@@ -106,7 +175,7 @@ impl Verifier {
         &self,
         channel: &ChannelBuilder,
         delivery: &Delivery,
-        mut handler: H,
+        handler: &mut H,
     ) -> Answered
     where
         H: Handler,
@@ -117,7 +186,7 @@ impl Verifier {
         let mut rest = pin!(sleep(self.patience));
         let closed = loop {
             let waits = AtomicBool::new(false);
-            let mut run = pin!(channel.run(Watched { handler: &mut handler, waits: &waits }));
+            let mut run = pin!(channel.run(Watched { handler: &mut *handler, waits: &waits }));
             let woken = Arc::new(Woken::default());
             let outcome = future::poll_fn(|cx| {
                 if woken.take(cx) {

@@ -2,6 +2,7 @@
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
+mod abandoned;
 mod back_pressure;
 mod closing;
 mod deadlines;

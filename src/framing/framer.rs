@@ -1010,6 +1010,12 @@ impl Framer {
         }
     }
 
+    /// What was seen of a frame, of which nothing was handed over, is the beginning of another one.
+    pub(crate) fn begin_anew(&mut self, whole: bool) {
+        self.seen = self.start;
+        self.set_whole_frames(whole);
+    }
+
     /// Whether the frame that is cut next is handed over whole.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {

@@ -934,6 +934,7 @@ impl FrameEnd for AtTerminator {
 impl<F: FnMut(&[u8]) -> Option<usize>> FrameEnd for AtOwnEnd<F> {
     fn begin<S>(&mut self, conn: &mut Conn<S>) {
         conn.inbound.framing.find_ends(true);
+        conn.inbound.framing.look_anew();
     }
 
     #[inline(always)]

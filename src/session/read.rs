@@ -90,9 +90,7 @@ impl Inbound {
     /// Drops what was read and not handed over.
     pub(crate) fn discard(&mut self) {
         self.framing.framer.discard();
-        if let OwnEnd::Looked(looked) = &mut self.framing.own_end {
-            *looked = 0;
-        }
+        self.framing.look_anew();
         self.framing.buffered = 0;
         self.input.release();
     }
@@ -193,6 +191,10 @@ pub(crate) enum Answer {
 impl Framing {
     #[inline(always)]
     pub(crate) fn set_terminator(&mut self, terminator: Terminator) {
+        if let OwnEnd::Found { whole } = self.own_end {
+            // It takes the place of the end that was found.
+            self.leave_message(whole);
+        }
         self.framer.set_terminator(terminator);
     }
 
@@ -242,6 +244,30 @@ impl Framing {
     /// A handler begins, which has not been asked yet.
     pub(crate) fn begin_asking(&mut self) {
         self.find_ends(self.asks);
+        self.look_anew();
+    }
+
+    /// The end of the next message is not known, if it was: the bytes that it was found in are gone, or somebody
+    /// else is to be asked about them. It is known of a message that was handed over, and of which only the end
+    /// is to be told.
+    pub(crate) fn look_anew(&mut self) {
+        match self.own_end {
+            OwnEnd::Off => {}
+            OwnEnd::Looked(_) => self.own_end = OwnEnd::Looked(0),
+            OwnEnd::Found { .. } if self.framer.has_owed() => {}
+            OwnEnd::Found { whole } => {
+                self.leave_message(whole);
+                // In place of the count.
+                self.framer.set_terminator(Terminator::None);
+            }
+        }
+    }
+
+    /// The message whose end was found is not waited for any more.
+    #[cold]
+    fn leave_message(&mut self, whole: bool) {
+        self.framer.begin_anew(whole);
+        self.own_end = OwnEnd::Looked(0);
     }
 
     pub(crate) fn finds_ends(&self) -> bool {

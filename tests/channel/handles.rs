@@ -808,3 +808,43 @@ async fn a_handle_made_after_the_end_knows_of_it() {
     tokio::time::timeout(Duration::from_secs(1), handle.closed()).await.unwrap();
     assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
 }
+
+/// Bytes that ask a handle something when they are dropped.
+struct Curious(Vec<u8>, Handle);
+
+impl AsRef<[u8]> for Curious {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        let _ = self.1.queued_bytes();
+    }
+}
+
+#[test]
+fn an_item_may_use_its_handle_when_it_is_dropped() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for end in ["abort", "drop"] {
+            let mut channel = Channel::new(pipe().0, b"\n");
+            let handle = channel.handle();
+            let item = |length| Bytes::from_owner(Curious(vec![b'x'; length], handle.clone()));
+            handle.push(item(5)).unwrap();
+            handle.push(item(5000)).unwrap();
+            handle.push_all([item(7), item(5000), item(9)]).unwrap();
+            assert_eq!(handle.queued_bytes(), 10_021);
+            if end == "abort" {
+                handle.abort();
+                assert_eq!(handle.queued_bytes(), 0);
+            }
+            drop(channel);
+            assert_eq!(handle.queued_bytes(), 0);
+        }
+        done.send(()).unwrap();
+    });
+    let done = is_done.recv_timeout(Duration::from_secs(30));
+    assert!(done.is_ok(), "it waits for ever");
+}

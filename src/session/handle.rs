@@ -131,8 +131,15 @@ impl Handle {
         if mail.bytes > 0 && mail.bytes.saturating_add(len) > self.mailbox.capacity {
             return Err(HandleError::Full(items));
         }
-        items.into_iter().for_each(|item| mail.put(item));
-        self.mailbox.announce(mail, ITEMS);
+        // What was copied is dropped outside the lock: what it owns may use a handle then.
+        if items.as_ref().iter().all(|item| item.as_bytes().len() < LARGE) {
+            items.as_ref().iter().for_each(|item| mail.copy(item.as_bytes()));
+            self.mailbox.announce(mail, ITEMS);
+        } else {
+            let copied: Vec<T> = items.into_iter().filter_map(|item| mail.put(item)).collect();
+            self.mailbox.announce(mail, ITEMS);
+            drop(copied);
+        }
         Ok(())
     }
 
@@ -253,9 +260,11 @@ impl Handle {
         let mut mail = self.mailbox.lock();
         if mail.asked != Asked::Ended {
             mail.asked = Asked::Abort;
-            mail.clear();
+            let unsent = mail.take();
             self.mailbox.changed.notify_waiters();
             self.mailbox.announce(mail, ABORT);
+            // Outside the lock: what an item owns may use a handle when it is dropped.
+            drop(unsent);
         }
     }
 
@@ -361,15 +370,22 @@ impl Mailbox {
 }
 
 impl Mail {
-    fn put<T: Payload>(&mut self, item: T) {
+    /// Keeps an item, or a copy of it: then it is given back.
+    fn put<T: Payload>(&mut self, item: T) -> Option<T> {
         let bytes = item.as_bytes();
-        self.bytes += bytes.len();
         if bytes.len() < LARGE {
-            self.gathered.extend_from_slice(bytes);
-        } else {
-            self.seal();
-            self.items.push(item.into_bytes());
+            self.copy(bytes);
+            return Some(item);
         }
+        self.bytes += bytes.len();
+        self.seal();
+        self.items.push(item.into_bytes());
+        None
+    }
+
+    fn copy(&mut self, small: &[u8]) {
+        self.bytes += small.len();
+        self.gathered.extend_from_slice(small);
     }
 
     fn seal(&mut self) {
@@ -382,10 +398,6 @@ impl Mail {
         self.seal();
         self.bytes = 0;
         mem::take(&mut self.items)
-    }
-
-    fn clear(&mut self) {
-        drop(self.take());
     }
 }
 
@@ -479,10 +491,11 @@ impl Inbox {
         let mailbox = &self.handle.mailbox;
         let mut mail = mailbox.lock();
         mail.asked = Asked::Ended;
-        mail.clear();
-        mail.waker = None;
+        // Dropped outside the lock: what an item or a task owns may use a handle then.
+        let left = (mail.take(), mail.waker.take());
         drop(mail);
         mailbox.changed.notify_waiters();
+        drop(left);
     }
 }
 

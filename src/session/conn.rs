@@ -47,7 +47,7 @@ pub(crate) struct Conn<S> {
     pub(crate) outbound: AtomicRefCell<Outbound>,
     read_size: u32,
     /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
-    /// of a frame, [`READ_COST`] for each read.
+    /// of a frame, [`READ_COST`] and more for each read.
     budget: u32,
 }
 
@@ -379,7 +379,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                         outbound.state.end_input();
                     }
                     self.peer.timer.read();
-                    self.budget = self.budget.saturating_sub(READ_COST).max(1);
+                    let cost = READ_COST.saturating_add((read / BYTES_PER_PIECE) as u32);
+                    self.budget = self.budget.saturating_sub(cost).max(1);
                     return self.turned();
                 }
                 Poll::Ready(Err(error)) => {
@@ -561,6 +562,9 @@ const REFRESHED: u32 = BUDGET + 1;
 /// From so many bytes on, input that is done with is dropped though more is behind it.
 const DONE_WITH: usize = 16 * 1024;
 /// What a read costs, in pieces of frames.
-const READ_COST: u32 = 64;
+const READ_COST: u32 = 32;
+/// So many bytes that were read cost a piece more: a poll reads about half a megabyte then, and what others push to a
+/// listener in one of theirs is well below what may wait for it.
+const BYTES_PER_PIECE: usize = 512;
 /// What is pushed when a deadline has passed is to be written in this time.
 const LAST_WORD: Duration = Duration::from_secs(5);

@@ -583,6 +583,25 @@ async fn one_poll_is_bounded_however_much_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_poll_reads_no_more_than_half_a_megabyte() {
+    let (socket, peer) = pipe();
+    peer.send(vec![b'x'; 4 << 20]);
+    peer.close();
+    let mut channel = Channel::builder(None).timeouts(patient()).build(socket);
+    let mut running = std::pin::pin!(channel.run(Scripted::new(|_, _| Then::Go)));
+    let mut left = peer.unread();
+    std::future::poll_fn(|cx| {
+        let polled = running.as_mut().poll(cx);
+        let read = left - peer.unread();
+        assert!(read <= 512 << 10, "{read}");
+        left -= read;
+        polled
+    })
+    .await;
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handler_of_borrowed_things_can_be_run() {
     struct Borrowing<'a>(&'a mut Vec<u8>);
     impl Handler for Borrowing<'_> {

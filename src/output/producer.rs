@@ -397,7 +397,9 @@ impl<R: AsyncRead> Producer for Reader<R> {
     fn poll_more(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let this = self.project();
         let mut block = pool::take(*this.block_size);
-        // A pooled buffer may have room for more.
+        // What was taken off the front of a pooled buffer is kept with the rest, and so it counts.
+        let _ = block.try_reclaim(block.capacity() + 1);
+        // It may have room for more.
         let read = poll_read_buf(this.reader, cx, &mut (&mut block).limit(*this.block_size));
         let item = match read {
             Poll::Ready(Ok(1..)) if block.len() >= block.capacity() / 4 => {
@@ -525,3 +527,29 @@ macro_rules! opaque_debug {
 }
 
 opaque_debug!(FromStream, Iter, Once, PollFn, Reader);
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use bytes::{Buf, BytesMut};
+
+    use super::*;
+
+    #[test]
+    fn what_was_taken_off_the_front_of_a_pooled_buffer_counts() {
+        let mut pooled = BytesMut::zeroed(64 * 1024);
+        let memory = pooled.as_ptr_range();
+        pooled.advance(16 * 1024);
+        pool::give(pooled);
+
+        // It is more than a quarter of what is left in the buffer, and less than a quarter of all that would be kept.
+        let input = vec![b'x'; 13_000];
+        let mut reader = pin!(reader(&input[..]).with_block_size(20_000));
+        let item = reader.as_mut().poll_more(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(Ok(item))) = item else { panic!("it is there: {item:?}") };
+        assert_eq!(item, input);
+        assert!(!memory.contains(&item.as_ptr()), "it keeps the buffer");
+    }
+}

@@ -65,7 +65,13 @@ pub(crate) fn channels() -> ChannelBuilder {
 }
 
 fn timeouts(idle: Duration, frame: Duration) -> Timeouts {
-    Timeouts::default().idle(idle).frame(frame).min_rate(MIN_RATE).write_stall(WRITE)
+    Timeouts::default()
+        .idle(idle)
+        .frame(frame)
+        .min_rate(MIN_RATE)
+        .write_stall(WRITE)
+        // `Session::shutdown` knows what is worth waiting for.
+        .shutdown(Duration::ZERO)
 }
 
 /// Serves one connection to its end.
@@ -144,7 +150,9 @@ impl Handler for Session {
     ) -> Result<(), Refusal> {
         let taken = match self.upload {
             None => {
-                self.member.busy();
+                if !self.head.has_begun() {
+                    self.member.awaited();
+                }
                 self.head.push(&data)
             }
             Some(_) => self.body_event(Event::Chunk(data.to_bytes()), control),
@@ -155,6 +163,7 @@ impl Handler for Session {
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
         let answered = match self.upload {
             None => {
+                self.member.busy();
                 // The request borrows from it.
                 let mut head = mem::take(&mut self.head);
                 let answered = match head.finish() {
@@ -168,7 +177,7 @@ impl Handler for Session {
             Some(_) => self.body_event(Event::Terminator, control),
         };
         if self.upload.is_none() {
-            self.member.idle();
+            self.member.awaited();
         }
         answered.or_else(|refusal| self.refuse(refusal, control))
     }
@@ -200,10 +209,11 @@ impl Handler for Session {
     }
 
     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
-        // A request that has begun is still answered.
-        if self.upload.is_none() {
+        // A request that has begun is still answered, unless others want the place of one who is slow to ask.
+        let goes = !self.head.has_begun() || self.member.is_evicted();
+        if self.upload.is_none() && goes {
             if control.queued_bytes() == 0 {
-                // It was idle, and has been told nothing that a reset could destroy.
+                // It has been told nothing that a reset could destroy.
                 control.set_timeouts(timeouts(IDLE, HEAD).linger(None));
             }
             control.close_when_done();

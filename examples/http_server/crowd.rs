@@ -1,8 +1,11 @@
-//! Who is connected, and who of them has been idle for longest.
+//! Who is connected, and who of them has been waited for longest.
 //!
-//! A peer that connects and asks nothing costs a place that another could use. When places run short, the
-//! connection that has been idle for longest is asked to go, as by a shutdown of its own; one that is busy
-//! never is.
+//! A peer that asks nothing, or never comes to the end of what it asks, costs a place that another could use.
+//! When places run short, the connection that has been waited for longest is asked to go, as by a shutdown of
+//! its own. One whose request is complete never is: the deadlines of bodies and of answers are for that.
+//!
+//! Whose request begins is waited for anew, so that one who was idle has as much time for it as one who has
+//! just come. More bytes of it change nothing: else one that trickles would stay for ever.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,31 +24,33 @@ pub(crate) struct Crowd {
 /// What is known of one.
 #[derive(Debug)]
 struct Seat {
-    /// Since when it has been idle, or [`BUSY`].
-    idle_since: Arc<AtomicU64>,
+    /// Since when it has been waited for, or [`BUSY`], or [`EVICTED`].
+    awaited_since: Arc<AtomicU64>,
     shutdown: CancellationToken,
 }
 
-const BUSY: u64 = u64::MAX;
+/// Its request is complete, and not answered yet.
+const BUSY: u64 = u64::MAX - 1;
+/// It has been asked to go.
+const EVICTED: u64 = u64::MAX;
 
 impl Crowd {
-    /// One more, who is idle until it says something. If there are `most` already, or more, the one that
-    /// has been idle for longest goes.
+    /// One more, who is waited for from now on. If there are `most` already, or more, the one that has been
+    /// waited for longest goes.
     pub(crate) fn enter(self: &Arc<Self>, shutdown: CancellationToken, most: usize) -> Member {
         let id = self.tick();
-        let idle_since = Arc::new(AtomicU64::new(id));
+        let awaited_since = Arc::new(AtomicU64::new(id));
         let mut seats = self.seats();
         if seats.len() >= most {
-            let longest = seats.values().min_by_key(|seat| seat.idle_since.load(Relaxed));
-            if let Some(seat) = longest.filter(|seat| seat.idle_since.load(Relaxed) != BUSY) {
-                // It is not asked twice.
-                seat.idle_since.store(BUSY, Relaxed);
+            let longest = seats.values().min_by_key(|seat| seat.awaited_since.load(Relaxed));
+            if let Some(seat) = longest.filter(|seat| seat.awaited_since.load(Relaxed) < BUSY) {
+                seat.awaited_since.store(EVICTED, Relaxed);
                 seat.shutdown.cancel();
             }
         }
-        seats.insert(id, Seat { idle_since: idle_since.clone(), shutdown });
+        seats.insert(id, Seat { awaited_since: awaited_since.clone(), shutdown });
         drop(seats);
-        Member { crowd: self.clone(), id, idle_since }
+        Member { crowd: self.clone(), id, awaited_since }
     }
 
     fn tick(&self) -> u64 {
@@ -62,18 +67,29 @@ impl Crowd {
 pub(crate) struct Member {
     crowd: Arc<Crowd>,
     id: u64,
-    idle_since: Arc<AtomicU64>,
+    awaited_since: Arc<AtomicU64>,
 }
 
 impl Member {
-    /// A request has begun.
-    pub(crate) fn busy(&self) {
-        self.idle_since.store(BUSY, Relaxed);
+    /// It is waited for from now on: a request has begun, or the last one is answered.
+    pub(crate) fn awaited(&self) {
+        self.set(self.crowd.tick());
     }
 
-    /// It is answered.
-    pub(crate) fn idle(&self) {
-        self.idle_since.store(self.crowd.tick(), Relaxed);
+    /// A request is complete, but for its body.
+    pub(crate) fn busy(&self) {
+        self.set(BUSY);
+    }
+
+    /// Has it been asked to make room?
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.awaited_since.load(Relaxed) == EVICTED
+    }
+
+    /// Whoever has been asked to go is not asked twice.
+    fn set(&self, since: u64) {
+        let unless_evicted = |old| (old != EVICTED).then_some(since);
+        let _ = self.awaited_since.fetch_update(Relaxed, Relaxed, unless_evicted);
     }
 }
 

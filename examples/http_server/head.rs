@@ -78,6 +78,11 @@ impl Head {
         Ok(())
     }
 
+    /// Whether any of it has come.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     /// Parses the head, once its terminator has been found.
     pub(crate) fn finish(&mut self) -> Result<Request<'_>, Refusal> {
         self.bytes.extend_from_slice(END);

@@ -19,6 +19,7 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `main.rs` | listening, how many connections, stopping |
+//! | `crowd.rs` | who makes room when there are too many |
 //! | `connection.rs` | one connection: what is answered, limits, deadlines |
 //! | `head.rs` | the bytes of a head → a request (no I/O) |
 //! | `body.rs` | events → the bytes of a body (no I/O) |
@@ -55,7 +56,7 @@ const DEFAULT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_se
 
 /// Connections at a time; further ones wait until the operating system's queue is full.
 const CONNECTIONS: usize = 1024;
-/// From so many on, whoever has been idle for longest makes room for each that comes.
+/// From so many on, whoever has been waited for longest makes room for each that comes.
 const CROWDED: usize = CONNECTIONS - 64;
 /// What the kernel keeps of what a peer has not read yet, in bytes, about. It says that there is room again
 /// only when a good part of this has been read: the more it is, the longer a steady but slow reader seems

@@ -383,6 +383,10 @@ fn commands_are_read_as_written() {
         ("BDAT 1 x", Command::Bdat { size: None, last: false }),
         ("NOOP and more", Command::Noop),
         ("StartTLS", Command::StartTls),
+        ("GET / HTTP/1.1", Command::Http),
+        ("post /", Command::Http),
+        ("CONNECT here:25 HTTP/1.1", Command::Http),
+        ("Host: here", Command::Http),
     ] {
         assert_eq!(parse(line.as_bytes()), Ok(command), "{line:?}");
     }
@@ -393,7 +397,8 @@ fn what_is_no_command_is_refused() {
     let long = "a".repeat(65);
     for (line, code) in [
         ("", "500"),
-        ("GET / HTTP/1.1", "500"),
+        ("PUT / HTTP/1.1", "500"),
+        ("NO:OP", "500"),
         (" NOOP", "500"),
         ("NOOP\nQUIT", "500"),
         ("NOOP\r", "500"),
@@ -496,6 +501,24 @@ async fn commands_out_of_order_are_refused() {
         let got = codes(&served(&host, [input.as_bytes()]).await);
         assert_eq!(got[1..], *wanted, "{input:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_web_page_makes_a_browser_send_is_not_obeyed() {
+    let mail = Mail::new("http");
+    let text = format!("EHLO me\r\n{ENVELOPE}DATA\r\nx\r\n.\r\n");
+    let long = "x".repeat(MAX_LINE as usize);
+    for (head, wanted) in [
+        ("GET / HTTP/1.1\r\n".to_owned(), &[220, 421][..]),
+        ("POST / HTTP/1.1\r\nHost: here\r\n\r\n".to_owned(), &[220, 421]),
+        ("CONNECT here:25 HTTP/1.1\r\n".to_owned(), &[220, 421]),
+        (format!("POST /{long} HTTP/1.1\r\nHost: here\r\n\r\n"), &[220, 500, 421]),
+        ("PUT / HTTP/1.1\r\nhost:here\r\nAccept: */*\r\n\r\n".to_owned(), &[220, 500, 500, 421]),
+    ] {
+        let input = format!("{head}{text}");
+        assert_eq!(codes(&served(&mail.host(), [input.as_bytes()]).await), wanted, "{head}");
+    }
+    assert_eq!(mail.texts(), [""; 0]);
 }
 
 #[tokio::test]

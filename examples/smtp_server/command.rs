@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Help,
     StartTls,
     Quit,
+    /// A line of HTTP. A web page can make a browser send what it likes to any port, and what is mail in the
+    /// body of a POST must not be obeyed.
+    Http,
 }
 
 /// Reads a line, which comes without its CRLF.
@@ -58,6 +61,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, Reply> {
         "VRFY" if argument.is_empty() => Err("501 5.5.4 VRFY whom?"),
         "VRFY" => Ok(Command::Vrfy),
         "EXPN" | "TURN" | "ETRN" | "AUTH" => Err("502 5.5.1 not spoken here"),
+        "GET" | "POST" | "CONNECT" => Ok(Command::Http),
+        // `Host:` and the like: the first line may have been too long to be seen.
+        field if field.ends_with(':') => Ok(Command::Http),
         _ => Err("500 5.5.2 there is no such command"),
     }
 }

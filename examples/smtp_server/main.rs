@@ -17,6 +17,7 @@
 //! | refused | a DATA text with a CR or LF that stands alone (550, when all of it has come: see `text.rs`) |
 //! | kept | any byte that BDAT brings, a lone CR or LF too: its end is a count, and nothing can hide in it |
 //! | refused | anything that was sent behind STARTTLS in the clear (501, and the connection ends) |
+//! | cut off | HTTP: `GET`, `POST`, `CONNECT`, and fields such as `Host:` (421): see `command.rs` |
 //! | limits | commands, recipients, messages, errors, connections, waiting: stated where they are enforced |
 //!
 //! | file | what it knows |

@@ -321,6 +321,11 @@ impl Session {
                 control.close_when_done();
                 return;
             }
+            Command::Http => {
+                control.push("421 4.7.0 this is SMTP, not HTTP\r\n");
+                control.close_when_done();
+                return;
+            }
         };
         self.reply(reply, control);
     }

@@ -643,6 +643,36 @@ async fn a_peer_that_says_nothing_is_sent_off() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_a_message_has_less_time_among_many() {
+    let host = Arc::new(Host::new(Store::Nowhere, tls::config(None).unwrap(), 6));
+    let began = tokio::time::Instant::now();
+    let mut clients = Vec::new();
+    for (input, replies, wait) in [
+        ("", 1, 300),
+        ("EHLO me\r\n", 2, 300),
+        ("", 1, 300),
+        // With these more than half of all are there.
+        ("", 1, 10),
+        ("EHLO me\r\n", 2, 10),
+        ("EHLO me\r\nMAIL FROM:<>\r\n", 3, 300),
+    ] {
+        let mut client = Client::connect(&host);
+        client.send(input).await;
+        for _ in 0..replies {
+            assert_ne!(client.code().await, 421);
+        }
+        clients.push((client, wait));
+    }
+    clients.sort_by_key(|(_, wait)| *wait);
+    for (mut client, wait) in clients {
+        assert_eq!(client.code().await, 421);
+        let waited = began.elapsed().as_secs();
+        assert!((wait..wait + 2).contains(&waited), "{waited} instead of {wait}");
+        drop(client);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // TLS
 

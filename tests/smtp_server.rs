@@ -521,12 +521,18 @@ async fn what_a_web_page_makes_a_browser_send_is_not_obeyed() {
     assert_eq!(mail.texts(), [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn beyond_the_connections_there_are_a_peer_is_told_to_come_back() {
     let host = Arc::new(Host::new(Store::Nowhere, tls::config(None).unwrap(), 1));
     let mut first = Client::connect(&host);
     assert_eq!(first.code().await, 220);
     assert_eq!(codes(&served(&host, []).await), [421]);
+    // Nobody who is told so takes up the time of the next, by not closing.
+    let began = tokio::time::Instant::now();
+    let mut second = Client::connect(&host);
+    assert_eq!(second.code().await, 421);
+    second.serving.await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
     first.send("QUIT\r\n").await;
     assert_eq!(first.code().await, 221);
     first.end().await;

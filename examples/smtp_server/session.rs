@@ -109,6 +109,10 @@ pub(crate) async fn serve<S>(
     let mut channel = channels().build_with_input(io, input);
     let Ok(_slot) = host.slots.try_acquire() else {
         let _ = channel.push("421 4.3.2 too many connections, come back later\r\n");
+        // That it closes too is not waited for: those who do not would keep others from being told. A peer says
+        // nothing before it is greeted, so nothing is unread that would turn the close into a reset, which could
+        // destroy the reply.
+        channel.set_timeouts(Timeouts::default().linger(None));
         let _ = channel.close().await;
         return;
     };

@@ -8,10 +8,23 @@
 
 #[path = "../examples/ftp_server/command.rs"]
 mod command;
+#[path = "../examples/ftp_server/data.rs"]
+mod data;
+#[path = "../examples/ftp_server/files.rs"]
+mod files;
+#[path = "../examples/ftp_server/listing.rs"]
+mod listing;
+#[path = "../examples/ftp_server/pace.rs"]
+mod pace;
 #[path = "../examples/ftp_server/path.rs"]
 mod path;
 #[path = "support/process.rs"]
 mod process;
+#[cfg(target_os = "linux")]
+#[path = "../examples/ftp_server/sendfile.rs"]
+mod sendfile;
+#[path = "../examples/ftp_server/session.rs"]
+mod session;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -22,10 +35,16 @@ use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::LocalPoolHandle;
 
 use crate::command::{Command, Epsv, Facts, Reply, Style, parse};
+use crate::data::{Terms, Transfers};
+use crate::files::Files;
 use crate::path::VirtualPath;
 use crate::process::example;
+use crate::session::{Host, Session};
 
 // ---------------------------------------------------------------------------------------------
 // Facts
@@ -187,6 +206,51 @@ fn a_full_disk_is_told_from_other_errors() {
     ] {
         let reply = Reply::from(io::Error::from(kind)).to_string();
         assert!(reply.starts_with(code), "{kind:?}: {reply}");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Waiting
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_log_in_does_not_stay() {
+    let files = Files::open(Path::new(env!("CARGO_TARGET_TMPDIR")), false).unwrap();
+    let terms = Terms { wait: Duration::from_secs(60), rate: None };
+    let transfers = Transfers { terms, threads: LocalPoolHandle::new(1) };
+    let host = Host { files, transfers, login: Some(("me".to_owned(), "it".to_owned())) };
+    let addr: SocketAddr = "127.0.0.1:21".parse().unwrap();
+    for (said, then, wait) in [
+        ("", "", 60),
+        ("", "NOOP\r\n", 60),
+        ("USER me\r\n", "N", 60),
+        ("USER me\r\nPASS what\r\n", "", 60),
+        ("USER me\r\nPASS it\r\n", "", 300),
+        ("USER me\r\nPASS it\r\nUSER me\r\n", "", 300),
+    ] {
+        let (client, server) = duplex(4096);
+        let (mut input, mut output) = split(client);
+        let began = tokio::time::Instant::now();
+        let stop = CancellationToken::new();
+        let control = session::channels().build(server);
+        let serving = Session::new(&host, addr, addr.ip()).serve(control, &stop);
+        let mut replies = String::new();
+        let talking = async {
+            let saying = async {
+                output.write_all(said.as_bytes()).await.unwrap();
+                loop {
+                    tokio::time::sleep(Duration::from_secs(8)).await;
+                    output.write_all(then.as_bytes()).await.unwrap();
+                }
+            };
+            tokio::select! {
+                () = saying => {}
+                end = input.read_to_string(&mut replies) => drop(end.unwrap()),
+            }
+            began.elapsed().as_secs()
+        };
+        let (waited, _) = tokio::join!(talking, serving);
+        assert!((wait..wait + 2).contains(&waited), "{said:?}, {then:?}: {waited} seconds");
+        assert!(replies.ends_with("421 that has taken too long\r\n"), "{replies}");
     }
 }
 

@@ -34,6 +34,9 @@ pub(crate) const MAX_OFFENCES: u32 = 20;
 pub(crate) const MAX_GUESSES: u32 = 3;
 /// How long a wrong password is thought about.
 const GUESS: Duration = Duration::from_secs(1);
+/// How long it may take to log in, from the connection on: time for somebody who types, and looks a password
+/// up first. A client that is not known yet holds its connection no longer than that.
+const LOGIN: Duration = Duration::from_secs(60);
 /// How long the next command may take, from nothing to its end.
 const WAIT: Duration = Duration::from_secs(5 * 60);
 /// Bytes of replies that wait for the client, above which its commands do.
@@ -50,9 +53,9 @@ pub(crate) struct Host {
     pub(crate) login: Option<(String, String)>,
 }
 
-/// What all control connections have in common.
+/// What all control connections have in common. They begin before the login.
 pub(crate) fn channels() -> ChannelBuilder {
-    let timeouts = Timeouts::default().idle(WAIT);
+    let timeouts = Timeouts::default().idle(WAIT).session(LOGIN);
     Channel::builder(b"\r\n")
         .limit(Limit::Skip(MAX_LINE))
         .whole_frames(true)
@@ -150,9 +153,11 @@ impl<'a> Session<'a> {
         control.push("220 ready\r\n")?;
         // When a transfer is not waited for any longer.
         let mut deadline = None;
+        // Whether the client has ever logged in. To do so again it may take its time.
+        let mut admitted = false;
         while !control.is_closed() {
             let event = self.next(&mut control, stop, deadline).await;
-            let was_transferring = self.transfer.is_some();
+            let before = (admitted, self.transfer.is_some());
             match event {
                 Event::Line(line) => self.take(line, &mut control).await?,
                 Event::Transferred(reply) => {
@@ -175,9 +180,10 @@ impl<'a> Session<'a> {
                 }
                 Event::End => break,
             }
+            admitted |= matches!(self.login, Login::In);
             let transferring = self.transfer.is_some();
-            if transferring != was_transferring {
-                // A transfer takes as long as it takes.
+            if (admitted, transferring) != before {
+                // A transfer takes as long as it takes, and only a login has to come in time.
                 let wait = (!transferring).then_some(WAIT);
                 control.set_timeouts(Timeouts::default().idle(wait));
             }
@@ -502,7 +508,9 @@ where
             Some(End::Terminator) => parse(&step.payload),
             _ => Err("500 the line is too long".into()),
         }),
-        Err(ChannelError::Timeout(Timeout::Idle | Timeout::Frame)) => Event::TooLate,
+        Err(ChannelError::Timeout(Timeout::Idle | Timeout::Frame | Timeout::Session)) => {
+            Event::TooLate
+        }
         Ok(None) | Err(_) => Event::End,
     }
 }

@@ -2,9 +2,11 @@
 //! random things at the ends of frames, while input comes and output goes in random pieces at random
 //! times and another task pushes. And random conversations with a handler that finds the ends of its
 //! messages itself, changes to lines and back, waits in the middle of one, and asks a peer that is quiet.
+//! `mixtures` and `handles` have more that is random.
 //!
 //! `STORM_RUNS` sets the number of runs, `STORM_SEED` the first seed, `STORM_STEPS` the most pieces that the
-//! input of a connection is made of. A failure names its seed.
+//! input of a connection is made of; for `handles` they are `HANDLES_RUNS` and `HANDLES_SEED`. A failure names its
+//! seed.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +24,9 @@ use tokio::runtime::Runtime;
 
 use support::{Log, Peer, Scripted, Seen, Socket, Then, patient, pipe, seconds, seen, wait};
 
-#[path = "support/channel.rs"]
+mod handles;
+mod mixtures;
+#[path = "../support/channel.rs"]
 mod support;
 
 /// xorshift64*, from a seed that is mixed first: what comes of neighbours would be much alike.
@@ -53,6 +57,9 @@ impl Random {
         of[self.below(of.len())].clone()
     }
 }
+
+/// How many runs there are, unless it is said otherwise.
+const RUNS: u64 = 1500;
 
 /// How many pieces an input has at most, unless it is a long run.
 const STEPS: usize = 150;
@@ -748,7 +755,8 @@ async fn converse(seed: u64) -> (usize, usize) {
 #[test]
 fn random_conversations_are_heard_as_they_are_said() {
     let (mut quiet, mut collected) = (0, 0);
-    each_seed(|runtime, seed| {
+    let runtime = runtime();
+    each_seed("STORM", RUNS, |seed| {
         let (quieter, more) = runtime.block_on(converse(seed));
         quiet += quieter;
         collected += more;
@@ -761,26 +769,27 @@ fn random_conversations_are_heard_as_they_are_said() {
 #[test]
 fn random_connections_do_what_the_model_says() {
     let steps = number("STORM_STEPS").map_or(STEPS, |steps| steps as usize);
-    each_seed(|runtime, seed| runtime.block_on(run(seed, steps)));
+    let runtime = runtime();
+    each_seed("STORM", RUNS, |seed| runtime.block_on(run(seed, steps)));
+}
+
+/// A runtime whose clock goes as fast as nothing happens.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Runs with each seed, in a runtime whose clock goes as fast as nothing happens.
-fn each_seed(mut each: impl FnMut(&Runtime, u64)) {
-    let runs = number("STORM_RUNS").unwrap_or(1500);
-    let first = number("STORM_SEED").unwrap_or(1);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
+/// Runs with each seed: so many, unless the environment says otherwise.
+fn each_seed(storm: &str, runs: u64, mut each: impl FnMut(u64)) {
+    let runs = number(&format!("{storm}_RUNS")).unwrap_or(runs);
+    let first = number(&format!("{storm}_SEED")).unwrap_or(1);
     for seed in first..first + runs {
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| each(&runtime, seed)));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| each(seed)));
         if let Err(panic) = ran {
-            eprintln!("STORM_SEED={seed} STORM_RUNS=1 repeats it, with the same STORM_STEPS");
+            eprintln!("{storm}_SEED={seed} {storm}_RUNS=1 repeats it, with the same STORM_STEPS");
             std::panic::resume_unwind(panic);
         }
     }

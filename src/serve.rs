@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::future::{self, Future};
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -6,7 +7,7 @@ use std::{error, fmt, io};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
@@ -117,9 +118,9 @@ impl Server {
     /// Says these bytes to connections beyond [`max_connections`](Self::max_connections) and closes them,
     /// rather than let them wait: `421 too many connections\r\n`, say.
     ///
-    /// Each has 2 seconds to read them and to close. Up to 64 are being told at a time; while there are so many,
-    /// further ones wait in the listener's backlog. Those that are still being told when
-    /// [`serve`](Self::serve) returns are dropped.
+    /// Each has 2 seconds to read them and to close. Up to 64 are being told at a time; one more takes the place of
+    /// the one that has had the longest time. Those that are still being told when [`serve`](Self::serve)
+    /// returns are dropped.
     ///
     /// ```
     /// use asynchat::Server;
@@ -224,6 +225,7 @@ impl Server {
             max_connections: self.max_connections,
             refusal: self.refusal,
             refused: JoinSet::new(),
+            told: VecDeque::new(),
             listener,
             shutdown,
             service,
@@ -436,8 +438,10 @@ impl From<ServeError> for io::Error {
 struct Accepting<L, F> {
     max_connections: usize,
     refusal: Option<Bytes>,
-    /// Those that are being told that there are too many. `len <= MAX_REFUSED`
+    /// Those that are being told that there are too many, and those of them that end now.
     refused: JoinSet<()>,
+    /// Those that are being told, the one that was told first in front. `len <= MAX_REFUSED`
+    told: VecDeque<AbortHandle>,
     listener: L,
     /// The parent of the connections' tokens.
     shutdown: CancellationToken,
@@ -488,7 +492,7 @@ where
                     }
                     delay.set(None);
                 }
-                if self.is_full() && !self.may_refuse() {
+                if self.is_full() && self.refusal.is_none() {
                     return Poll::Pending;
                 }
                 self.listener.poll_accept(cx).map(Some)
@@ -500,8 +504,10 @@ where
                     failures = 0;
                     match &self.refusal {
                         Some(word) if self.is_full() => {
-                            self.served.refused += 1;
-                            self.refused.spawn(refuse(io, word.clone()));
+                            let refusal = refuse(io, word.clone());
+                            self.refuse(refusal);
+                            // It says its word before others take its place.
+                            yield_now().await;
                         }
                         _ => self.spawn(io, peer),
                     }
@@ -524,8 +530,16 @@ where
         self.connections.len() >= self.max_connections
     }
 
-    fn may_refuse(&self) -> bool {
-        self.refusal.is_some() && self.refused.len() < MAX_REFUSED
+    /// One more is told. If there are too many, the one that was told first has had its time.
+    fn refuse(&mut self, refusal: impl Future<Output = ()> + Send + 'static) {
+        self.served.refused += 1;
+        self.told.retain(|told| !told.is_finished());
+        if self.told.len() == MAX_REFUSED {
+            if let Some(first) = self.told.pop_front() {
+                first.abort();
+            }
+        }
+        self.told.push_back(self.refused.spawn(refusal));
     }
 
     fn spawn(&mut self, io: L::Io, peer: L::Addr) {

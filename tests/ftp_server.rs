@@ -890,12 +890,32 @@ fn a_login_is_asked_for() {
 fn nonsense_is_not_listened_to_for_ever() {
     let server = Server::start("nonsense", &[]);
     let mut client = server.stranger();
-    client.send("GET / HTTP/1.1\r\n".repeat(30));
+    client.send("WHAT is this\r\n".repeat(30));
     for _ in 0..20 {
         client.read("500");
     }
     client.read("421");
     assert!(client.ends());
+}
+
+#[test]
+fn what_a_web_page_makes_a_browser_send_is_not_obeyed() {
+    let server = Server::start("http", &["--writable"]);
+    server.write("kept", "");
+    let long = "x".repeat(10_000);
+    for (head, wanted) in [
+        ("GET / HTTP/1.1\r\n".to_owned(), &["421"][..]),
+        ("POST / HTTP/1.1\r\nHost: here\r\n\r\n".to_owned(), &["421"]),
+        (format!("POST /{long} HTTP/1.1\r\nHost: here\r\n\r\n"), &["500", "421"]),
+    ] {
+        let mut client = server.stranger();
+        client.send(format!("{head}USER me\r\nPASS x\r\nDELE kept\r\n"));
+        for code in wanted {
+            client.read(code);
+        }
+        assert!(client.ends(), "{head}");
+        assert_eq!(server.content("kept"), b"");
+    }
 }
 
 #[test]

@@ -98,6 +98,9 @@ pub(crate) enum Command {
     Dele(String),
     Rnfr(String),
     Rnto(String),
+    /// A line of HTTP. A web page can make a browser send what it likes to any port, and what are commands in the
+    /// body of a POST must not be obeyed.
+    Http,
 }
 
 impl Command {
@@ -106,7 +109,17 @@ impl Command {
         use Command::*;
         !matches!(
             self,
-            User(_) | Pass(_) | Quit | Noop | Syst | Feat | Help | Stat | Facts(_) | Agree(_)
+            User(_)
+                | Pass(_)
+                | Quit
+                | Noop
+                | Syst
+                | Feat
+                | Help
+                | Stat
+                | Facts(_)
+                | Agree(_)
+                | Http
         )
     }
 }
@@ -220,6 +233,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, Reply> {
         "STAT" => return Err("504 say LIST or MLST".into()),
         "ADAT" | "AUTH" | "CCC" | "CONF" | "ENC" | "LANG" | "MIC" | "PBSZ" | "PROT" | "REIN"
         | "SITE" | "SMNT" | "STOU" => return Err("502 not spoken here".into()),
+        "GET" | "POST" | "CONNECT" => Command::Http,
+        // `Host:` and the like: the first line may have been too long to be seen.
+        field if field.ends_with(':') => Command::Http,
         _ => return Err("500 there is no such command".into()),
     })
 }

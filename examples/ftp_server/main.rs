@@ -17,6 +17,7 @@
 //! | directories | LIST NLST MLSD MLST, CWD CDUP PWD MKD RMD |
 //! | for the record | FEAT SYST HELP NOOP STAT ALLO ACCT OPTS TYPE MODE STRU |
 //! | left out | TLS, PORT and EPRT, changing times and permissions, STAT of a file, more than one user |
+//! | cut off | HTTP: `GET`, `POST`, `CONNECT`, and fields such as `Host:` |
 //! | limits | commands, replies, offences, connections, waiting: stated where they are enforced |
 //!
 //! - **TYPE A** is accepted, and changes nothing: bytes are sent and stored as they are. Translating line

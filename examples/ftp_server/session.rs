@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        let quits = matches!(line, Ok(Command::Quit));
+        let quits = matches!(line, Ok(Command::Quit | Command::Http));
         let reply = match line {
             Ok(command) => self.obey(command).await.unwrap_or_else(|refusal| refusal),
             Err(refusal) => refusal,
@@ -280,6 +280,7 @@ impl<'a> Session<'a> {
             }
             Command::Pass(password) => self.pass(&password).await,
             Command::Quit => Ok("221 goodbye".into()),
+            Command::Http => Ok("421 this is FTP, not HTTP".into()),
             Command::Noop => Ok("200 done".into()),
             Command::Syst => Ok("215 UNIX Type: L8".into()),
             Command::Feat => Ok(self.features()),

@@ -20,11 +20,15 @@ mod pubsub;
 mod session;
 #[path = "../examples/redis_server/store.rs"]
 mod store;
+#[path = "../examples/redis_server/waiting.rs"]
+mod waiting;
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use allocation_counter::measure;
 use asynchat::verify::Verifier;
 use asynchat::{CloseReason, Served, Timeout};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,7 +37,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use bytes::BytesMut;
-use channel::pipe;
+use channel::{Peer, pipe};
 use commands::{Client, Command, Shared};
 use protocol::{COMMAND, Parser, Reply};
 use session::{Session, channels};
@@ -503,6 +507,118 @@ async fn large_values_keep_their_place() {
     let wanted =
         format!("+OK\r\n+PONG\r\n$100000\r\n{text}\r\n:100001\r\n$100001\r\n{text}y\r\n+PONG\r\n");
     assert_eq!(answers(&input.concat()).await.0, wanted);
+}
+
+// ---------------------------------------------------------------------------------------------
+// All clients together
+
+/// Bytes that may wait on account of all clients together, in each direction.
+const TOGETHER: usize = 256 << 20;
+
+/// The most memory that this takes. Clients take turns for as long as they have something to do; of their
+/// deadlines none passes.
+fn most_memory(clients: impl Future<Output = ()>) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    usize::try_from(measure(|| runtime.block_on(clients)).bytes_max).unwrap()
+}
+
+/// Waits until this is so, and all that is to be done then is done.
+async fn until(so: impl Fn() -> bool) {
+    while !so() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A client of a server whose clients share this.
+fn connect(shared: &Shared) -> (Peer, JoinHandle<()>) {
+    let (io, peer) = pipe();
+    let session = Session::new(1, shared.clone());
+    let mut channel = channels().build(io);
+    (peer, tokio::spawn(async move { drop(channel.run(session).await) }))
+}
+
+const CROWDED: &str = "-OOM too much waits to be sent to clients, try again later\r\n";
+
+#[test]
+fn clients_who_take_no_answers_share_a_limit() {
+    let text = "x".repeat(64 << 10);
+    let long = "x".repeat(20 << 20);
+    let list = [vec!["RPUSH", "l"], vec![text.as_str(); 500]].concat();
+    let questions = [
+        command(&[vec!["MGET"], vec!["k"; 1000]].concat()),
+        b"LRANGE l 0 -1\r\n".to_vec(),
+        // The value as it was is kept to be sent, beside the one that it has become.
+        b"GET v\r\nAPPEND v x\r\n".to_vec(),
+    ];
+    for question in questions {
+        let taken = most_memory(async {
+            let shared = Shared::default();
+            let (owner, _serving) = connect(&shared);
+            let data = [&["SET", "k", &text][..], &["SET", "v", &long], &list].map(command);
+            owner.send(data.concat());
+            until(|| owner.output() == "+OK\r\n+OK\r\n:500\r\n").await;
+            let mut clients = Vec::new();
+            for _ in 0..20 {
+                let (peer, serving) = connect(&shared);
+                peer.take(0);
+                peer.send(&question);
+                until(|| peer.unread() == 0).await;
+                clients.push((peer, serving));
+            }
+            // Whoever is disconnected leaves nothing behind.
+            for (_, serving) in clients {
+                serving.abort();
+                let _ = serving.await;
+            }
+            assert_eq!(shared.answers.room(), usize::MAX);
+        });
+        // A buffer that has grown may have room for as much again.
+        let most = 2 * TOGETHER + (96 << 20);
+        assert!(taken < most, "{taken}: {}", question[..30].escape_ascii());
+    }
+}
+
+/// Each name is confirmed, also one that is heard already, or is not.
+#[tokio::test(start_paused = true)]
+async fn confirmations_have_a_limit() {
+    let names = vec!["k"; 2_300_000];
+    let refusal = "-ERR the answer is longer than 64 MiB\r\n";
+    let (output, _) = answers(&command(&[vec!["UNSUBSCRIBE"], names.clone()].concat())).await;
+    assert!(output == refusal, "{:.100}", output);
+    let (output, _) = answers(&command(&[vec!["SUBSCRIBE"], names].concat())).await;
+    assert!(output.len() < (64 << 20) + 100 && output.ends_with(refusal), "{}", output.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_answered_now_is_not_done() {
+    let shared = Shared::default();
+    let text = "x".repeat(40 << 20);
+    let (owner, _serving) = connect(&shared);
+    owner.send([&["SET", "k", &text], &["RPUSH", "l", &text]].map(|words| command(words)).concat());
+    let mut told = "+OK\r\n:1\r\n".to_owned();
+    until(|| owner.output() == told).await;
+    let mut deaf = Vec::new();
+    for _ in 0..6 {
+        let (peer, serving) = connect(&shared);
+        peer.take(0);
+        peer.send("GET k\r\n");
+        until(|| peer.unread() == 0).await;
+        deaf.push((peer, serving));
+    }
+    owner.send(
+        "GETSET k v\r\nLPOP l\r\nRPOP l\r\nLPOP l 1\r\nMGET k\r\nSTRLEN k\r\nLLEN l\r\nGET s\r\n",
+    );
+    until(|| owner.unread() == 0).await;
+    told += &(CROWDED.repeat(5) + ":41943040\r\n:1\r\n$-1\r\n");
+    assert!(owner.output() == told, "{:.400}", owner.output());
+    // One of them takes what waits for it.
+    deaf[0].0.take(usize::MAX);
+    until(|| deaf[0].0.output().ends_with("x\r\n")).await;
+    owner.send("RPOP l\r\nLLEN l\r\n");
+    until(|| owner.output().ends_with("x\r\n:0\r\n")).await;
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ mod session;
 mod simulation;
 #[path = "../examples/redis_server/store.rs"]
 mod store;
+#[path = "../examples/redis_server/waiting.rs"]
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -2,6 +2,7 @@
 //!
 //! To add one: a function, and a line in [`COMMANDS`].
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,9 +12,12 @@ use tokio::time::Instant;
 use crate::protocol::{Refusal, Reply, Words, integer};
 use crate::pubsub::{Hub, Subscriptions};
 use crate::store::{MEMORY, Side, Store};
+use crate::waiting::{SHORT, Waiting};
 
-/// From this size on a value is sent without copying it.
-const LARGE: usize = 16 << 10;
+/// The answers that may wait for all clients together, in bytes, without short ones. A value is counted each time
+/// that it is sent, though it may be there only once: if it is changed meanwhile, what it was is kept for nobody
+/// else.
+const ANSWERS: usize = 256 << 20;
 /// The longest name that a client may give itself, in bytes.
 const NAME: usize = 1 << 10;
 
@@ -22,10 +26,17 @@ const OUT_OF_MEMORY: Refusal =
     Refusal::new("OOM command not allowed when used memory > 'maxmemory'.");
 
 /// What all clients share. Clones are the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     store: Arc<Mutex<Store>>,
     pub(crate) hub: Hub,
+    pub(crate) answers: Waiting,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Shared { store: Arc::default(), hub: Hub::default(), answers: Waiting::new(ANSWERS) }
+    }
 }
 
 impl Shared {
@@ -64,8 +75,10 @@ pub(crate) enum Then {
     Close,
     /// And not even to send what was written before.
     Abort,
-    /// These bytes are to be sent, and CRLF.
-    Send(Bytes),
+    /// This is the answer, and was not written.
+    SendLong(Bytes),
+    /// What was written is to be sent, then these bytes, and CRLF.
+    SendValue(Bytes),
     /// See [`confirm_subscriptions`].
     Subscribe,
 }
@@ -218,7 +231,9 @@ impl Command {
         if self.when == When::Grows && client.shared.store().used() > MEMORY {
             return Err(OUT_OF_MEMORY);
         }
-        (self.run)(&mut Call { client, words, reply })
+        let mut call = Call { client, words, reply };
+        let done = (self.run)(&mut call);
+        if call.reply.is_short() { done } else { call.end_long(done) }
     }
 
     fn wrong_number(&self) -> Refusal {
@@ -250,6 +265,17 @@ pub(crate) fn unknown(words: &Words<'_>) -> Done {
 }
 
 impl Call<'_, '_> {
+    /// The answer is not short.
+    #[cold]
+    fn end_long(&mut self, done: Done) -> Done {
+        let then = done?;
+        self.reply.check()?;
+        Ok(match then {
+            Then::Go => self.reply.take_long().map_or(Then::Go, Then::SendLong),
+            then => then,
+        })
+    }
+
     fn option(&self, index: usize) -> String {
         String::from_utf8_lossy(self.words.get(index)).to_ascii_lowercase()
     }
@@ -276,10 +302,11 @@ impl Call<'_, '_> {
 fn answer_text(reply: &mut Reply<'_>, text: Option<&Bytes>) -> Done {
     match text {
         None => reply.nil(),
-        Some(text) if text.len() < LARGE => reply.bulk(text),
+        Some(text) if text.len() <= SHORT => reply.bulk(text),
         Some(text) => {
+            reply.check_room(text.len())?;
             reply.bulk_head(text.len());
-            return Ok(Then::Send(text.clone()));
+            return Ok(Then::SendValue(text.clone()));
         }
     }
     Ok(Then::Go)
@@ -679,8 +706,15 @@ fn pop(call: &mut Call<'_, '_>, side: Side) -> Done {
     let mut store = call.client.shared.store();
     match call.words.len() {
         2 => {
-            let popped = store.pop(key, side)?;
-            answer_text(&mut call.reply, popped.as_ref())
+            // If it can't be answered now, it must not be gone.
+            let list = store.list(key)?;
+            let next = match side {
+                Side::Left => list.and_then(VecDeque::front),
+                Side::Right => list.and_then(VecDeque::back),
+            };
+            let done = answer_text(&mut call.reply, next)?;
+            store.pop(key, side)?;
+            Ok(done)
         }
         3 => {
             let most = usize::try_from(integer(call.words.get(2)).unwrap_or(-1))
@@ -785,18 +819,21 @@ fn subscribe(_: &mut Call<'_, '_>) -> Done {
     Ok(Then::Subscribe)
 }
 
-/// What is left to be done of a SUBSCRIBE.
+/// What is left to be done of a SUBSCRIBE. Returns the answer if it is not short: then it was not written.
 pub(crate) fn confirm_subscriptions(
     subscriptions: &mut Subscriptions,
     words: &Words<'_>,
     mut reply: Reply<'_>,
-) {
+) -> Option<Bytes> {
     for name in words.from(1) {
-        match subscriptions.add(name) {
-            Ok(()) => confirm(&mut reply, b"subscribe", Some(name), subscriptions.len()),
-            Err(refusal) => return reply.error(&refusal),
+        // A name that is heard already adds nothing but another answer.
+        if let Err(refusal) = reply.check().and_then(|()| subscriptions.add(name)) {
+            reply.error(&refusal);
+            break;
         }
+        confirm(&mut reply, b"subscribe", Some(name), subscriptions.len());
     }
+    reply.take_long()
 }
 
 fn unsubscribe(call: &mut Call<'_, '_>) -> Done {
@@ -811,12 +848,14 @@ fn unsubscribe(call: &mut Call<'_, '_>) -> Done {
         }
         Some(subscriptions) if call.words.len() > 1 => {
             for name in call.words.from(1) {
+                reply.check()?;
                 subscriptions.remove(name);
                 confirm(reply, verb, Some(name), subscriptions.len());
             }
         }
         _ if call.words.len() > 1 => {
             for name in call.words.from(1) {
+                reply.check()?;
                 confirm(reply, verb, Some(name), 0);
             }
         }

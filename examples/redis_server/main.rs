@@ -22,6 +22,9 @@
 //! minute to complete a command, and a second more for each 64 KiB of it, a minute to take some of an answer,
 //! and, unless it is a subscriber, an hour to say something.
 //!
+//! So has what all clients together can make grow: 256 MiB of answers may wait to be taken by clients. Answers of
+//! up to 16 KiB do not count. A command whose answer would be too much is refused, and nothing is changed by it.
+//!
 //! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
 //!
 //! Commands are carried out one at a time, as Redis does: by one thread, so that nobody waits for a lock.
@@ -34,6 +37,7 @@
 //! | `commands.rs` | what each command does |
 //! | `store.rs` | keys and values |
 //! | `pubsub.rs` | who hears which channel |
+//! | `waiting.rs` | how much waits on account of all clients |
 //! | `../support/no_delay.rs` | sockets that send at once |
 //! | `../support/proxy_protocol.rs` | what a proxy says first |
 
@@ -47,6 +51,7 @@ mod proxy_protocol;
 mod pubsub;
 mod session;
 mod store;
+mod waiting;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::mem;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::waiting::SHORT;
 
 /// The longest command, in bytes. It is held in memory until its last byte has come.
 pub(crate) const COMMAND: usize = 64 << 20;
@@ -47,6 +49,9 @@ const BAD_END: Refusal = Refusal::new("ERR Protocol error: expected CRLF behind 
 const BAD_LINE: Refusal = Refusal::new("ERR Protocol error: too big inline request");
 const BAD_QUOTES: Refusal = Refusal::new("ERR Protocol error: unbalanced quotes in request");
 const LONG_ANSWER: Refusal = Refusal::new("ERR the answer is longer than 64 MiB");
+/// Redis has no such error: it goes on until there is no memory.
+pub(crate) const CROWDED: Refusal =
+    Refusal::new("OOM too much waits to be sent to clients, try again later");
 
 /// Finds the end of a command, and remembers how far it has come, so that a byte is looked at once however
 /// the command was cut on its way.
@@ -343,16 +348,46 @@ impl<'a> Words<'a> {
 pub(crate) struct Reply<'a> {
     out: &'a mut BytesMut,
     start: usize,
+    room: usize,
 }
 
 impl<'a> Reply<'a> {
     pub(crate) fn new(out: &'a mut BytesMut) -> Self {
-        Reply { start: out.len(), out }
+        Reply::with_room(out, usize::MAX)
+    }
+
+    /// An answer that is not short must fit into so many bytes.
+    pub(crate) fn with_room(out: &'a mut BytesMut, room: usize) -> Self {
+        Reply { start: out.len(), out, room: room.max(SHORT) }
     }
 
     /// Refuses to go on when the answer is too long.
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        if self.out.len() - self.start > ANSWER { Err(LONG_ANSWER) } else { Ok(()) }
+        if self.is_short() { Ok(()) } else { self.check_long() }
+    }
+
+    #[inline]
+    pub(crate) fn is_short(&self) -> bool {
+        self.out.len() - self.start <= SHORT
+    }
+
+    fn check_long(&self) -> Result<(), Refusal> {
+        let length = self.out.len() - self.start;
+        if length > ANSWER {
+            return Err(LONG_ANSWER);
+        }
+        self.check_room(length)
+    }
+
+    /// Refuses so many bytes if there is no room for them.
+    pub(crate) fn check_room(&self, length: usize) -> Result<(), Refusal> {
+        if length > self.room { Err(CROWDED) } else { Ok(()) }
+    }
+
+    /// Takes the answer out of the buffer, if it is not short.
+    pub(crate) fn take_long(&mut self) -> Option<Bytes> {
+        (!self.is_short()).then(|| self.out.split_off(self.start).freeze())
     }
 
     pub(crate) fn simple(&mut self, text: &str) {

@@ -106,8 +106,9 @@ impl Handler for Session {
             }
         };
         let was_subscribed = client.is_subscribed();
+        let room = client.shared.answers.room();
         let done = control.try_push_with(|out| match Command::find(words.get(0)) {
-            Some(command) => command.run(client, words, Reply::new(out)),
+            Some(command) => command.run(client, words, Reply::with_room(out, room)),
             None => unknown(&words),
         });
         let then = done.unwrap_or_else(|refusal| {
@@ -119,8 +120,9 @@ impl Handler for Session {
             None | Some(Then::Go) => {}
             Some(Then::Close) => control.close_when_done(),
             Some(Then::Abort) => control.abort(),
-            Some(Then::Send(bytes)) => {
-                control.push(bytes);
+            Some(Then::SendLong(answer)) => control.push(client.shared.answers.count(answer)),
+            Some(Then::SendValue(text)) => {
+                control.push(client.shared.answers.count(text));
                 control.push("\r\n");
             }
             Some(Then::Subscribe) => {
@@ -128,9 +130,12 @@ impl Handler for Session {
                 let subscriptions = subscriptions.get_or_insert_with(|| {
                     Subscriptions::new(shared.hub.clone(), *id, control.handle())
                 });
-                control.push_with(|out| {
-                    confirm_subscriptions(subscriptions, &words, Reply::new(out));
+                let long = control.push_with(|out| {
+                    confirm_subscriptions(subscriptions, &words, Reply::with_room(out, room))
                 });
+                if let Some(answer) = long.flatten() {
+                    control.push(shared.answers.count(answer));
+                }
             }
         }
         if was_subscribed != client.is_subscribed() {

@@ -581,6 +581,55 @@ fn clients_who_take_no_answers_share_a_limit() {
     }
 }
 
+#[test]
+fn clients_who_do_not_complete_commands_share_a_limit() {
+    let text = (&b"*2\r\n$4\r\nECHO\r\n$60000000\r\n"[..], vec![b'x'; 60_000]);
+    let empty_words = (&b"*11000000\r\n$0\r\n\r\n$0\r\n\r\n"[..], b"$0\r\n\r\n".repeat(10_000));
+    for (head, more) in [text, empty_words] {
+        let taken = most_memory(async {
+            let shared = Shared::default();
+            let mut clients = Vec::new();
+            let mut refused = 0;
+            for _ in 0..40 {
+                let (mut client, io) = tokio::io::duplex(64 << 10);
+                let session = Session::new(1, shared.clone());
+                let mut channel = channels().build(io);
+                let serving = tokio::spawn(async move { channel.run(session).await.1 });
+                client.write_all(head).await.unwrap();
+                for _ in 0..333 {
+                    // It may be disconnected meanwhile.
+                    let _ = client.write_all(&more).await;
+                }
+                if serving.is_finished() {
+                    let mut answer = String::new();
+                    client.read_to_string(&mut answer).await.unwrap();
+                    let crowded =
+                        "-OOM too many long commands are on their way, try again later\r\n";
+                    assert_eq!(answer, crowded);
+                    refused += 1;
+                } else {
+                    clients.push((client, serving));
+                }
+            }
+            assert!((20..36).contains(&refused), "{refused}");
+            // What is short goes on, for whoever is there, and comes.
+            let (peer, _serving) = connect(&shared);
+            peer.send(command(&["SET", "k", &"x".repeat(16_000)]));
+            until(|| peer.output() == "+OK\r\n").await;
+            // Nobody is left who has begun.
+            for (client, serving) in clients {
+                drop(client);
+                serving.await.unwrap();
+            }
+            peer.send(command(&["SET", "k", &"x".repeat(1 << 20)]));
+            until(|| peer.output() == "+OK\r\n+OK\r\n").await;
+            assert_eq!(shared.begun.room(), usize::MAX);
+        });
+        // A buffer that grows may have room for as much again.
+        assert!(taken < 2 * TOGETHER + (32 << 20), "{taken}");
+    }
+}
+
 /// Each name is confirmed, also one that is heard already, or is not.
 #[tokio::test(start_paused = true)]
 async fn confirmations_have_a_limit() {

@@ -18,6 +18,8 @@ use crate::waiting::{SHORT, Waiting};
 /// that it is sent, though it may be there only once: if it is changed meanwhile, what it was is kept for nobody
 /// else.
 const ANSWERS: usize = 256 << 20;
+/// The same for commands of which more is to come.
+const COMMANDS_BEGUN: usize = 256 << 20;
 /// The longest name that a client may give itself, in bytes.
 const NAME: usize = 1 << 10;
 
@@ -31,11 +33,17 @@ pub(crate) struct Shared {
     store: Arc<Mutex<Store>>,
     pub(crate) hub: Hub,
     pub(crate) answers: Waiting,
+    pub(crate) begun: Waiting,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Shared { store: Arc::default(), hub: Hub::default(), answers: Waiting::new(ANSWERS) }
+        Shared {
+            store: Arc::default(),
+            hub: Hub::default(),
+            answers: Waiting::new(ANSWERS),
+            begun: Waiting::new(COMMANDS_BEGUN),
+        }
     }
 }
 

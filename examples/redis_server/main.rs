@@ -22,8 +22,9 @@
 //! minute to complete a command, and a second more for each 64 KiB of it, a minute to take some of an answer,
 //! and, unless it is a subscriber, an hour to say something.
 //!
-//! So has what all clients together can make grow: 256 MiB of answers may wait to be taken by clients. Answers of
-//! up to 16 KiB do not count. A command whose answer would be too much is refused, and nothing is changed by it.
+//! So has what all clients together can make grow: 256 MiB of answers may wait to be taken by clients, and 256 MiB
+//! of commands to be complete. What has up to 16 KiB does not count. A command whose answer would be too much is
+//! refused, and changes no data; a client whose command becomes too much is disconnected.
 //!
 //! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
 //!

@@ -52,6 +52,8 @@ const LONG_ANSWER: Refusal = Refusal::new("ERR the answer is longer than 64 MiB"
 /// Redis has no such error: it goes on until there is no memory.
 pub(crate) const CROWDED: Refusal =
     Refusal::new("OOM too much waits to be sent to clients, try again later");
+pub(crate) const CROWDED_IN: Refusal =
+    Refusal::new("OOM too many long commands are on their way, try again later");
 
 /// Finds the end of a command, and remembers how far it has come, so that a byte is looked at once however
 /// the command was cut on its way.
@@ -125,6 +127,11 @@ impl Parser {
             At::Broken(refusal) => Some(Err(refusal)),
             _ => None,
         }
+    }
+
+    /// What is noted of the command, in bytes.
+    pub(crate) fn noted(&self) -> usize {
+        self.words.capacity() * size_of::<Word>() + self.unquoted.capacity()
     }
 
     /// The command is done: a long one leaves no memory behind.

@@ -14,9 +14,10 @@ use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::{Client, Command, Shared, Then, confirm_subscriptions, unknown};
-use crate::protocol::{COMMAND, Parser, Refusal, Reply, TOO_LONG};
+use crate::protocol::{COMMAND, CROWDED_IN, Parser, Refusal, Reply, TOO_LONG};
 use crate::proxy_protocol::{self, Accepted};
 use crate::pubsub::Subscriptions;
+use crate::waiting::{Held, SHORT};
 
 const CONNECTIONS: usize = 10_000;
 /// How long the answers to commands that have begun may take when the server stops.
@@ -73,19 +74,42 @@ fn timeouts(idle: Option<Duration>) -> Timeouts {
 pub(crate) struct Session {
     parser: Parser,
     client: Client,
+    /// What is there of a command that is not complete, if that is not short.
+    begun: Held,
 }
 
 impl Session {
     pub(crate) fn new(id: u64, shared: Shared) -> Self {
-        Session { parser: Parser::default(), client: Client::new(id, shared) }
+        let begun = shared.begun.hold_nothing();
+        Session { parser: Parser::default(), client: Client::new(id, shared), begun }
+    }
+
+    /// So many bytes are there of a command that is not complete.
+    #[cold]
+    fn count_begun(&mut self, length: usize, control: &mut Control<'_>) {
+        let more = (length + self.parser.noted()).saturating_sub(self.begun.size());
+        if more > self.client.shared.begun.room() {
+            refuse(&CROWDED_IN, control);
+            control.close_when_done();
+        } else {
+            self.begun.add(more);
+        }
     }
 }
 
 impl Handler for Session {
     type Error = Infallible;
 
-    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
-        Ok(self.parser.find_end(input))
+    fn find_end(
+        &mut self,
+        input: &[u8],
+        control: &mut Control<'_>,
+    ) -> Result<Option<usize>, Infallible> {
+        let end = self.parser.find_end(input);
+        if end.is_none() && input.len() > SHORT {
+            self.count_begun(input.len(), control);
+        }
+        Ok(end)
     }
 
     /// A whole command. All that is there is answered before anything is written.
@@ -94,7 +118,9 @@ impl Handler for Session {
         data: Chunk<'_>,
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
-        let Session { parser, client } = self;
+        let Session { parser, client, begun } = self;
+        // It has begun, and ends here.
+        begun.clear();
         let words = match parser.take(&data) {
             Some(Ok(words)) if words.len() > 0 => words,
             // An empty line, or the beginning of a command that will never be complete.

@@ -59,14 +59,21 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     pub(crate) fn add(&mut self, more: usize) {
         self.size += more;
         self.waiting.0.used.fetch_add(more, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn clear(&mut self) {
-        self.waiting.0.used.fetch_sub(self.size, Ordering::Relaxed);
-        self.size = 0;
+        if self.size > 0 {
+            self.waiting.0.used.fetch_sub(self.size, Ordering::Relaxed);
+            self.size = 0;
+        }
     }
 }
 

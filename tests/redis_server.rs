@@ -26,6 +26,7 @@ mod waiting;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use allocation_counter::measure;
@@ -534,8 +535,9 @@ async fn until(so: impl Fn() -> bool) {
 
 /// A client of a server whose clients share this.
 fn connect(shared: &Shared) -> (Peer, JoinHandle<()>) {
+    static LAST: AtomicU64 = AtomicU64::new(0);
     let (io, peer) = pipe();
-    let session = Session::new(1, shared.clone());
+    let session = Session::new(LAST.fetch_add(1, Ordering::Relaxed), shared.clone());
     let mut channel = channels().build(io);
     (peer, tokio::spawn(async move { drop(channel.run(session).await) }))
 }
@@ -668,6 +670,62 @@ async fn what_cannot_be_answered_now_is_not_done() {
     until(|| deaf[0].0.output().ends_with("x\r\n")).await;
     owner.send("RPOP l\r\nLLEN l\r\n");
     until(|| owner.output().ends_with("x\r\n:0\r\n")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_who_takes_all_hears_all_that_is_pipelined() {
+    for lengths in [vec![600_000; 2], vec![200_000; 20], vec![5_000_000, 1], vec![500; 10_000]] {
+        let shared = Shared::default();
+        let (hearer, _hearing) = connect(&shared);
+        hearer.send("SUBSCRIBE news\r\n");
+        let mut heard = "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n".to_owned();
+        until(|| hearer.output() == heard).await;
+        let (talker, _talking) = connect(&shared);
+        let mut messages = Vec::new();
+        for length in &lengths {
+            let text = "x".repeat(*length);
+            messages.extend(command(&["PUBLISH", "news", &text]));
+            heard += &format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${length}\r\n{text}\r\n");
+        }
+        talker.send(messages);
+        until(|| talker.wire().output.len() == 4 * lengths.len()).await;
+        assert!(talker.output() == ":1\r\n".repeat(lengths.len()), "{} dropped", lengths[0]);
+        assert!(hearer.output() == heard);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_wait_have_a_limit_for_all_subscribers_together() {
+    let shared = Shared::default();
+    let (talker, _talking) = connect(&shared);
+    let mut deaf = Vec::new();
+    for _ in 0..4 {
+        for name in 0..9 {
+            let (peer, hearing) = connect(&shared);
+            peer.send(format!("SUBSCRIBE {name}\r\n"));
+            until(|| peer.output().ends_with(":1\r\n")).await;
+            peer.take(0);
+            deaf.push((peer, hearing));
+        }
+    }
+    let text = "x".repeat(30 << 20);
+    let mut told = String::new();
+    for name in 0..8 {
+        // It is there once, however many hear it.
+        talker.send(command(&["PUBLISH", &name.to_string(), &text]));
+        told += ":4\r\n";
+        until(|| talker.output() == told).await;
+    }
+    talker.send(command(&["PUBLISH", "8", &text]));
+    talker.send("PUBLISH 8 short\r\n");
+    told += &(CROWDED.to_owned() + ":4\r\n");
+    until(|| talker.output().ends_with(":4\r\n") && talker.unread() == 0).await;
+    assert_eq!(talker.output(), told);
+    for (_, hearing) in deaf {
+        hearing.abort();
+        let _ = hearing.await;
+    }
+    assert_eq!(shared.answers.room(), usize::MAX);
 }
 
 // ---------------------------------------------------------------------------------------------

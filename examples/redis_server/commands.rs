@@ -14,7 +14,7 @@ use crate::pubsub::{Hub, Subscriptions};
 use crate::store::{MEMORY, Side, Store};
 use crate::waiting::{SHORT, Waiting};
 
-/// The answers that may wait for all clients together, in bytes, without short ones. A value is counted each time
+/// The answers and messages that may wait for all clients together, in bytes, without short ones. A value is counted each time
 /// that it is sent, though it may be there only once: if it is changed meanwhile, what it was is kept for nobody
 /// else.
 const ANSWERS: usize = 256 << 20;
@@ -817,8 +817,8 @@ fn hgetall(call: &mut Call<'_, '_>) -> Done {
 // --- Publish and subscribe -----------------------------------------------------------------------------
 
 fn publish(call: &mut Call<'_, '_>) -> Done {
-    let told = call.client.shared.hub.publish(call.words.get(1), call.words.get(2));
-    call.reply.count(told);
+    let Shared { hub, answers, .. } = &call.client.shared;
+    call.reply.count(hub.publish(call.words.get(1), call.words.get(2), answers)?);
     Ok(Then::Go)
 }
 

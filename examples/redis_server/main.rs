@@ -18,13 +18,14 @@
 //! ends.
 //!
 //! Whatever a client can make grow has a limit: a command has 64 MiB, as does an answer that is put together
-//! from several values; 1 MiB may wait for a subscriber, who is dropped when more would. A client has a
+//! from several values; 8 MiB may wait for a subscriber, who is dropped when more would. A client has a
 //! minute to complete a command, and a second more for each 64 KiB of it, a minute to take some of an answer,
 //! and, unless it is a subscriber, an hour to say something.
 //!
-//! So has what all clients together can make grow: 256 MiB of answers may wait to be taken by clients, and 256 MiB
-//! of commands to be complete. What has up to 16 KiB does not count. A command whose answer would be too much is
-//! refused, and changes no data; a client whose command becomes too much is disconnected.
+//! So has what all clients together can make grow: 256 MiB of answers and messages may wait to be taken by
+//! clients, and 256 MiB of commands to be complete. What has up to 16 KiB does not count. A command whose answer
+//! would be too much is refused and changes no data; a client whose command becomes too much is disconnected. So
+//! whoever takes or sends much, slowly, keeps others from what is long, but not from what is short.
 //!
 //! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
 //!

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use asynchat::{Handle, HandleError};
 use bytes::{Bytes, BytesMut};
 
-use crate::protocol::{Refusal, Reply};
+use crate::protocol::{CROWDED, Refusal, Reply};
+use crate::waiting::{SHORT, Waiting};
 
 /// What the names of all channels that one client hears may take, in bytes.
 const NAMES: usize = 1 << 20;
@@ -25,10 +26,20 @@ pub(crate) struct Hub(Arc<Mutex<Channels>>);
 type Channels = HashMap<Bytes, BTreeMap<u64, Handle>>;
 
 impl Hub {
-    /// Gives a message to all that hear a channel. Returns how many there are.
-    pub(crate) fn publish(&self, name: &[u8], text: &[u8]) -> usize {
+    /// Gives a message to all that hear a channel. Returns how many there are. A message that is not short counts
+    /// until the last of them has taken it.
+    pub(crate) fn publish(
+        &self,
+        name: &[u8],
+        text: &[u8],
+        waiting: &Waiting,
+    ) -> Result<usize, Refusal> {
         let mut channels = self.lock();
-        let Some(hearers) = channels.get_mut(name) else { return 0 };
+        let Some(hearers) = channels.get_mut(name) else { return Ok(0) };
+        let length = name.len() + text.len();
+        if length > waiting.room().max(SHORT) {
+            return Err(CROWDED);
+        }
         let mut message = BytesMut::new();
         let mut reply = Reply::new(&mut message);
         reply.array(3);
@@ -37,6 +48,7 @@ impl Hub {
         reply.bulk(text);
         // It is there once, however many there are.
         let message = message.freeze();
+        let message = if length > SHORT { waiting.count(message) } else { message };
         let before = hearers.len();
         hearers.retain(|_, handle| match handle.push(message.clone()) {
             Ok(()) => true,
@@ -50,7 +62,7 @@ impl Hub {
         if told == 0 && before > 0 {
             channels.remove(name);
         }
-        told
+        Ok(told)
     }
 
     fn lock(&self) -> MutexGuard<'_, Channels> {

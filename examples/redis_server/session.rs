@@ -26,10 +26,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const RATE: u32 = 64 << 10;
 /// So many bytes of messages may wait for a subscriber, or one message, however long it is.
 ///
-/// They wait until it is the subscriber's turn. Whoever publishes may read 1 MiB in one turn, and publish all of that
-/// and the message that had begun before; and several may have their turns before the subscriber has. With the
-/// default, 1 MiB, a subscriber that always reads is dropped when two messages of 600 000 bytes are pipelined.
-/// Redis bears so much for a minute.
+/// They wait until it is the subscriber's turn. Whoever publishes may read half a megabyte in one turn, and publish all
+/// of that and a message, however long, that had begun before; and several may have their turns before the subscriber
+/// has. Redis bears so much for a minute.
 const MESSAGES: usize = 8 << 20;
 /// A client may be silent for so long, unless it is a subscriber.
 const IDLE: Duration = Duration::from_secs(60 * 60);

@@ -234,8 +234,8 @@ impl Handle {
         let mut mail = self.mailbox.lock();
         if mail.asked == Asked::Nothing {
             mail.asked = Asked::Close;
-            self.mailbox.changed.notify_waiters();
             self.mailbox.announce(mail, CLOSE);
+            self.mailbox.changed.notify_waiters();
         }
     }
 
@@ -261,9 +261,9 @@ impl Handle {
         if mail.asked != Asked::Ended {
             mail.asked = Asked::Abort;
             let unsent = mail.take();
-            self.mailbox.changed.notify_waiters();
             self.mailbox.announce(mail, ABORT);
-            // Outside the lock: what an item owns may use a handle when it is dropped.
+            // Outside the lock: what an item or a task owns may use a handle when it is dropped.
+            self.mailbox.changed.notify_waiters();
             drop(unsent);
         }
     }
@@ -451,10 +451,13 @@ impl Inbox {
     /// Wakes this task when there is news that it has not seen when this returns.
     pub(crate) fn register(&self, cx: &Context<'_>) {
         let mut mail = self.handle.mailbox.lock();
-        match &mut mail.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+        if mail.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return;
         }
+        let old = mail.waker.replace(cx.waker().clone());
+        drop(mail);
+        // Outside the lock: what its task owns may use a handle when it is dropped.
+        drop(old);
     }
 
     /// Takes what has been pushed.
@@ -523,7 +526,7 @@ impl fmt::Debug for Inbox {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError<T> {
-    /// The receiver has not kept up: some bytes wait for it, and with these it would be more than may.
+    /// The receiver has not kept up: some bytes wait for it, and with these it would be more than may wait.
     Full(T),
     /// The channel is closed or closing.
     Closed(T),

@@ -4,8 +4,8 @@
 //! When places run short, the connection that has been waited for longest is asked to go, as by a shutdown of
 //! its own. One whose request is complete never is: the deadlines of bodies and of answers are for that.
 //!
-//! Whose request begins is waited for anew, so that one who was idle has as much time for it as one who has
-//! just come. More bytes of it change nothing: else one that trickles would stay for ever.
+//! A connection whose request begins is waited for anew, so that one that was idle has as much time for it as one
+//! that has just come. More bytes of it change nothing: else one that trickles would stay for ever.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -14,9 +14,8 @@ use crate::pubsub::{Hub, Subscriptions};
 use crate::store::{MEMORY, Side, Store};
 use crate::waiting::{SHORT, Waiting};
 
-/// The answers and messages that may wait for all clients together, in bytes, without short ones. A value is counted each time
-/// that it is sent, though it may be there only once: if it is changed meanwhile, what it was is kept for nobody
-/// else.
+/// The answers and messages that may wait for all clients together, in bytes, without short ones. A value counts each
+/// time it is sent, since after a change the old value is kept only for whoever it is being sent to.
 const ANSWERS: usize = 256 << 20;
 /// The same for commands of which more is to come.
 const COMMANDS_BEGUN: usize = 256 << 20;

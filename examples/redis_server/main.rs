@@ -23,9 +23,10 @@
 //! and, unless it is a subscriber, an hour to say something.
 //!
 //! So has what all clients together can make grow: 256 MiB of answers and messages may wait to be taken by
-//! clients, and 256 MiB of commands to be complete. What has up to 16 KiB does not count. A command whose answer
-//! would be too much is refused and changes no data; a client whose command becomes too much is disconnected. So
-//! whoever takes or sends much, slowly, keeps others from what is long, but not from what is short.
+//! clients, and 256 MiB of commands to be complete. What has up to 16 KiB does not count, and so short messages may
+//! be up to 8 MiB for each subscriber that takes none, as in Redis. A command whose answer would be too much is
+//! refused and changes no data; a client whose command becomes too much is disconnected. So whoever takes or sends
+//! much, slowly, keeps others from what is long, but not from what is short.
 //!
 //! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
 //!

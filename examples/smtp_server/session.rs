@@ -42,8 +42,8 @@ pub(crate) const MAX_ERRORS: u32 = 100;
 const WAIT: Duration = Duration::from_secs(5 * 60);
 /// While more than half of the connections are taken, whoever has no message under way has so long instead.
 /// The five minutes are for peers that are slow; those that only hold a connection would leave none for the
-/// others, and who had reason to be slow is told to come back later. Postfix does the same under stress. Who was
-/// waited for before there were so many keeps his five minutes: that is half of all at most.
+/// others, and a peer that had reason to be slow is told to come back later. Postfix does the same under stress. A peer
+/// that was already waited for when there were not so many keeps its five minutes: that is half of all at most.
 const HURRY: Duration = Duration::from_secs(10);
 /// The bytes of a message that earn one more second of waiting, so that a slow but honest one arrives.
 const MIN_RATE: u32 = 256;

@@ -177,12 +177,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 }
 
-/// A run. If it is dropped, the deadlines stand still until the channel is used again.
+/// A run. If it is dropped, all deadlines but that of the session stand still until the channel is used again.
 struct Running<'a, S>(&'a mut Channel<S>);
 
 impl<S> Drop for Running<'_, S> {
     fn drop(&mut self) {
         self.0.conn.peer.timer.pause();
+        // What a callback has ended was told to the timer then.
+        self.0.conn.inbound.framing.pulled_end = false;
     }
 }
 
@@ -195,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         mut run: Run<'_, F>,
     ) -> impl Future<Output = Result<(), H::Error>> {
         async move {
-            self.forget_upgrade();
+            self.go_on();
             self.inbound.framing.begin_asking();
             loop {
                 let rare = match self.take_end(handler, &mut run)? {

@@ -10,7 +10,7 @@ use crate::session::{Chunk, CloseReason, Control, Timeout};
 /// the frame is complete and sets the terminator of the next. The rest have defaults. Methods that may
 /// wait are written `async fn`, and what they hold while they wait is `Send`, so that a connection can be a task on any
 /// runtime: an `Arc` with a lock, and no `Rc`. Where handlers differ from one connection to the next, they are an
-/// enum: a `dyn Handler` there can't be, because of these methods.
+/// enum: there is no `dyn Handler`, because of these methods.
 ///
 /// ```
 /// use asynchat::{Channel, Chunk, CloseReason, Control, Handler};
@@ -253,9 +253,9 @@ pub trait Handler {
     /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the
     /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed. Under either,
     /// another terminator that is set here governs the rest instead, and the connection goes on; or, with
-    /// [`Control::resume`], the same terminator does. Mind that it is the rest of *this* frame: behind the text of a
-    /// mail, the terminator of commands would make commands of it. Where the next frame ends otherwise than this one,
-    /// the guide on [limits](crate::guide::limits) has an example. Of a message
+    /// [`Control::resume`], the same terminator does. What is set here governs the rest of *this* frame, not the
+    /// next: in a mail that is too long, the terminator of commands would make commands of the rest of its text. Where
+    /// the next frame ends otherwise than this one, the guide on [limits](crate::guide::limits) has an example. Of a message
     /// whose end the handler [finds itself](Self::find_end) nothing has been collected, and the connection is
     /// closed in any case.
     ///

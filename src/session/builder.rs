@@ -114,8 +114,8 @@ impl ChannelBuilder {
         self
     }
 
-    /// How many queued bytes may be left when input is read again: 64 KiB by default. More than the high-water
-    /// mark is as much as that.
+    /// How many queued bytes may be left when input is read again: 64 KiB by default. A value above the
+    /// high-water mark counts as that mark.
     #[must_use]
     pub fn low_water_mark(mut self, bytes: usize) -> Self {
         self.low_water_mark = bytes;
@@ -128,9 +128,12 @@ impl ChannelBuilder {
     ///
     /// It is for the side that asks. If neither side reads before its own output is taken, each waits for the
     /// other until a [write stall](Timeouts::write_stall) ends it: so it happens to a client that queues more
-    /// requests than the mark allows, and whose server does not read on before its answers are taken. What is
-    /// queued is bounded then only by whoever pushes: a [`Handle`](crate::Handle) that
-    /// [sends](crate::Handle::send) waits for room as ever.
+    /// requests than the mark allows, and whose server does not read on before its answers are taken.
+    ///
+    /// What is queued is bounded then only by whoever pushes. [`ready`](Channel::ready) and
+    /// [`flush`](Channel::flush) read nothing, as ever, and so wait for the server as it may for this side. A
+    /// [`Handle`](crate::Handle) that [sends](crate::Handle::send) waits for room; but each push by a callback, or by
+    /// whoever pulls, takes what handles have waiting along, in front of it, to keep the order.
     ///
     /// ```
     /// use asynchat::{Channel, Event};
@@ -175,8 +178,8 @@ impl ChannelBuilder {
     /// long it is.
     ///
     /// In a chat room, say, it must hold what all who speak push before the listener's task has its turn, else
-    /// a listener that keeps up is taken for one that does not. Each of them may push all the lines of a
-    /// [read](Self::read_size) in one turn, so that some reads should fit, with what is added to each line.
+    /// a listener that keeps up is taken for one that does not. Each of them may push the lines of half a megabyte
+    /// in one turn, or of one [read](Self::read_size) if that is longer, with what is added to each line.
     #[must_use]
     pub fn handle_capacity(mut self, bytes: usize) -> Self {
         self.handle_capacity = u32::try_from(bytes).unwrap_or(u32::MAX);

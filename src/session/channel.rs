@@ -104,7 +104,8 @@ impl<S> Channel<S> {
         self.conn.inbound.framing.framer.limit()
     }
 
-    /// Takes the rest of a frame that has ended early for a new one: see [`Control::resume`].
+    /// Takes the rest of a frame that has ended early for a new one: see [`Control::resume`]. Whoever pulls by
+    /// [`next`](Self::next) calls it after the event that says so, not after the chunk before it.
     pub fn resume(&mut self) {
         self.conn.inbound.framing.resume();
     }
@@ -338,8 +339,8 @@ impl<S> Channel<S> {
     }
 
     /// Drops what is queued for output, and input that is buffered or withheld. A scheduled close stays,
-    /// as do the terminator and what remains of a count, and what [`Handle`]s have pushed and the channel has
-    /// not taken yet.
+    /// as do the terminator and what remains of a count (but not the length that was found for a
+    /// [message](Self::message)), and what [`Handle`]s have pushed and the channel has not taken yet.
     ///
     /// ```
     /// use asynchat::{Channel, Event};
@@ -781,7 +782,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Event<Bytes>, ChannelError>>> {
-        self.begin_pull();
+        self.conn.go_on();
         loop {
             if let Some(event) = self.take_event() {
                 return Poll::Ready(Some(Ok(event)));
@@ -803,17 +804,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let payload = Chunk::new(input, cut.start, cut.end, cut.outcome);
         let step = Step { payload, end: cut.outcome };
         (step, control)
-    }
-
-    /// Between two calls whoever pulls has said what is to become of the frame before: an upgrade that was
-    /// refused is forgotten, and if no message goes on, the next frame has all of its time.
-    #[inline]
-    fn begin_pull(&mut self) {
-        self.conn.forget_upgrade();
-        let framing = &mut self.conn.inbound.framing;
-        if mem::take(&mut framing.pulled_end) && !framing.in_message() {
-            self.conn.peer.timer.frame_ended();
-        }
     }
 
     /// The next piece of a frame, or its end that is owed, which has no bytes, if it is there.
@@ -967,7 +957,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, E: FrameEnd> Future for Pulling<'a, 
                 panic!("polled after it was ready");
             };
             if !mem::replace(&mut pulling.begun, true) {
-                channel.begin_pull();
+                channel.conn.go_on();
                 pulling.end.begin(&mut channel.conn);
             }
             if let Some(Cut { start, end, outcome }) = channel.take_cut(&mut pulling.end) {

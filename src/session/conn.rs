@@ -85,11 +85,16 @@ impl<S> Conn<S> {
         self.inbound.discard();
     }
 
-    /// An upgrade that was asked for is not carried out: it goes on.
+    /// Whoever pulled has said by now what is to become of the frame before: an upgrade that was refused is
+    /// forgotten, and if no message goes on, the next frame has all of its time.
     #[inline]
-    pub(crate) fn forget_upgrade(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         if !self.outbound.get_mut().state.is_open() {
             self.outbound_mut().state.forget_upgrade();
+        }
+        let framing = &mut self.inbound.framing;
+        if mem::take(&mut framing.pulled_end) && !framing.in_message() {
+            self.peer.timer.frame_ended();
         }
     }
 
@@ -279,6 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// a failure.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         let outbound = change(&mut self.outbound);
+        let mut had_room = outbound.output.has_room();
         outbound.poll_inbox(cx);
         loop {
             if outbound.state.is_closed() {
@@ -286,8 +292,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             let written = outbound.poll_flush(cx, &mut self.peer)?;
             if written == Written::All {
-                if outbound.has_items() && outbound.output.is_open() {
-                    // What waited for room has it now.
+                if !had_room && outbound.has_items() && outbound.output.is_open() {
+                    // What waited for room has it now. What comes meanwhile is not waited for, or others that
+                    // push all the time would keep this going.
+                    had_room = true;
                     outbound.poll_inbox(cx);
                     continue;
                 }
@@ -563,8 +571,8 @@ const REFRESHED: u32 = BUDGET + 1;
 const DONE_WITH: usize = 16 * 1024;
 /// What a read costs, in pieces of frames.
 const READ_COST: u32 = 32;
-/// So many bytes that were read cost a piece more: a poll reads about half a megabyte then, and what others push to a
-/// listener in one of theirs is well below what may wait for it.
+/// So many bytes that were read cost a piece more. With the default read size a poll reads half a megabyte at most then,
+/// so that what one speaker pushes to a listener in a poll is well below what may wait for it.
 const BYTES_PER_PIECE: usize = 512;
 /// What is pushed when a deadline has passed is to be written in this time.
 const LAST_WORD: Duration = Duration::from_secs(5);

@@ -207,7 +207,8 @@ impl<'a> Control<'a> {
         self.framing.framer.limit()
     }
 
-    /// Takes the rest of a frame that has ended early for a new one, under the same terminator: to be called when it
+    /// Takes the rest of a frame that has ended early for a new one, under the same terminator, or behind a wrong end
+    /// under the delimiter that was set last: to be called when it
     /// was [overlong](crate::Handler::overlong) or had a [wrong end](crate::Handler::wrong_end). It is neither
     /// skipped then nor an error. Of another frame nothing is changed.
     ///

@@ -192,7 +192,7 @@ impl Framing {
     #[inline(always)]
     pub(crate) fn set_terminator(&mut self, terminator: Terminator) {
         if let OwnEnd::Found { whole } = self.own_end {
-            // It takes the place of the end that was found.
+            // The end that was found is forgotten.
             self.leave_message(whole);
         }
         self.framer.set_terminator(terminator);
@@ -348,7 +348,11 @@ impl Framing {
         match self.own_end {
             OwnEnd::Found { .. } if own => {}
             OwnEnd::Found { whole } => {
-                self.framer.set_whole_frames(whole);
+                if self.framer.has_owed() {
+                    self.framer.set_whole_frames(whole);
+                } else {
+                    self.leave_message(whole);
+                }
                 self.own_end = OwnEnd::Off;
             }
             OwnEnd::Off | OwnEnd::Looked(_) if own => self.own_end = OwnEnd::Looked(0),

@@ -218,7 +218,7 @@ impl Outbound {
     /// Output does not stand in the way of input.
     #[inline]
     fn has_room(&self) -> bool {
-        self.output.has_room() || self.reads_when_full
+        self.output.has_room() || (self.reads_when_full && self.output.is_open())
     }
 
     /// Takes what other tasks were told is accepted.
@@ -372,6 +372,7 @@ impl Outbound {
         cx: &mut Context<'_>,
         peer: &mut Peer<S>,
     ) -> Poll<()> {
+        let mut had_room = self.output.has_room();
         self.poll_inbox(cx);
         loop {
             if self.state.is_closed() {
@@ -379,8 +380,9 @@ impl Outbound {
             }
             match self.poll_flush(cx, peer) {
                 Err(cause) => self.fail(cause),
-                // What waited for room has it now.
-                Ok(Written::All) if self.has_items() && self.output.is_open() => {
+                // What waited for room has it now. What comes meanwhile wakes the task, and has another turn.
+                Ok(Written::All) if !had_room && self.has_items() && self.output.is_open() => {
+                    had_room = true;
                     self.take_items();
                 }
                 Ok(written) => {

@@ -106,3 +106,57 @@ async fn a_handler_that_discards_it_is_asked_about_what_comes_next() {
     let handler = running.await.unwrap();
     assert_eq!(handler.collected, ["1x", "1y"], "{:?}", handler.shown);
 }
+
+/// Finds ends until the peer is quiet, and takes lines from then on.
+#[derive(Default)]
+struct Changes {
+    lines_first: bool,
+    collected: Vec<String>,
+}
+
+impl Handler for Changes {
+    type Error = Infallible;
+
+    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
+        Ok(find(input))
+    }
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        _: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        self.collected.push(String::from_utf8(data.to_vec()).unwrap());
+        Ok(())
+    }
+
+    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        if self.lines_first {
+            control.set_terminator(b"\n");
+            control.set_own_end(false);
+        } else {
+            control.set_own_end(false);
+            control.set_terminator(b"\n");
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_behind_it_come_in_pieces_whatever_is_set_first() {
+    for lines_first in [false, true] {
+        let (socket, peer) = pipe();
+        peer.send("9ab");
+        let timeouts = Timeouts::NONE.quiet(5 * SECOND);
+        let mut channel = Channel::builder(None).own_end(true).timeouts(timeouts).build(socket);
+        let changes = Changes { lines_first, ..Changes::default() };
+        let running = tokio::spawn(async move { channel.run(changes).await.0 });
+        sleep(7 * SECOND).await;
+        peer.send("c");
+        sleep(SECOND).await;
+        peer.send("d\ne\n");
+        peer.close();
+        let handler = running.await.unwrap();
+        assert_eq!(handler.collected, ["9ab", "c", "d", "e"], "{lines_first}");
+    }
+}

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Add;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -167,6 +168,26 @@ async fn who_reads_when_full_takes_no_more_from_its_handles() {
     settle().await;
     assert!(sent.load(Relaxed) > waits);
     running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_when_full_and_has_failed_is_called_no_more() {
+    let (socket, peer) = pipe();
+    let mut channel =
+        Channel::builder(b"\n").timeouts(patient()).read_when_full(true).build(socket);
+    peer.send("one\ntwo\n");
+    let handler = Scripted::new(|seen, control| {
+        if *seen == Seen::End {
+            let push =
+                || control.try_push_with::<(), ChannelError>(|_| panic!("as the test wants it"));
+            assert!(std::panic::catch_unwind(AssertUnwindSafe(push)).is_err());
+        }
+        Then::Go
+    });
+    let (handler, reason) = channel.run(handler).await;
+    assert_eq!(handler.log.seen()[..2], [data("one"), Seen::End]);
+    assert_eq!(handler.log.len(), 3, "{:?}", handler.log.seen());
+    assert!(matches!(reason, CloseReason::Aborted), "{reason:?}");
 }
 
 #[tokio::test(start_paused = true)]

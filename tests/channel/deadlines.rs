@@ -709,6 +709,44 @@ async fn deadlines_stand_still_behind_a_run_that_was_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_of_a_pulled_frame_is_not_charged_to_the_first_of_a_run() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(60)), socket);
+    channel.set_whole_frames(true);
+    peer.send("o");
+    let sending = peer.clone();
+    tokio::spawn(async move {
+        seconds(50).await;
+        sending.send("ne\nt");
+    });
+    let (step, _) = channel.step().await.unwrap().unwrap();
+    assert_eq!(&step.payload[..], b"one");
+    let start = Instant::now();
+    let (_, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
+    assert!(matches!(reason, CloseReason::Timeout(Timeout::Frame)), "{reason:?}");
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_a_callback_ended_gives_the_next_frame_no_more_time_twice() {
+    let (socket, peer) = pipe();
+    let mut channel = timed(b"\n", only(|t| t.frame = secs(60)), socket);
+    peer.send("one\ntwo\nthr");
+    let handler = Scripted::new(|seen, control| {
+        match seen {
+            Seen::Data(text) if text == "one" => control.begin_message(),
+            Seen::Data(text) if text == "two" => control.end_message(),
+            _ => {}
+        }
+        Then::Go
+    });
+    let cut = tokio::time::timeout(Duration::from_secs(50), channel.run(handler)).await;
+    assert!(cut.is_err());
+    let (timeout, after) = until_timeout(channel).await;
+    assert_eq!((timeout, after), (Some(Timeout::Frame), 10));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_nobody_listens_to_is_not_quiet() {
     let timeouts = only(|t| (t.quiet, t.write_stall) = (secs(10), secs(60)));
     for way in 0..4 {

@@ -209,7 +209,9 @@ async fn a_large_chunk_is_pushed_on_without_a_copy() {
         let (pass, _) = channel.run(Pass::default()).await;
         let wrote = &channel.get_ref().writer().0;
         assert_eq!(wrote.iter().map(|(_, len)| len).sum::<usize>(), length);
-        for chunk in pass.0.iter().filter(|chunk| chunk.len() >= 16 * 1024) {
+        let large = pass.0.iter().filter(|chunk| chunk.len() >= 16 * 1024);
+        assert_eq!(large.clone().count(), usize::from(length >= 16 * 1024), "{length}");
+        for chunk in large {
             let place = (chunk.as_ptr().addr(), chunk.len());
             assert!(wrote.contains(&place), "{length}: {wrote:?}");
         }

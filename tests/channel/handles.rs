@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::future::pending;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use asynchat::{Channel, ChannelError, CloseReason, Handle, HandleError, Timeouts};
@@ -39,6 +40,9 @@ fn handles_are_told_apart_by_their_channels() {
     let ((_one, first, _), (_other, second, _)) = (channel(), channel());
     assert_eq!(first, first.clone());
     assert_ne!(first, second);
+    let hasher = RandomState::new();
+    assert_eq!(hasher.hash_one(&first), hasher.hash_one(first.clone()));
+    assert_ne!(hasher.hash_one(&first), hasher.hash_one(&second));
     let members = HashSet::from([first.clone(), second, first.clone()]);
     assert_eq!(members.len(), 2);
     assert!(members.contains(&first));

@@ -292,11 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             let written = outbound.poll_flush(cx, &mut self.peer)?;
             if written == Written::All {
-                if !had_room && outbound.has_items() && outbound.output.is_open() {
-                    // What waited for room has it now. What comes meanwhile is not waited for, or others that
-                    // push all the time would keep this going.
-                    had_room = true;
-                    outbound.poll_inbox(cx);
+                if outbound.take_what_waited(&mut had_room) {
                     continue;
                 }
                 return Poll::Ready(Ok(()));

@@ -131,7 +131,8 @@ impl Handle {
         if mail.bytes > 0 && mail.bytes.saturating_add(len) > self.mailbox.capacity {
             return Err(HandleError::Full(items));
         }
-        // What was copied is dropped outside the lock: what it owns may use a handle then.
+        // What was copied is dropped outside the lock: what it owns may use a handle then. If all is copied, as
+        // most pushes are, the items need not be taken apart for that.
         if items.as_ref().iter().all(|item| item.as_bytes().len() < LARGE) {
             items.as_ref().iter().for_each(|item| mail.copy(item.as_bytes()));
             self.mailbox.announce(mail, ITEMS);

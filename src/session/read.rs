@@ -248,13 +248,11 @@ impl Framing {
     }
 
     /// The end of the next message is not known, if it was: the bytes that it was found in are gone, or somebody
-    /// else is to be asked about them. It is known of a message that was handed over, and of which only the end
-    /// is to be told.
+    /// else is to be asked about them.
     pub(crate) fn look_anew(&mut self) {
         match self.own_end {
             OwnEnd::Off => {}
             OwnEnd::Looked(_) => self.own_end = OwnEnd::Looked(0),
-            OwnEnd::Found { .. } if self.framer.has_owed() => {}
             OwnEnd::Found { whole } => {
                 self.leave_message(whole);
                 // In place of the count.
@@ -263,8 +261,8 @@ impl Framing {
         }
     }
 
-    /// The message whose end was found is not waited for any more.
-    #[cold]
+    /// The message whose end was found is over, or is not waited for any more.
+    #[inline(never)]
     fn leave_message(&mut self, whole: bool) {
         self.framer.begin_anew(whole);
         self.own_end = OwnEnd::Looked(0);
@@ -348,11 +346,7 @@ impl Framing {
         match self.own_end {
             OwnEnd::Found { .. } if own => {}
             OwnEnd::Found { whole } => {
-                if self.framer.has_owed() {
-                    self.framer.set_whole_frames(whole);
-                } else {
-                    self.leave_message(whole);
-                }
+                self.leave_message(whole);
                 self.own_end = OwnEnd::Off;
             }
             OwnEnd::Off | OwnEnd::Looked(_) if own => self.own_end = OwnEnd::Looked(0),
@@ -365,8 +359,7 @@ impl Framing {
     #[inline]
     pub(crate) fn frame_ended(&mut self) {
         if let OwnEnd::Found { whole } = self.own_end {
-            self.framer.set_whole_frames(whole);
-            self.own_end = OwnEnd::Looked(0);
+            self.leave_message(whole);
         }
     }
 }

@@ -221,6 +221,17 @@ impl Outbound {
         self.output.has_room() || (self.reads_when_full && self.output.is_open())
     }
 
+    /// All is written, in a poll that began with room for more or without: takes what waited for room, once. What
+    /// comes later wakes the task; to take it now could go on for as long as others push. Says whether there was
+    /// something.
+    pub(crate) fn take_what_waited(&mut self, had_room: &mut bool) -> bool {
+        let waited = !mem::replace(had_room, true) && self.has_items() && self.output.is_open();
+        if waited {
+            self.take_items();
+        }
+        waited
+    }
+
     /// Takes what other tasks were told is accepted.
     fn take_items(&mut self) {
         if let Some(inbox) = self.inbox.as_ref().filter(|inbox| inbox.has_items()) {
@@ -380,11 +391,7 @@ impl Outbound {
             }
             match self.poll_flush(cx, peer) {
                 Err(cause) => self.fail(cause),
-                // What waited for room has it now. What comes meanwhile wakes the task, and has another turn.
-                Ok(Written::All) if !had_room && self.has_items() && self.output.is_open() => {
-                    had_room = true;
-                    self.take_items();
-                }
+                Ok(Written::All) if self.take_what_waited(&mut had_room) => {}
                 Ok(written) => {
                     let wait = Wait { refused: written == Written::Refused, ..Wait::default() };
                     if peer.timer.poll(cx, &self.deadlines, wait).is_pending() {

@@ -49,11 +49,18 @@ async fn a_discard_is_a_discard_of_its_length_too() {
     assert_eq!(&pulled.unwrap().unwrap().0.payload[..], b"1x");
 }
 
-/// Notes what it is shown and what it collects. When the peer is quiet in a message, that is dropped.
-#[derive(Default)]
+/// Notes what it is shown and what it collects.
 struct Digits {
     shown: Vec<String>,
     collected: Vec<String>,
+    /// What it does when the peer is quiet in a message.
+    at_quiet: fn(&mut Control<'_>),
+}
+
+impl Digits {
+    fn new(at_quiet: fn(&mut Control<'_>)) -> Self {
+        Digits { shown: Vec::new(), collected: Vec::new(), at_quiet }
+    }
 }
 
 impl Handler for Digits {
@@ -74,7 +81,7 @@ impl Handler for Digits {
     }
 
     fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        control.discard_buffers();
+        (self.at_quiet)(control);
         Ok(())
     }
 }
@@ -84,10 +91,10 @@ async fn another_handler_is_asked_itself() {
     let (socket, peer) = pipe();
     peer.send("3x");
     let mut channel = Channel::builder(None).own_end(true).timeouts(patient()).build(socket);
-    assert!(timeout(SECOND, channel.run(Digits::default())).await.is_err());
+    assert!(timeout(SECOND, channel.run(Digits::new(|_| {}))).await.is_err());
     peer.send("yz1a");
     peer.close();
-    let (handler, _) = channel.run(Digits::default()).await;
+    let (handler, _) = channel.run(Digits::new(|_| {})).await;
     assert_eq!(handler.collected, ["3xyz", "1a"]);
     assert_eq!(handler.shown, ["3x", "1a"]);
 }
@@ -98,7 +105,9 @@ async fn a_handler_that_discards_it_is_asked_about_what_comes_next() {
     peer.send("9ab");
     let timeouts = Timeouts::NONE.quiet(5 * SECOND);
     let mut channel = Channel::builder(None).own_end(true).timeouts(timeouts).build(socket);
-    let running = tokio::spawn(async move { channel.run(Digits::default()).await.0 });
+    let running = tokio::spawn(async move {
+        channel.run(Digits::new(|control| control.discard_buffers())).await.0
+    });
     sleep(10 * SECOND).await;
     peer.send("1x1y");
     sleep(SECOND).await;
@@ -107,56 +116,30 @@ async fn a_handler_that_discards_it_is_asked_about_what_comes_next() {
     assert_eq!(handler.collected, ["1x", "1y"], "{:?}", handler.shown);
 }
 
-/// Finds ends until the peer is quiet, and takes lines from then on.
-#[derive(Default)]
-struct Changes {
-    lines_first: bool,
-    collected: Vec<String>,
-}
-
-impl Handler for Changes {
-    type Error = Infallible;
-
-    fn find_end(&mut self, input: &[u8], _: &mut Control<'_>) -> Result<Option<usize>, Infallible> {
-        Ok(find(input))
-    }
-
-    fn collect_incoming_data(
-        &mut self,
-        data: Chunk<'_>,
-        _: &mut Control<'_>,
-    ) -> Result<(), Infallible> {
-        self.collected.push(String::from_utf8(data.to_vec()).unwrap());
-        Ok(())
-    }
-
-    fn quiet(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
-        if self.lines_first {
-            control.set_terminator(b"\n");
-            control.set_own_end(false);
-        } else {
-            control.set_own_end(false);
-            control.set_terminator(b"\n");
-        }
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn lines_behind_it_come_in_pieces_whatever_is_set_first() {
-    for lines_first in [false, true] {
+    let at_quiet: [fn(&mut Control<'_>); 2] = [
+        |control| {
+            control.set_own_end(false);
+            control.set_terminator(b"\n");
+        },
+        |control| {
+            control.set_terminator(b"\n");
+            control.set_own_end(false);
+        },
+    ];
+    for (way, at_quiet) in at_quiet.into_iter().enumerate() {
         let (socket, peer) = pipe();
         peer.send("9ab");
         let timeouts = Timeouts::NONE.quiet(5 * SECOND);
         let mut channel = Channel::builder(None).own_end(true).timeouts(timeouts).build(socket);
-        let changes = Changes { lines_first, ..Changes::default() };
-        let running = tokio::spawn(async move { channel.run(changes).await.0 });
+        let running = tokio::spawn(async move { channel.run(Digits::new(at_quiet)).await.0 });
         sleep(7 * SECOND).await;
         peer.send("c");
         sleep(SECOND).await;
         peer.send("d\ne\n");
         peer.close();
         let handler = running.await.unwrap();
-        assert_eq!(handler.collected, ["9ab", "c", "d", "e"], "{lines_first}");
+        assert_eq!(handler.collected, ["9ab", "c", "d", "e"], "{way}");
     }
 }

@@ -3,6 +3,9 @@
 use std::collections::HashSet;
 use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use asynchat::{Channel, ChannelError, CloseReason, Handle, HandleError, Timeouts};
@@ -846,6 +849,46 @@ fn an_item_may_use_its_handle_when_it_is_dropped() {
             }
             drop(channel);
             assert_eq!(handle.queued_bytes(), 0);
+        }
+        done.send(()).unwrap();
+    });
+    let done = is_done.recv_timeout(Duration::from_secs(30));
+    assert!(done.is_ok(), "it waits for ever");
+}
+
+/// A task that asks a handle something when it is woken, and when it is dropped.
+struct CuriousTask(Handle);
+
+impl Wake for CuriousTask {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.queued_bytes();
+    }
+}
+
+impl Drop for CuriousTask {
+    fn drop(&mut self) {
+        let _ = self.0.queued_bytes();
+    }
+}
+
+#[test]
+fn a_task_may_use_a_handle_when_it_is_woken_or_dropped() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for end in [Handle::close_when_done, Handle::abort] {
+            let builder = Channel::builder(b"\n").timeouts(Timeouts::NONE).handle_capacity(10);
+            let mut channel = builder.build(pipe().0);
+            let handle = channel.handle();
+            let task = || Waker::from(Arc::new(CuriousTask(handle.clone())));
+            for _ in 0..2 {
+                // The stream is left alone, and so only the handles know of the task.
+                assert!(pin!(channel.flush()).poll(&mut Context::from_waker(&task())).is_ready());
+            }
+            handle.push("0123456789").unwrap();
+            let mut sending = pin!(handle.send("more"));
+            assert!(sending.as_mut().poll(&mut Context::from_waker(&task())).is_pending());
+            end(&handle);
+            drop(channel);
         }
         done.send(()).unwrap();
     });

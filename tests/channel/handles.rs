@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use asynchat::{Channel, ChannelError, CloseReason, Handle, HandleError, Timeouts};
 use bytes::Bytes;
+use futures::FutureExt;
+use tokio::io::AsyncWrite;
 use tokio::task::JoinHandle;
 
 use crate::support::{
@@ -894,4 +897,55 @@ fn a_task_may_use_a_handle_when_it_is_woken_or_dropped() {
     });
     let done = is_done.recv_timeout(Duration::from_secs(30));
     assert!(done.is_ok(), "it waits for ever");
+}
+
+/// Takes everything, and whenever it is flushed, something more is pushed.
+struct Eager {
+    handle: Arc<OnceLock<Handle>>,
+    flushes: usize,
+}
+
+impl AsyncWrite for Eager {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushes += 1;
+        assert!(self.flushes < 100, "it goes round for ever");
+        self.handle.get().unwrap().push("more").unwrap();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_pushes_all_the_time_keeps_no_poll_going() {
+    for full in [false, true] {
+        for waits in [false, true] {
+            let shared = Arc::new(OnceLock::new());
+            let writer = Eager { handle: shared.clone(), flushes: 0 };
+            let io = tokio::io::join(&b"\n"[..], writer);
+            let builder = Channel::builder(b"\n").timeouts(Timeouts::NONE).high_water_mark(10);
+            let mut channel = builder.build(io);
+            shared.set(channel.handle()).unwrap();
+            if waits {
+                let handler = Scripted::new(move |_, control| {
+                    control.push(if full { "more than the mark" } else { "little" });
+                    wait(pending())
+                });
+                assert!(channel.run(handler).now_or_never().is_none());
+            } else {
+                channel.push(if full { "more than the mark" } else { "little" }).unwrap();
+                channel.flush().now_or_never().expect("all that was there is written").unwrap();
+            }
+        }
+    }
 }

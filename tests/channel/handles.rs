@@ -819,6 +819,17 @@ async fn a_handle_made_after_the_end_knows_of_it() {
     assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
 }
 
+/// Fails if it never ends, as if a lock is taken twice.
+fn in_time(work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        work();
+        done.send(()).unwrap();
+    });
+    let done = is_done.recv_timeout(Duration::from_secs(30));
+    assert!(done.is_ok(), "it waits for ever");
+}
+
 /// Bytes that ask a handle something when they are dropped.
 struct Curious(Vec<u8>, Handle);
 
@@ -836,8 +847,7 @@ impl Drop for Curious {
 
 #[test]
 fn an_item_may_use_its_handle_when_it_is_dropped() {
-    let (done, is_done) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
+    in_time(|| {
         for end in ["abort", "drop"] {
             let mut channel = Channel::new(pipe().0, b"\n");
             let handle = channel.handle();
@@ -853,10 +863,7 @@ fn an_item_may_use_its_handle_when_it_is_dropped() {
             drop(channel);
             assert_eq!(handle.queued_bytes(), 0);
         }
-        done.send(()).unwrap();
     });
-    let done = is_done.recv_timeout(Duration::from_secs(30));
-    assert!(done.is_ok(), "it waits for ever");
 }
 
 /// A task that asks a handle something when it is woken, and when it is dropped.
@@ -876,8 +883,7 @@ impl Drop for CuriousTask {
 
 #[test]
 fn a_task_may_use_a_handle_when_it_is_woken_or_dropped() {
-    let (done, is_done) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
+    in_time(|| {
         for end in [Handle::close_when_done, Handle::abort] {
             let builder = Channel::builder(b"\n").timeouts(Timeouts::NONE).handle_capacity(10);
             let mut channel = builder.build(pipe().0);
@@ -893,10 +899,7 @@ fn a_task_may_use_a_handle_when_it_is_woken_or_dropped() {
             end(&handle);
             drop(channel);
         }
-        done.send(()).unwrap();
     });
-    let done = is_done.recv_timeout(Duration::from_secs(30));
-    assert!(done.is_ok(), "it waits for ever");
 }
 
 /// Takes everything, and whenever it is flushed, something more is pushed.

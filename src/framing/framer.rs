@@ -6,10 +6,11 @@
 //! `search.rs`; nothing here depends on it.
 
 use std::mem;
+use std::num::NonZeroUsize;
 
 use super::event::Event;
 use super::limit::{FrameError, Limit};
-use super::search::{Found, Search};
+use super::search::{Next, Search};
 use super::step::{End, Step};
 use super::terminator::{CountThen, Terminator};
 use super::word::Word;
@@ -373,9 +374,6 @@ impl Framer {
             Limit::Fail(max) => (Beyond::Fail, max),
             Limit::Skip(max) => (Beyond::Skip, max),
         };
-        if self.max != max {
-            self.search.look_again();
-        }
         (self.beyond, self.max) = (beyond, max);
     }
 
@@ -541,30 +539,20 @@ impl Framer {
     /// The next step, or `None` when more input is wanted. At the end of the input, `None` is the end.
     #[inline(always)]
     pub(crate) fn cut(&mut self, input: &[u8], eof: bool) -> Result<Option<Cut>, FrameError> {
-        // Most steps of most streams: the delimiter is known already, and the frame within its limit.
-        // This is here, and inlined, because a call and the questions that other steps ask would take
-        // longer than all of it.
+        // Most steps of most streams: the frame is there as a whole, and its end is known. This is here, and inlined,
+        // because a call and the questions that other steps ask would take longer than all of it.
         if self.progress == Progress::Delimited {
-            if self.search.is_known(input) {
-                if let Some((end, next)) = self.search.find_known(input, self.start) {
-                    if self.length + (end - self.start) as u64 <= self.max {
-                        return Ok(Some(self.end_frame(end, next, End::Terminator)));
+            if let Some(next) = self.search.find_near(input, self.start) {
+                match next.end {
+                    Some(end) if self.has_room_to(next.before) => {
+                        return Ok(Some(self.end_frame(next.before, end.get(), End::Terminator)));
                     }
-                } else if !eof {
-                    if self.length == 0 && self.start == input.len() {
-                        // Most reads end with a frame: there is nothing to be searched, and of the next frame
-                        // nothing has been seen, whatever lay here before.
-                        self.seen = self.start;
-                        self.search.use_up();
-                    }
-                    if self.search.is_exhausted() {
-                        // Nothing has come since.
+                    // Nothing has come since.
+                    None if next.before == self.start && self.length <= self.max && !eof => {
+                        self.seen = input.len();
                         return Ok(None);
                     }
-                }
-            } else if !eof {
-                if let Some(cut) = self.cut_few(input) {
-                    return Ok(cut);
+                    _ => {}
                 }
             }
         } else if let Progress::Counted(counted) = self.progress {
@@ -579,21 +567,6 @@ impl Framer {
             Some(Cut { start, end, outcome }) => Ok(Some(Cut { start, end, outcome })),
             None => Ok(None),
         }
-    }
-
-    /// The step of a frame of which some bytes were seen, and a few more have come that do not end it. The
-    /// outer `None` is that this is no such step, the inner one that there is nothing to hand over.
-    ///
-    /// Inlined, because for peers that send byte by byte a call is a good part of the work.
-    #[inline(always)]
-    fn cut_few(&mut self, input: &[u8]) -> Option<Option<Cut>> {
-        let partial = self.search.find_none(input, self.start)?;
-        let end = input.len() - partial;
-        if self.after_cr || self.length + (end - self.start) as u64 > self.max {
-            return None;
-        }
-        self.seen = input.len();
-        Some(if self.whole { None } else { self.hand_over(end, None) })
     }
 
     #[inline(never)]
@@ -643,7 +616,6 @@ impl Framer {
                 next
             }
         };
-        self.search.look_again();
         Some(self.end_frame(end, next, End::Terminator))
     }
 
@@ -692,63 +664,39 @@ impl Framer {
 
     #[inline(always)]
     fn cut_delimited(&mut self, input: &[u8], eof: bool) -> Option<Cut> {
-        if self.search.is_known(input) {
-            // As in `cut`, for delimiters at which more than a hit has to be looked at.
-            let near = self.search.find_near(input, self.start);
-            if let Some(Found::At { start, end, member }) = near {
-                if self.length + (start - self.start) as u64 <= self.max {
-                    return Some(self.end_delimited(input, start, end, member));
-                }
-            }
-        } else if self.search.learn(input, self.start) {
-            // The first frame that a read brings: most have nothing else that those behind it have not.
-            if let Some((end, next)) = self.search.find_known(input, self.start) {
-                if self.length + (end - self.start) as u64 <= self.max {
-                    return Some(self.end_frame(end, next, End::Terminator));
-                }
-            }
-        }
         let room = self.max.saturating_sub(self.length);
-        // If the frame is longer than its limit, that can be seen without looking further than the
-        // longest delimiter behind the limit. A terminator set at that event begins to look there.
-        let window = match usize::try_from(room) {
-            Ok(room) if room < input.len() - self.start => {
-                input.len().min(self.start + room + self.search.longest())
-            }
-            _ => input.len(),
-        };
-        let found = self.search.find(input, self.start, window, room);
-        // Where that ends which is no part of a delimiter.
-        let end = match found {
-            Found::At { start, .. } => start,
-            Found::Withheld(_) if eof => input.len(),
-            Found::Withheld(partial) => window - partial,
-        };
-        if self.length + (end - self.start) as u64 > self.max {
+        let Next { before, end } = self.search.find(input, self.start, room);
+        let payload = if end.is_none() && eof { input.len() } else { before };
+        if !self.has_room_to(payload) {
             return Some(self.end_overlong(room));
         }
-        match found {
-            Found::At { end: next, member, .. } => {
-                Some(self.end_delimited(input, end, next, member))
+        match end {
+            Some(end) => Some(self.end_delimited(input, payload, end)),
+            None if eof => {
+                let ends = self.length > 0 || payload > self.start;
+                ends.then(|| self.end_frame(payload, payload, End::Truncated))
             }
-            Found::Withheld(_) if eof => {
-                let ends = self.length > 0 || end > self.start;
-                ends.then(|| self.end_frame(end, end, End::Truncated))
-            }
-            Found::Withheld(_) => {
+            None => {
                 self.seen = input.len();
-                if self.whole { None } else { self.hand_over(end, None) }
+                if self.whole { None } else { self.hand_over(payload, None) }
             }
         }
     }
 
-    /// The frame ends at the delimiter that was found at `end`.
+    /// The frame ends at a delimiter, behind which is this position.
     #[inline(always)]
-    fn end_delimited(&mut self, input: &[u8], end: usize, next: usize, member: u32) -> Cut {
-        let next = self.behind_cr(input, next);
-        let cut = self.end_frame(end, next, End::Terminator);
-        self.matched = member;
+    fn end_delimited(&mut self, input: &[u8], payload: usize, end: NonZeroUsize) -> Cut {
+        let next = end.get();
+        let cut = self.end_frame(payload, next, End::Terminator);
+        self.matched = self.search.member();
+        self.after_cr = next == input.len() && self.search.awaits_lf(input);
         cut
+    }
+
+    /// Whether the frame is within its limit if its payload goes on up to this position of the input.
+    #[inline(always)]
+    fn has_room_to(&self, end: usize) -> bool {
+        self.length + (end - self.start) as u64 <= self.max
     }
 
     #[inline(never)]
@@ -768,15 +716,16 @@ impl Framer {
     /// of it.
     #[inline(never)]
     fn skip(&mut self, input: &[u8]) -> bool {
-        match self.search.find(input, self.start, input.len(), u64::MAX) {
-            Found::At { end, .. } => {
-                self.start = self.behind_cr(input, end);
+        match self.search.find(input, self.start, u64::MAX) {
+            Next { end: Some(end), .. } => {
+                self.start = end.get();
+                self.after_cr = self.start == input.len() && self.search.awaits_lf(input);
                 self.begin_frame();
                 self.progress = Progress::Delimited;
                 true
             }
-            Found::Withheld(partial) => {
-                self.start = input.len() - partial;
+            Next { before, end: None } => {
+                self.start = before;
                 self.seen = input.len();
                 false
             }
@@ -793,22 +742,6 @@ impl Framer {
         self.length += room;
         self.matched = 0;
         self.end_piece(limit, limit, Some(End::Overlong))
-    }
-
-    /// A universal newline that begins with CR goes on if LF is behind it.
-    #[inline(always)]
-    fn behind_cr(&mut self, input: &[u8], next: usize) -> usize {
-        if input[next - 1] != b'\r' || !matches!(self.search.target(), Terminator::Newline) {
-            return next;
-        }
-        match input.get(next) {
-            Some(b'\n') => next + 1,
-            Some(_) => next,
-            None => {
-                self.after_cr = true;
-                next
-            }
-        }
     }
 
     /// Drops the LF that belongs to the CR before it, if it has come.
@@ -932,14 +865,8 @@ impl Framer {
         }
         self.unsay_overlong();
         match self.progress {
-            Progress::Skipping | Progress::Failed(_) => {
-                self.begin_frame();
-                self.search.look_again();
-            }
-            // What was seen of a count was not looked at for a delimiter.
-            Progress::Counted(_) => self.search.look_again(),
-            Progress::Unframed => self.begin_frame(),
-            Progress::Delimited => {}
+            Progress::Skipping | Progress::Failed(_) | Progress::Unframed => self.begin_frame(),
+            Progress::Counted(_) | Progress::Delimited => {}
         }
     }
 
@@ -950,7 +877,6 @@ impl Framer {
         if self.owed == Some(End::Overlong) {
             self.owed = None;
             self.progress = Progress::Delimited;
-            self.search.look_again();
         }
     }
 
@@ -974,7 +900,6 @@ impl Framer {
             self.switch(Terminator::Count(count as u64));
             self.progress = Progress::Unframed;
         }
-        self.search.look_again();
         let end = self.start + count;
         self.end_frame(end, end, End::Terminator)
     }

@@ -1,7 +1,7 @@
 //! Where is the next delimiter, and if there is none, how much of one ends the input?
 //!
-//! No events, no limits, no counts: one question, [`Search::find`], about the input from a position on.
-//! How it is answered is chosen when the delimiter is set ([`Search::aim`]) and changes no answer:
+//! There are no events, limits or counts here. There is one question, [`Search::find`], about the input from a
+//! position on. How it is answered is chosen when the delimiter is set ([`Search::aim`]) and changes no answer:
 //!
 //! | delimiter | strategy | file |
 //! |---|---|---|
@@ -14,15 +14,15 @@
 //! [`Search::find`] with it. What it keeps of the input lives in a type of its own with `forget` and
 //! `consume`, and a test of its own beside it that compares it with the plainest way there is.
 //!
-//! `find_known`, `find_near` and `find_none` answer the same question where the answer is at hand. They are
-//! small, so that they can be inlined where frames are cut, and say `None` for whatever takes more.
-//!
 //! # What is known of the input
 //!
-//! Answers to come are kept only as long as the input is the same: it begins at the same address, and is
-//! no shorter. An input that has moved is searched afresh from where the frame goes on (a `Walk` keeps
-//! its state, since it can tell from the bytes). As a guard against a buffer that was replaced in place,
-//! a kept hit is compared with the delimiter before it is believed.
+//! Hits that were seen ahead, and the answer that there is no delimiter, are kept only as long as the input is the
+//! same: it begins at the same address, and is no shorter. An input that has moved is searched afresh from where the
+//! frame goes on (a `Walk` keeps its state, since it can tell from the bytes). As a guard against a buffer that was
+//! replaced in place, a kept hit is compared with the delimiter before it is believed.
+//!
+//! [`Search::find_near`] is the same question where what is known, or a look at the next few blocks, answers it. It is
+//! small enough to be inlined where frames are cut.
 
 pub(crate) mod block;
 pub(crate) mod hits;
@@ -30,6 +30,8 @@ pub(crate) mod long;
 pub(crate) mod needle;
 pub(crate) mod set;
 pub(crate) mod walk;
+
+use std::num::NonZeroUsize;
 
 use hits::{FEW, Hits, Pattern};
 use memchr::{memchr, memchr2, memmem};
@@ -39,7 +41,26 @@ use walk::{Automaton, Bounds, Walk};
 use super::terminator::{Delimiter, DelimiterKind, DelimiterSet, Terminator};
 use super::word::Word;
 
-/// What a search says of the input from the position that it was asked about.
+/// What a search says of the input, from the position on that it was asked about. It is two words, so that it is
+/// returned in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Next {
+    /// No byte before this position is part of a delimiter.
+    pub(crate) before: usize,
+    /// If a delimiter begins at `before`, the position behind it. Otherwise the bytes from `before` on are the beginning
+    /// of a delimiter, or there are none, or they were not looked at.
+    pub(crate) end: Option<NonZeroUsize>,
+}
+
+impl Next {
+    /// There is no delimiter, and no byte before this position is part of one.
+    #[inline(always)]
+    fn nothing(before: usize) -> Self {
+        Next { before, end: None }
+    }
+}
+
+/// What a strategy has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A delimiter is `input[start..end]`.
@@ -49,8 +70,8 @@ pub(crate) enum Found {
         /// Which member of a set it is.
         member: u32,
     },
-    /// There is none. The last bytes, this many, are a proper prefix of one.
-    Withheld(usize),
+    /// There is none, and no byte before this position is part of one.
+    Nothing { before: usize },
 }
 
 /// The delimiter that is set, and what is known of the input ahead.
@@ -61,11 +82,14 @@ pub(crate) struct Search {
     strategy: Strategy,
     hits: Hits,
     walk: Walk,
-    /// Where the input began that `hits` and `walk` know of, and its length. No input begins at 0.
+    /// Where the input began that was looked at last, and its length. No input begins at 0.
     address: usize,
     len: usize,
-    /// All of it was looked at, and there is no delimiter.
-    exhausted: bool,
+    /// If all of that input was looked at and there is no delimiter in it: the position before which no byte is part of
+    /// one. Otherwise it is [`UNKNOWN`].
+    nothing_before: usize,
+    /// Which member of a set was found last, or 0.
+    member: u32,
 }
 
 /// How to find the delimiter that is set. What it needs besides is in `Search::target`.
@@ -130,10 +154,8 @@ fn ends_of(word: Word) -> Pattern {
 pub(crate) fn first_delimiter(delimiter: &Terminator, bytes: &[u8]) -> Option<usize> {
     let mut search = Search::new();
     search.aim(delimiter.clone());
-    match search.find(bytes, 0, bytes.len(), u64::MAX) {
-        Found::At { start, .. } => Some(start),
-        Found::Withheld(_) => None,
-    }
+    let Next { before, end } = search.find(bytes, 0, u64::MAX);
+    end.map(|_| before)
 }
 
 impl Search {
@@ -145,7 +167,8 @@ impl Search {
             walk: Walk::default(),
             address: 0,
             len: 0,
-            exhausted: false,
+            nothing_before: UNKNOWN,
+            member: 0,
         }
     }
 
@@ -161,6 +184,7 @@ impl Search {
     pub(crate) fn aim(&mut self, target: Terminator) {
         self.strategy = Strategy::of(&target);
         self.target = target;
+        self.member = 0;
         self.forget();
     }
 
@@ -178,6 +202,7 @@ impl Search {
             self.address = self.address.wrapping_add(bytes);
         }
         self.len = self.len.saturating_sub(bytes);
+        self.nothing_before = self.nothing_before.checked_sub(bytes).unwrap_or(UNKNOWN);
         self.hits.consume(bytes);
         self.walk.consume(bytes);
     }
@@ -191,6 +216,17 @@ impl Search {
         }
     }
 
+    /// Which member of a set was found last; 0 of other delimiters.
+    #[inline(always)]
+    pub(crate) fn member(&self) -> u32 {
+        self.member
+    }
+
+    /// Whether the input ends with a CR that ends a line, so that an LF belongs to it if that comes next.
+    pub(crate) fn awaits_lf(&self, input: &[u8]) -> bool {
+        matches!(self.target, Terminator::Newline) && input.last() == Some(&b'\r')
+    }
+
     /// The length of the longest delimiter.
     #[inline]
     pub(crate) fn longest(&self) -> usize {
@@ -202,168 +238,137 @@ impl Search {
         }
     }
 
-    /// The next delimiter, where it is known already or near, and a hit is all that has to be looked at:
-    /// its position and that behind it.
-    ///
-    /// This is [`find`](Self::find) for most frames of most streams, small enough to be inlined where
-    /// frames are cut. It answers the same, or `None`.
-    #[inline(always)]
-    pub(crate) fn find_known(&mut self, input: &[u8], from: usize) -> Option<(usize, usize)> {
-        let Strategy::Delimiter(word) = self.strategy else {
-            return None;
-        };
-        let hit = match self.hits.next(from) {
-            Some(hit) => hit,
-            None if self.exhausted || from >= input.len() => return None,
-            None => self.hits.look_near(ends_of(word), input, from)?,
-        };
-        word.begins(input.get(hit..)?).then_some((hit, hit + word.len()))
-    }
-
-    /// As [`find_known`](Self::find_known), whatever a hit is.
-    #[inline(always)]
-    pub(crate) fn find_near(&mut self, input: &[u8], from: usize) -> Option<Found> {
-        let Strategy::Hits(pattern, hit) = self.strategy else {
-            return None;
-        };
-        let mut at = from;
-        loop {
-            let place = match self.hits.next(at) {
-                Some(place) => place,
-                None => self.hits.look_near(pattern, input, at)?,
-            };
-            if pattern.is_at(input, place) {
-                if let Some(found) = accept(&self.target, pattern, hit, input, from, place) {
-                    return Some(found);
-                }
-            }
-            at = place + 1;
-        }
-    }
-
-    /// As [`find`](Self::find), where no delimiter was found and a few bytes have come since that end none:
-    /// how many bytes at the end may be the beginning of one.
-    ///
-    /// It answers the same, or `None`. Peers that send byte by byte make it worth its while.
-    #[inline(always)]
-    pub(crate) fn find_none(&mut self, input: &[u8], from: usize) -> Option<usize> {
-        let address = input.as_ptr().addr();
-        // If nothing was left, there is nothing that is known, and so nothing wrong, wherever the input is now.
-        if !self.exhausted || (self.len > 0 && address != self.address) {
-            return None;
-        }
-        let few = input.get(self.len..).filter(|few| few.len() <= FEW)?;
-        // The caller may have dropped more than is known of.
-        let left = input.get(from..)?;
-        let partial = match self.strategy {
-            Strategy::Delimiter(word) => {
-                if few.iter().any(|&byte| byte == word.last()) {
-                    return None;
-                }
-                self.hits.no_hit_before((input.len() + 1).saturating_sub(word.len()));
-                longest_partial(word.bytes().get(..word.len())?, left)
-            }
-            Strategy::Long => match self.find_walking(input, Bounds::all(input, from)) {
-                Found::Withheld(partial) => partial,
-                Found::At { .. } => return None,
-            },
-            _ => return None,
-        };
-        (self.address, self.len) = (address, input.len());
-        Some(partial)
-    }
-
-    /// Whether the last answer, if its input is still known, was that there is no delimiter in it.
-    #[inline(always)]
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.exhausted
-    }
-
-    /// Nothing is left of the input, so there is no delimiter in it.
-    #[inline(always)]
-    pub(crate) fn use_up(&mut self) {
-        self.exhausted = true;
-    }
-
-    /// The last answer is one no more, though what was found still holds: the question has changed.
-    #[inline(always)]
-    pub(crate) fn look_again(&mut self) {
-        self.exhausted = false;
-    }
-
-    /// Whether this is the input that was looked at last. No input is like no other, wherever it is.
-    #[inline(always)]
-    pub(crate) fn is_known(&self, input: &[u8]) -> bool {
-        (input.as_ptr().addr() == self.address || self.len == 0) && input.len() == self.len
-    }
-
-    /// A look at input that is not known, so that [`find_known`](Self::find_known) may answer for it. What takes a
-    /// walk is left to [`find`](Self::find), which has to know that the input is another: it says no.
-    #[inline(always)]
-    pub(crate) fn learn(&mut self, input: &[u8], from: usize) -> bool {
-        let is_short = matches!(self.strategy, Strategy::Delimiter(_));
-        if is_short {
-            self.remember(input, from);
-        }
-        is_short
-    }
-
-    /// What is known of the input is kept if it is the same and has grown, which is returned, and no answer holds
-    /// any more.
-    #[inline(always)]
-    fn remember(&mut self, input: &[u8], from: usize) -> bool {
-        let address = input.as_ptr().addr();
-        let same = address == self.address && input.len() >= self.len;
-        if !same {
-            self.hits.forget(from);
-        }
-        (self.address, self.len) = (address, input.len());
-        self.exhausted = false;
-        same
-    }
-
-    /// A look at the input without a search: what is known is forgotten if it is of another.
+    /// Notes that this is the input now, without a search: what is known of another one is forgotten.
     #[inline]
     pub(crate) fn see(&mut self, input: &[u8]) {
-        if input.as_ptr().addr() != self.address || input.len() < self.len {
+        if !self.has_grown_to(input) {
             self.forget();
         }
     }
 
-    /// The first delimiter that begins at or after `from`, or how much of one the input ends with.
+    /// Whether this is the input that was looked at last, and perhaps more behind it.
+    #[inline(always)]
+    fn has_grown_to(&self, input: &[u8]) -> bool {
+        input.as_ptr().addr() == self.address && input.len() >= self.len
+    }
+
+    /// What [`find`](Self::find) would answer, if that is known already, or seen by a look at the next few blocks. The
+    /// delimiters that it finds are short ones, which are neither of a set nor universal newlines.
     ///
-    /// Nothing at or behind `end` is looked at (but for the rest of a block), as if the input ended
-    /// there; and if more than `enough` bytes from `from` on are no part of a delimiter, the answer may be
-    /// that there is none in the part that was looked at. The answer stays the same until it is used.
+    /// A caller that leaves this out gets the same answers from `find`. It is there for speed: most frames of most
+    /// streams are short and end by a short delimiter, and a call would take as long as all of this, which is
+    /// inlined.
     #[inline(always)]
-    pub(crate) fn find(&mut self, input: &[u8], from: usize, end: usize, enough: u64) -> Found {
-        let same = self.remember(input, from);
-        let found = match self.strategy {
-            Strategy::Delimiter(word) => self.find_delimiter(word, input, from, end),
-            Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
-            _ => self.find_walking(input, Bounds { from, end, enough, doubtful: !same }),
-        };
-        self.exhausted = end == input.len() && matches!(found, Found::Withheld(_));
-        found
-    }
-
-    /// A delimiter of up to eight bytes.
-    #[inline(always)]
-    fn find_delimiter(&mut self, word: Word, input: &[u8], from: usize, end: usize) -> Found {
-        let bytes = &word.bytes()[..word.len()];
-        let mut at = from;
-        while let Some(place) = self.hits.find(ends_of(word), input, at, end, |rest| match bytes {
-            &[byte] => memchr(byte, rest),
-            _ => memmem::find(rest, bytes),
-        }) {
-            if word.begins(&input[place..]) {
-                return Found::At { start: place, end: place + word.len(), member: 0 };
-            }
-            at = place + 1;
+    pub(crate) fn find_near(&mut self, input: &[u8], from: usize) -> Option<Next> {
+        // Where an empty input lies means nothing.
+        let is_same = input.as_ptr().addr() == self.address || self.len == 0;
+        if !is_same || input.len() != self.len {
+            return None;
         }
-        Found::Withheld(longest_partial(bytes, &input[from..end]))
+        if let Strategy::Delimiter(word) = self.strategy {
+            if let Some(hit) = self.hits.next(from) {
+                return delimiter_at(word, input, hit);
+            }
+        }
+        if from == self.len {
+            return Some(Next::nothing(from));
+        }
+        if from <= self.nothing_before && self.nothing_before <= self.len {
+            return Some(Next::nothing(self.nothing_before));
+        }
+        let Strategy::Delimiter(word) = self.strategy else {
+            return None;
+        };
+        let hit = self.hits.look_near(ends_of(word), input, from)?;
+        delimiter_at(word, input, hit)
     }
 
+    /// A look at the next few blocks of the input. `None` if no hit in them is a delimiter.
+    #[inline(always)]
+    fn look_near(&mut self, input: &[u8], from: usize) -> Option<Next> {
+        match self.strategy {
+            Strategy::Delimiter(word) => {
+                let place = self.hits.look_near(ends_of(word), input, from)?;
+                delimiter_at(word, input, place)
+            }
+            Strategy::Hits(pattern, hit) => {
+                let place = match self.hits.next(from) {
+                    Some(place) => place,
+                    None => self.hits.look_near(pattern, input, from)?,
+                };
+                if !pattern.is_at(input, place) {
+                    return None;
+                }
+                let found = accept(&self.target, pattern, hit, input, from, place)?;
+                Some(self.next(found))
+            }
+            _ => None,
+        }
+    }
+
+    /// The first delimiter that begins at or after `from`, or how far there is none.
+    ///
+    /// If more than `enough` bytes from `from` on are no part of a delimiter, the answer may be so, although there is a
+    /// delimiter behind them. The same question about the same input has the same answer.
+    #[inline(always)]
+    pub(crate) fn find(&mut self, input: &[u8], from: usize, enough: u64) -> Next {
+        let Some(left) = input.get(from..) else {
+            return Next::nothing(input.len());
+        };
+        let same = self.has_grown_to(input);
+        // No delimiter ends before this position.
+        let new = if same && self.nothing_before <= self.len { from.max(self.len) } else { from };
+        if !same {
+            self.hits.forget(from);
+        }
+        (self.address, self.len) = (input.as_ptr().addr(), input.len());
+        self.nothing_before = UNKNOWN;
+        if let Strategy::Delimiter(word) = self.strategy {
+            // Peers that send byte by byte make this worth its while.
+            if is_none_in_few(word, input, new) {
+                self.nothing_before = input.len() - partial_of(word, left);
+                return Next::nothing(self.nothing_before);
+            }
+        }
+        if let Some(next) = self.look_near(input, from) {
+            return next;
+        }
+        let is_all = enough >= left.len() as u64;
+        // To see that enough is no part of a delimiter, no more has to be looked at than this.
+        let end = match is_all {
+            true => input.len(),
+            false => input.len().min(from + enough as usize + self.longest()),
+        };
+        let found = match self.strategy {
+            Strategy::Nothing => Found::Nothing { before: end },
+            Strategy::Delimiter(word) => {
+                self.find_hit(ends_of(word), Hit::Candidate, input, from, end)
+            }
+            Strategy::Hits(pattern, hit) => self.find_hit(pattern, hit, input, from, end),
+            Strategy::Long | Strategy::Members => {
+                self.find_walking(input, Bounds { from, end, enough, doubtful: !same })
+            }
+        };
+        match found {
+            Found::Nothing { before } if is_all => self.nothing_before = before,
+            _ => {}
+        }
+        self.next(found)
+    }
+
+    /// What is found, for the caller.
+    #[inline(always)]
+    fn next(&mut self, found: Found) -> Next {
+        match found {
+            Found::At { start, end, member } => {
+                self.member = member;
+                Next { before: start, end: NonZeroUsize::new(end) }
+            }
+            Found::Nothing { before } => Next::nothing(before),
+        }
+    }
+
+    /// The search for a delimiter that is a hit, or is at one.
     #[inline(never)]
     fn find_hit(
         &mut self,
@@ -385,9 +390,10 @@ impl Search {
             }
             at = place + 1;
         }
-        Found::Withheld(begun(target, &input[from..end]))
+        Found::Nothing { before: end - begun(target, &input[from..end]) }
     }
 
+    /// The search by an automaton.
     #[inline(never)]
     fn find_walking(&mut self, input: &[u8], bounds: Bounds) -> Found {
         match &self.target {
@@ -395,12 +401,33 @@ impl Search {
                 self.walk.find(&**long, input, bounds)
             }
             Terminator::AnyOf(DelimiterSet(set)) => self.walk.find(&**set, input, bounds),
-            _ => Found::Withheld(0),
+            _ => Found::Nothing { before: bounds.end },
         }
     }
 }
 
-/// The delimiter at a hit, if it is one.
+/// The short delimiter at a hit, if there is one.
+#[inline(always)]
+fn delimiter_at(word: Word, input: &[u8], hit: usize) -> Option<Next> {
+    let is_one = word.begins(input.get(hit..)?);
+    is_one.then(|| Next { before: hit, end: NonZeroUsize::new(hit + word.len()) })
+}
+
+/// Whether there are few bytes from this position on, and no delimiter ends in them.
+#[inline(always)]
+fn is_none_in_few(word: Word, input: &[u8], new: usize) -> bool {
+    input
+        .get(new..)
+        .is_some_and(|new| new.len() <= FEW && new.iter().all(|&byte| byte != word.last()))
+}
+
+/// How many bytes at the end of the input are the beginning of the delimiter.
+#[inline(always)]
+fn partial_of(word: Word, input: &[u8]) -> usize {
+    longest_partial(word.bytes().get(..word.len()).unwrap_or_default(), input)
+}
+
+/// The delimiter at a hit, if there is one.
 #[inline(always)]
 fn accept(
     target: &Terminator,
@@ -418,6 +445,10 @@ fn accept(
             if !input[place..].starts_with(needle.as_bytes()) =>
         {
             return None;
+        }
+        (Hit::Newline, _) => {
+            let crlf = input[place] == b'\r' && input.get(place + 1) == Some(&b'\n');
+            1 + usize::from(crlf)
         }
         _ => pattern.span() + 1,
     };
@@ -443,5 +474,76 @@ fn needle_of(target: &Terminator) -> &[u8] {
             set.suffix().map_or(&[], |suffix| suffix.needle().as_bytes())
         }
         _ => &[],
+    }
+}
+
+/// A position that is behind all inputs.
+const UNKNOWN: usize = usize::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aimed_at(delimiter: &Terminator) -> Search {
+        let mut search = Search::new();
+        search.aim(delimiter.clone());
+        search
+    }
+
+    /// What is known of earlier looks is asked about one input after the other, each of which is the one before and
+    /// more, less some bytes at its front.
+    #[test]
+    fn what_is_near_is_what_a_search_that_knows_nothing_finds() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as usize % below
+        };
+        let delimiters = [
+            Terminator::from(b"\n"),
+            Terminator::from(b"ab"),
+            Terminator::from(b"aba"),
+            Terminator::from(b"abababababababababababab"),
+            Terminator::Newline,
+            Terminator::any_of(["ab", "b"]).expect("a set"),
+        ];
+        let mut near = [0; 2];
+        for _ in 0..3000 {
+            let delimiter = &delimiters[next(delimiters.len())];
+            let mut search = aimed_at(delimiter);
+            let bytes: Vec<u8> = (0..next(800)).map(|_| b"aab\r\nxyzxyzxyz"[next(14)]).collect();
+            // The buffer does not move as it grows.
+            let (mut front, mut from, mut end) = (0, 0, 0);
+            while end < bytes.len() {
+                let most = [1, 4, 300][next(3)];
+                end = (end + 1 + next(most)).min(bytes.len());
+                let input = &bytes[front..end];
+                for _ in 0..1 + next(12) {
+                    let at = from - front;
+                    let plain = aimed_at(delimiter).find(input, at, u64::MAX);
+                    if let Some(found) = search.find_near(input, at) {
+                        assert_eq!(found, plain, "{delimiter:?} from {at} in {input:?}");
+                        near[usize::from(found.end.is_some())] += 1;
+                    }
+                    let found = search.find(input, at, u64::MAX);
+                    assert_eq!(found, plain, "{delimiter:?} from {at} in {input:?}");
+                    // A frame, or a piece of one, or a count of bytes.
+                    let counted = (from + next(3)).min(end);
+                    from = match found.end {
+                        Some(behind) if next(4) > 0 => front + behind.get(),
+                        None if next(4) > 0 => front + found.before,
+                        _ => counted,
+                    };
+                    if next(3) == 0 {
+                        search.consume(from - front);
+                        front = from;
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(near.iter().all(|&times| times > 1000), "{near:?} were near");
     }
 }

@@ -128,12 +128,6 @@ impl Hits {
         self.searched = from;
     }
 
-    /// Somebody else has looked: what begins before this position is no hit.
-    #[inline(always)]
-    pub(crate) fn no_hit_before(&mut self, position: usize) {
-        self.searched = self.searched.max(position);
-    }
-
     /// The front of the input has been removed, this many bytes.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: usize) {
@@ -186,7 +180,7 @@ impl Hits {
         None
     }
 
-    /// As [`find`](Self::find), where [`next`](Self::next) has nothing to tell, in the next few blocks.
+    /// As [`find`](Self::find), in the next few blocks, where [`next`](Self::next) has nothing to tell.
     #[inline(never)]
     pub(crate) fn look_near(
         &mut self,

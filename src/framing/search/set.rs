@@ -166,7 +166,7 @@ impl SharedSuffix {
 
     /// The longest member that ends where the suffix does and begins in the frame, if the suffix is at
     /// `hit`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn widen(&self, input: &[u8], from: usize, hit: usize) -> Option<Found> {
         let end = hit + self.needle.len();
         if let ([(wide, member), (narrow, _)], true) = (&*self.members, self.needle.len() == 1) {

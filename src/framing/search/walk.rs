@@ -59,13 +59,6 @@ pub(crate) struct Bounds {
     pub(crate) doubtful: bool,
 }
 
-impl Bounds {
-    /// There is nothing to stop at before the end of the input, which is that of before and more.
-    pub(crate) fn all(input: &[u8], from: usize) -> Self {
-        Bounds { from, end: input.len(), enough: u64::MAX, doubtful: false }
-    }
-}
-
 impl Walk {
     pub(crate) fn forget(&mut self) {
         self.under_way = false;
@@ -123,7 +116,7 @@ impl Walk {
                 break;
             }
         }
-        Found::Withheld(automaton.depth(self.state))
+        Found::Nothing { before: self.at - automaton.depth(self.state) }
     }
 }
 
@@ -186,7 +179,11 @@ mod tests {
             let automaton = Counting::new(delimiter);
             let mut walk = Walk::default();
             for end in (read..=input.len()).step_by(read) {
-                walk.find(&automaton, &input, Bounds { end, ..Bounds::all(&input, 0) });
+                walk.find(
+                    &automaton,
+                    &input,
+                    Bounds { from: 0, end, enough: u64::MAX, doubtful: false },
+                );
             }
             // Those at the end of what is searched in bulk are taken once more.
             let taken = automaton.taken.get();

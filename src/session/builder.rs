@@ -1,4 +1,4 @@
-//! All that has a default in a channel.
+//! The settings of a channel that have a default.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::session::read::Inbound;
 use crate::session::timer::{Deadlines, Timeouts};
 use crate::session::write::Outbound;
 
-/// All that has a default in a [`Channel`]; made by [`Channel::builder`]. One builder makes any number
+/// The settings of a [`Channel`] that have a default; made by [`Channel::builder`]. One builder makes any number
 /// of channels.
 ///
 /// ```
@@ -104,10 +104,9 @@ impl ChannelBuilder {
         self
     }
 
-    /// How many bytes may be queued for output before no more input is read and nothing of it handed over:
-    /// 256 KiB by default, at least 1. The bound on memory is this, what one callback pushes, what
-    /// handles may have pushed ([`handle_capacity`](Self::handle_capacity)), and a block or two of the
-    /// producer whose turn it is.
+    /// How many bytes may be queued for output before no more input is read or handed over: 256 KiB by default, at
+    /// least 1. The bound on memory is this, what one callback pushes, what handles may have pushed
+    /// ([`handle_capacity`](Self::handle_capacity)), and a block or two of the producer whose turn it is.
     #[must_use]
     pub fn high_water_mark(mut self, bytes: usize) -> Self {
         self.high_water_mark = bytes;
@@ -126,14 +125,15 @@ impl ChannelBuilder {
     /// [high-water mark](Self::high_water_mark): not by default, so that a peer that asks and does not read the
     /// answers is not answered further.
     ///
-    /// It is for the side that asks. If neither side reads before its own output is taken, each waits for the
-    /// other until a [write stall](Timeouts::write_stall) ends it: so it happens to a client that queues more
-    /// requests than the mark allows, and whose server does not read on before its answers are taken.
+    /// It is for the side that sends requests. If neither side reads before its own output is taken, each waits
+    /// for the other until a [write stall](Timeouts::write_stall) ends the connection. That happens to a client
+    /// that queues more requests than the mark allows, and whose server does not read on before its answers are
+    /// taken.
     ///
     /// What is queued is bounded then only by whoever pushes. [`ready`](Channel::ready) and
-    /// [`flush`](Channel::flush) read nothing, as ever, and so wait for the server as it may for this side. A
-    /// [`Handle`](crate::Handle) that [sends](crate::Handle::send) waits for room; but each push by a callback, or by
-    /// whoever pulls, takes what handles have waiting along, in front of it, to keep the order.
+    /// [`flush`](Channel::flush) read nothing in this mode either, so they can still wait for a server that waits
+    /// for this side. A [`Handle`](crate::Handle) that [sends](crate::Handle::send) waits for room; but each push
+    /// by a callback, or by whoever pulls, first queues what handles have pushed before it, to keep the order.
     ///
     /// ```
     /// use asynchat::{Channel, Event};
@@ -219,11 +219,11 @@ impl ChannelBuilder {
         self.build_with(io, inbound)
     }
 
-    /// Makes a channel of what a `Framed` was made of, to go on where it has stopped: with the input that
-    /// it has read, in the middle of a frame even, and the output that it has not written.
+    /// Makes a channel of the parts of a `Framed`, to go on where that has stopped: with the input that it has
+    /// read, even in the middle of a frame, and the output that it has not written.
     ///
-    /// Terminator and limit, and whether frames are whole, are the codec's. Halves that are apart come
-    /// together by [`tokio::io::join`].
+    /// The terminator, the limit and whether frames are whole are taken from the codec. The two halves of a split
+    /// stream are put together by [`tokio::io::join`].
     ///
     /// ```
     /// use asynchat::{Channel, Event, TerminatorCodec};
@@ -247,7 +247,7 @@ impl ChannelBuilder {
     pub fn build_from<S, I>(&self, parts: FramedParts<S, TerminatorCodec<I>>) -> Channel<S> {
         let inbound = Inbound::new(parts.codec.into_framer(), parts.read_buf);
         let mut channel = self.build_with(parts.io, inbound);
-        // It is open.
+        // The channel is new and open, so the push cannot fail.
         let _ = channel.push(parts.write_buf);
         channel
     }
@@ -290,7 +290,7 @@ impl Channel<()> {
 
 /// In bytes of payload.
 const DEFAULT_LIMIT: u64 = 64 * 1024;
-/// In bytes: more only fills the cache.
+/// In bytes. A larger buffer only takes up more of the processor's cache.
 const READ_SIZE: u32 = 64 * 1024;
 /// In bytes.
 const HANDLE_CAPACITY: u32 = 1024 * 1024;

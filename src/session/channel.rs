@@ -1,8 +1,8 @@
 //! The pull interface: a connection whose owner asks for what comes.
 //!
-//! Nothing here reads or writes: each call polls the [`Conn`] until it has what was asked for. What is
-//! only here is what a puller needs and a handler does not: that deadlines stand still between two calls,
-//! and that a failure is told once.
+//! Nothing here reads or writes: each call polls the [`Conn`] until it has what was asked for. This file adds what
+//! pulling needs and a handler does not: that deadlines stand still between two calls, and that a failure is
+//! returned once.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -478,9 +478,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// The next piece of a frame, lent, and how the frame ended if it did; or `None` at the end. It is
-    /// [`next`](Self::next) without owned memory, and in one await what is a chunk and its end there. With
-    /// it comes a [`Control`], so that the answer can be pushed while the piece is held. A piece is empty if
-    /// only the end of its frame was still to come.
+    /// [`next`](Self::next) without owned memory, and one await returns what are two events there, a chunk and its
+    /// end. With it comes a [`Control`], so that the answer can be pushed while the piece is held. A piece is
+    /// empty if only the end of its frame was still to come.
     ///
     /// With [whole frames](Self::set_whole_frames) each piece is a frame.
     ///
@@ -526,13 +526,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// The next message whole, where its end is for the application to find; or `None` at the end.
     ///
-    /// `find_end` is shown all input that is there, from the beginning of the message on, and says how
-    /// many bytes are the message; more may come than it was shown. `None` wants to be asked again when
-    /// there is more, and so does `Some(0)`. It is a parser that has no buffer, and the channel's limit,
-    /// deadlines and back-pressure hold for it as for any frame, but for one thing: a message longer than the
-    /// limit is [`FrameError::Overlong`](crate::FrameError::Overlong) under [`Limit::Skip`] too, since nobody
-    /// knows where the next one begins. If the input ends in a message, its beginning comes with
-    /// [`End::Truncated`].
+    /// `find_end` is shown all input that is there, from the beginning of the message on, and says how many bytes
+    /// are the message; more may come than it was shown. If it returns `None` or `Some(0)`, it is asked again when
+    /// there is more. It is a parser that has no buffer, and the channel's limit, deadlines and back-pressure hold
+    /// for it as for any frame, but for one thing: a message longer than the limit is
+    /// [`FrameError::Overlong`](crate::FrameError::Overlong) under [`Limit::Skip`] too, since nobody knows where
+    /// the next one begins. If the input ends in a message, its beginning comes with [`End::Truncated`].
     ///
     /// When a message has been taken, the terminator is `None`: to go on with frames, set another.
     ///
@@ -729,7 +728,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
         let mut flushed = self.wait(|channel, cx| channel.conn.poll_flush(cx)).await;
         if flushed.is_ok() {
-            // What is pushed from here on is refused, and what was not is written.
+            // Pushes of handles are refused from here on; those that were accepted are written.
             self.conn.outbound_mut().close_inbox();
             flushed = self.wait(|channel, cx| channel.conn.poll_flush(cx)).await;
         }
@@ -748,13 +747,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
-    /// It is closed.
+    /// The error of an upgrade of a channel that is closed.
     fn refuse_upgrade(mut self) -> UpgradeError<Channel<S>> {
         let error = self.conn.tell_once();
         UpgradeError::new(self, Refusal::Unwritten(error))
     }
 
-    /// Waits for what is polled. Deadlines run no longer than that.
+    /// Waits until `poll` is ready. The deadlines stand still when this future is done or dropped.
     fn wait<P, R>(&mut self, poll: P) -> Waiting<'_, S, P>
     where
         P: FnMut(&mut Self, &mut Context<'_>) -> Poll<R>,
@@ -806,15 +805,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         (step, control)
     }
 
-    /// The next piece of a frame, or its end that is owed, which has no bytes, if it is there.
+    /// The next piece of a frame, if it has been read. An end that is still to be reported comes first, as a piece
+    /// without bytes.
     #[inline(always)]
     fn take_cut(&mut self, end: &mut impl FrameEnd) -> Option<Cut> {
         if self.conn.inbound.has_owed() {
-            // No message begins before this is told.
+            // The next message begins only after this end is reported.
             let outcome = Some(self.conn.take_owed()?);
             return Some(Cut { start: 0, end: 0, outcome });
         }
-        // Taken apart, so that it can stay in registers.
+        // The struct is taken apart so that its fields stay in registers.
         if let Some(Cut { start, end, outcome }) = end.cut(&mut self.conn) {
             return Some(Cut { start, end, outcome });
         }
@@ -842,7 +842,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         })
     }
 
-    /// The input has ended between two frames of a message, and this has not been said yet.
+    /// Whether the input has ended between two frames of a message, and this has not been reported yet.
     fn ends_in_message(&mut self) -> bool {
         let truncated =
             matches!(self.conn.outbound_mut().state.cause(), Some(CloseReason::Truncated));
@@ -852,15 +852,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// An end of a frame was pulled.
     fn end_pulled(&mut self, end: End) {
         if end == End::Truncated {
-            // That is said once, of a frame and its message together.
+            // A truncated frame and its truncated message are reported once, together.
             self.conn.inbound.framing.end_message();
         }
-        // Whether its message goes on is said behind it.
+        // The caller can say until the next pull that the message goes on: see `Conn::go_on`.
         self.conn.inbound.framing.pulled_end = true;
         self.conn.note_end(end);
     }
 
-    /// A scheduled close is carried out; else there is nothing to be done.
+    /// Carries out a scheduled close. If there is none, there is nothing to be done.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.conn.outbound_mut().state {
             State::Open | State::Eof | State::Over(_) | State::Closed(_) => Poll::Ready(()),
@@ -869,8 +869,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 }
 
-/// What somebody waits for. It is no async block, which would hold its arguments twice, as long as a
-/// connection is idle.
+/// The future of a call that waits. It is not an async block, because that would hold its arguments twice, for as
+/// long as a connection is idle.
 struct Waiting<'a, S, P> {
     channel: &'a mut Channel<S>,
     poll: P,
@@ -896,12 +896,12 @@ impl<S, P> Drop for Waiting<'_, S, P> {
     }
 }
 
-/// What [`Channel::step`] and [`Channel::message`] come to.
+/// What [`Channel::step`] and [`Channel::message`] return.
 type Pulled<'a> = Result<Option<(Step<Chunk<'a>>, Control<'a>)>, ChannelError>;
 
-/// How a frame's end is found by whoever pulls. It is a trait, and no closure, so that it is sure to be inlined.
+/// How the end of a pulled frame is found. It is a trait rather than a closure, so that it is sure to be inlined.
 trait FrameEnd {
-    /// Before the first look.
+    /// Called once, before the first [`cut`](Self::cut).
     fn begin<S>(&mut self, conn: &mut Conn<S>);
     fn cut<S>(&mut self, conn: &mut Conn<S>) -> Option<Cut>;
 }
@@ -934,10 +934,10 @@ impl<F: FnMut(&[u8]) -> Option<usize>> FrameEnd for AtOwnEnd<F> {
     }
 }
 
-/// The wait for something that is lent. It is no async block: what that returns is put together in memory and
-/// copied, and to wait for the copy takes longer than all else that is done for a line.
+/// The future of a call that lends a piece of the input. It is not an async block: what that returns is built in
+/// memory and then copied, and the copy takes longer than everything else that is done for a line.
 struct Pulling<'a, S, E> {
-    /// Until it is ready.
+    /// `None` once this was ready.
     channel: Option<&'a mut Channel<S>>,
     begun: bool,
     end: E,
@@ -967,7 +967,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, E: FrameEnd> Future for Pulling<'a, 
             if more.is_ready() {
                 channel.conn.peer.timer.pause();
             }
-            // Each case by itself: where `?` is used, all answers are put together in one place in memory.
+            // Each case returns by itself: with `?`, all results would be built in one place in memory.
             match more {
                 Poll::Ready(Ok(false)) => return Poll::Ready(Ok(None)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

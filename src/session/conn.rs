@@ -1,10 +1,10 @@
-//! One connection, and what moves it.
+//! One connection, and the polls that drive it.
 //!
-//! A [`Conn`] is a stream, what has been read from it ([`Inbound`]), what is to be written to it and what
-//! it has come to ([`Outbound`]), and the deadlines. Whoever drives it does two things in turn: it takes
-//! what is there ([`Conn::cut`]), and if there is nothing, lets the connection move what can be moved
-//! ([`Conn::poll_turn`]), which waits. Who waits only for the output is in [`Conn::poll_ready`] and
-//! [`Conn::poll_flush`], and who closes, in [`Conn::poll_close`].
+//! A [`Conn`] holds the stream, the input that was read from it ([`Inbound`]), the output that is to be written to
+//! it together with the state of the connection ([`Outbound`]), and the deadlines. A driver does two things in
+//! turn: it takes the next piece of a frame from the input ([`Conn::cut`]), and when there is none it polls
+//! [`Conn::poll_turn`], which writes, reads once, and is pending if neither is possible. [`Conn::poll_ready`] and
+//! [`Conn::poll_flush`] wait only for the output, and [`Conn::poll_close`] closes.
 //!
 //! There are two drivers: [`Channel`](crate::Channel), which is pulled, and `handler/dispatch.rs`, which
 //! calls a handler.
@@ -33,21 +33,22 @@ use crate::trace;
 
 /// One connection.
 ///
-/// There is one of these for each connection, as long as it is idle too: `tests/memory.rs` says how many bytes
-/// it may have, with the future of a run. So what is rare is boxed, and what all channels of a builder share is
-/// behind an `Arc`, as the deadlines are.
+/// Every connection has one, also while it is idle, so it must be small: `tests/memory.rs` says how many bytes it
+/// may have, together with the future of a run. That is why what is rarely needed is boxed, and what all channels
+/// of a builder share, as the deadlines, is behind an `Arc`.
 pub(crate) struct Conn<S> {
     pub(crate) peer: Peer<S>,
     pub(crate) inbound: Inbound,
-    /// What a callback that waits and what goes on meanwhile both use, in turn: they are polled by one task, so
-    /// that no borrow meets another.
+    /// It is in a cell because a callback that waits and the writing that goes on meanwhile both use it. One task
+    /// polls them in turn, so that their borrows never overlap.
     ///
-    /// Whoever changes it goes by [`outbound_mut`](Self::outbound_mut) or [`change`], after which the gate is
-    /// looked at anew. Its own `get_mut` is for questions, and for pushes, which know what they change.
+    /// To change it, call [`outbound_mut`](Self::outbound_mut) or [`change`]: after these, [`Outbound::gate`]
+    /// makes its checks again. The cell's own `get_mut` is for reads, and for pushes, which keep the cached answer
+    /// of the gate right themselves.
     pub(crate) outbound: AtomicRefCell<Outbound>,
     read_size: u32,
-    /// How much may still be done in this poll before other tasks have their turn: a unit for each piece
-    /// of a frame, [`READ_COST`] and more for each read.
+    /// How much may still be done in this poll before other tasks have their turn. A piece of a frame costs one
+    /// unit, a read [`READ_COST`] or more.
     budget: u32,
 }
 
@@ -62,31 +63,33 @@ impl<S> Conn<S> {
         }
     }
 
-    /// For whoever has only a shared reference.
+    /// The output and the state, to read.
     pub(crate) fn outbound(&self) -> AtomicRef<'_, Outbound> {
         self.outbound.borrow()
     }
 
-    /// For whoever may change it otherwise than by a push, which knows itself what it changes.
+    /// The output and the state, to change: see [`Conn::outbound`](field@Self::outbound).
     #[inline]
     pub(crate) fn outbound_mut(&mut self) -> &mut Outbound {
         change(&mut self.outbound)
     }
 
-    /// Drops what was read, beside output that was discarded: what the peer refused is of no account.
+    /// Drops the input. The caller has discarded the output, so the time for which the peer did not take that no
+    /// longer counts as a write stall.
     pub(crate) fn discard_input(&mut self) {
         self.inbound.discard();
         self.peer.timer.discard();
     }
 
-    /// Nothing happens any more, for this cause if nothing went wrong before.
+    /// Closes the connection at once. `cause` is the reason, unless something went wrong before.
     pub(crate) fn fail(&mut self, cause: Cause) {
         self.outbound_mut().fail(cause);
         self.inbound.discard();
     }
 
-    /// Whoever pulled has said by now what is to become of the frame before: an upgrade that was refused is
-    /// forgotten, and if no message goes on, the next frame has all of its time.
+    /// Called when the next frame is asked for: by now the caller has said what is to become of the frame before.
+    /// An upgrade that was asked for and not carried out is forgotten, and if no message goes on, the frame
+    /// deadline starts anew.
     #[inline]
     pub(crate) fn go_on(&mut self) {
         if !self.outbound.get_mut().state.is_open() {
@@ -98,8 +101,8 @@ impl<S> Conn<S> {
         }
     }
 
-    /// The next piece of a frame, if it is there and may be handed over. Most are: this is all that is
-    /// done for them.
+    /// The next piece of a frame, if it has been read and may be handed over. For most pieces nothing else is
+    /// done, so this is inlined and does little.
     #[inline(always)]
     pub(crate) fn cut(&mut self) -> Option<Cut> {
         let gate = self.gate();
@@ -109,15 +112,17 @@ impl<S> Conn<S> {
         self.budget -= 1;
         let eof = gate == Gate::OpenAtEof;
         match self.inbound.cut(eof) {
-            // Taken apart, so that it can stay in registers: a copy of the whole waits for the stores of its fields.
+            // The struct is taken apart so that its fields stay in registers: a copy of the whole would wait for
+            // the stores of its fields.
             Ok(Some(Cut { start, end, outcome })) => Some(Cut { start, end, outcome }),
             Ok(None) if !eof => None,
             ended => self.cut_nothing(ended.err().map(CloseReason::Frame)),
         }
     }
 
-    /// As [`cut`](Self::cut), and whether it is a whole frame. Where the application is to find the end of a
-    /// message, it is asked first, if there is something new to be asked about.
+    /// The next piece of a frame, as [`cut`](Self::cut) returns it, and whether it is a whole frame. Where the
+    /// application finds the ends of its messages, `find` is called first, if there is input that it has not been
+    /// shown.
     #[inline(always)]
     pub(crate) fn next<E>(
         &mut self,
@@ -178,7 +183,7 @@ impl<S> Conn<S> {
         Ok(found)
     }
 
-    /// The input, and what a callback that does not wait needs.
+    /// The input, and a [`Control`] for a callback that does not wait.
     #[inline]
     pub(crate) fn parts(&mut self) -> (&Input, Control<'_>) {
         let Inbound { input, framing } = &mut self.inbound;
@@ -187,7 +192,7 @@ impl<S> Conn<S> {
         (input, control)
     }
 
-    /// Nothing more will be cut: for this cause, or because the input is at its end.
+    /// Ends the cutting of frames: for `cause`, or because all input has been cut and no more will come.
     #[cold]
     fn cut_nothing(&mut self, cause: Option<Cause>) -> Option<Cut> {
         let in_message = self.inbound.framing.in_message();
@@ -202,23 +207,25 @@ impl<S> Conn<S> {
         if self.budget == 0 { Gate::Shut } else { self.outbound.get_mut().gate() }
     }
 
-    /// Nothing stands in the way of the next callback, but that this poll may have had its share.
+    /// Whether the next piece of a frame may be handed over, though perhaps not in this poll, whose budget may be
+    /// spent.
     #[inline]
     pub(crate) fn may_hand_over(&mut self) -> bool {
         self.outbound.get_mut().gate() != Gate::Shut
     }
 
-    /// Nothing stands in the way of the next callback, and this poll has not had its share: if nothing is handed
-    /// over, it is because nothing is there.
+    /// Whether a piece of a frame may be handed over in this poll. If there is none then, the input is drained.
     pub(crate) fn is_drained(&mut self) -> bool {
         self.gate() != Gate::Shut
     }
 
-    /// The end that is to be told next, if it may be. After a close it is not told at all.
+    /// The end of a frame whose last piece was handed over before it, if the end may be reported now. After a
+    /// close it is dropped.
     #[inline]
     pub(crate) fn take_owed(&mut self) -> Option<End> {
         let may_be_told = self.may_hand_over()
-            // The upgrade was asked for with the last piece of a frame, and waits for its end.
+            // The callback for the last piece of the frame has asked for an upgrade: the end of that frame is
+            // still reported.
             || matches!(self.outbound.get_mut().state, State::Over(CloseReason::Upgrade));
         if may_be_told {
             return self.inbound.framing.framer.take_owed();
@@ -229,8 +236,8 @@ impl<S> Conn<S> {
         None
     }
 
-    /// A frame has ended in this way. Of a handler's frames it is asked only for those that end otherwise than by
-    /// their terminator.
+    /// Notes that a frame has ended in this way. With a handler it is called only for ends other than
+    /// [`End::Terminator`].
     #[inline]
     pub(crate) fn note_end(&mut self, end: End) {
         self.inbound.framing.frame_ended();
@@ -241,8 +248,8 @@ impl<S> Conn<S> {
         }
     }
 
-    /// The callback for the end of a frame is over: if it did not say that its message goes on, the next
-    /// has all its time.
+    /// The callback for the end of a frame has returned: unless it said that its message goes on, the frame
+    /// deadline starts anew.
     #[inline]
     pub(crate) fn end_told(&mut self) {
         self.inbound.framing.frame_ended();
@@ -253,7 +260,7 @@ impl<S> Conn<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
-    /// Why the channel has failed, to whoever has not been told yet.
+    /// Why the channel has failed. Only the first call returns it, later ones [`ChannelError::Closed`].
     pub(crate) fn tell_once(&mut self) -> ChannelError {
         let outbound = self.outbound_mut();
         if mem::replace(&mut outbound.told, true) {
@@ -280,8 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Writes and flushes all that is queued, what other tasks have pushed included. A stall is not yet
-    /// a failure.
+    /// Writes and flushes all that is queued, what other tasks have pushed included. A write stall is returned as
+    /// an error but does not fail the channel: that is for the caller to do.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
         let outbound = change(&mut self.outbound);
         let mut had_room = outbound.output.has_room();
@@ -307,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// A deadline fails the channel while nothing but the writer is waited for.
+    /// Waits for a deadline where only the writer is waited for, and fails the channel if one passes.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, written: Written) -> Poll<()> {
         let refused = written == Written::Refused;
         let wait = Wait { peer: refused, refused, ..Wait::default() };
@@ -320,13 +327,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         Poll::Ready(())
     }
 
-    /// Moves what can be moved while the channel is open: takes what other tasks push, writes, reads
-    /// once. Ready when there is something new to look at, if only the state. With `shutdown`, the
-    /// message that has begun is not waited for as long as others.
+    /// One turn of a channel that is open: takes what other tasks have pushed, writes, and reads once. It is ready
+    /// when there may be something new for the driver: input, room for output, or a change of state. With
+    /// `shutdown`, the rest of a message that has begun is waited for no longer than
+    /// [`Timeouts::shutdown`](field@crate::Timeouts::shutdown).
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, shutdown: bool) -> Poll<Turn> {
         match self.budget {
             0 => {
-                // A peer that never pauses is never waited for, and may not stay for longer because of that.
+                // A peer that never pauses is never waited for, so the timer is never polled. The session deadline
+                // holds for it too.
                 let outbound = change(&mut self.outbound);
                 if self.peer.timer.is_session_over(&outbound.deadlines) {
                     outbound.time_out(Timeout::Session);
@@ -336,7 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            // Others have had their turn, and there may be more to hand over.
+            // Other tasks have had their turn, and there may be more to hand over.
             REFRESHED => {
                 self.budget = BUDGET;
                 return Poll::Ready(Turn::Again);
@@ -374,7 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 }
             };
             if outbound.has_items() && outbound.output.has_room() {
-                // What waited for room has it now.
+                // What other tasks pushed while the output was full has room now.
                 return self.turned();
             }
             match self.inbound.poll_read(cx, &mut self.peer.io, self.read_size as usize) {
@@ -402,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             wait.shutdown = shutdown;
         }
-        // Others have their turn while this waits.
+        // Other tasks have their turn while this waits, so the next poll has a whole budget.
         self.budget = BUDGET;
         let outbound = change(&mut self.outbound);
         match ready!(self.peer.timer.poll(cx, &outbound.deadlines, wait)) {
@@ -419,7 +428,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         Poll::Ready(Turn::Again)
     }
 
-    /// Brings a channel that closes to its end: writes what is queued, shuts down, waits for the peer.
+    /// Closes: writes what is queued, shuts the stream down, and waits for the peer to close too.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let outbound = change(&mut self.outbound);
@@ -457,12 +466,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                             continue;
                         }
                     }
-                    // A peer that writes all before it reads must not wait for us as we for it.
+                    // Input is read and dropped meanwhile: a peer that writes everything before it reads would
+                    // otherwise wait for this side, and this side for the peer.
                     if lingers && rest > 0 && self.poll_drop_input(cx, rest).is_ready() {
                         continue;
                     }
                     let outbound = change(&mut self.outbound);
-                    // After a deadline the last word has its own.
+                    // If a deadline has ended the connection, what is pushed after it has a deadline of its own.
                     let passed = outbound.state.passed();
                     wait.end = passed.map(|_| LAST_WORD);
                     wait.peer = wait.refused && passed.is_none();
@@ -484,7 +494,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Reads at most so many bytes, and drops them.
+    /// Reads once, at most `most` bytes, and drops them.
     fn poll_drop_input(&mut self, cx: &mut Context<'_>, most: Rest) -> Poll<()> {
         let most = most.min(self.read_size);
         let mut buffer = pool::take(most as usize);
@@ -497,7 +507,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 self.inbound.framing.read += read as u64;
                 outbound.state.dropped(read as Rest);
             }
-            // If something is wrong, the writer will say so.
+            // An error only ends the input: if there is something left to write, the writer reports what is wrong.
             Ok(0) | Err(_) => outbound.state.end_input(),
         }
         Poll::Ready(())
@@ -516,7 +526,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         .await;
     }
 
-    /// If a callback waits now, little memory is held for input that is done with.
+    /// Called before a callback that may wait, so that little memory is held meanwhile for input that is consumed.
     #[inline]
     pub(crate) fn trim_before_wait(&mut self) {
         if self.inbound.pending() == 0 || self.inbound.framing.framer.consumed() >= DONE_WITH {
@@ -525,7 +535,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 }
 
-/// What goes on while a callback waits.
+/// The parts of a connection that are driven while a callback waits.
 pub(crate) struct Meanwhile<'a, S> {
     pub(crate) input: &'a mut Input,
     pub(crate) outbound: &'a AtomicRefCell<Outbound>,
@@ -533,42 +543,45 @@ pub(crate) struct Meanwhile<'a, S> {
 }
 
 impl<S: AsyncWrite + Unpin> Meanwhile<'_, S> {
-    /// Ready if the callback is not to be waited for any more.
+    /// Ready when the connection is closed, so that the callback is to be dropped.
     #[inline(never)]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // The framer need not be told: its bytes are the same, and it looks at them again.
+        // The input may move in memory. The framer need not be told: it notices, and searches the same bytes
+        // again.
         self.input.shrink();
         self.outbound.borrow_mut().change().poll_meanwhile(cx, self.peer)
     }
 }
 
-/// What has come of a turn.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// There is something new to look at.
     Again,
     /// The peer has been quiet: [`Timeouts::quiet`](field@crate::Timeouts::quiet).
     Quiet,
-    /// A message is not waited for any longer, now that the connection is wanted to end.
+    /// The connection is to end, and the rest of a message has been waited for long enough.
     Shutdown,
 }
 
-/// As [`Conn::outbound_mut`], beside the other fields.
+/// As [`Conn::outbound_mut`], where other fields are borrowed at the same time.
 #[inline]
 fn change(outbound: &mut AtomicRefCell<Outbound>) -> &mut Outbound {
     outbound.get_mut().change()
 }
 
-/// How much is done in one poll: so many pieces of frames.
+/// How much is done in one poll, in pieces of frames.
 const BUDGET: u32 = 1024;
-/// The budget after a turn of other tasks.
+/// Set when the budget is spent and the task yields: the next poll begins with a whole budget, and hands over
+/// before it reads.
 const REFRESHED: u32 = BUDGET + 1;
-/// From so many bytes on, input that is done with is dropped though more is behind it.
+/// This many bytes of consumed input are dropped before a callback may wait, even if there is input behind them.
 const DONE_WITH: usize = 16 * 1024;
-/// What a read costs, in pieces of frames.
+/// What a read costs of the budget, at least.
 const READ_COST: u32 = 32;
-/// So many bytes that were read cost a piece more. With the default read size a poll reads half a megabyte at most then,
-/// so that what one speaker pushes to a listener in a poll is well below what may wait for it.
+/// Each time a read brings this many bytes, it costs one unit more. With the default read size a poll thus reads
+/// half a megabyte at most, so that what one speaker in a chat room pushes to a listener in one poll is well below
+/// the capacity of the listener's handles.
 const BYTES_PER_PIECE: usize = 512;
-/// What is pushed when a deadline has passed is to be written in this time.
+/// How long the peer has to take what is queued when a deadline has ended the connection.
 const LAST_WORD: Duration = Duration::from_secs(5);

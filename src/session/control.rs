@@ -138,7 +138,7 @@ impl fmt::Debug for Chunk<'_> {
 
 /// How the output is reached.
 pub(crate) enum Outlet<'a> {
-    /// Nobody else needs it as long as this is borrowed: the callback does not wait.
+    /// The callback does not wait, so nobody else uses the output meanwhile.
     Direct(&'a mut Outbound),
     /// The callback may wait, and output goes on while it does.
     Cell(&'a AtomicRefCell<Outbound>),
@@ -207,10 +207,10 @@ impl<'a> Control<'a> {
         self.framing.framer.limit()
     }
 
-    /// Takes the rest of a frame that has ended early for a new one, under the same terminator, or behind a wrong end
-    /// under the delimiter that was set last: to be called when it
-    /// was [overlong](crate::Handler::overlong) or had a [wrong end](crate::Handler::wrong_end). It is neither
-    /// skipped then nor an error. Of another frame nothing is changed.
+    /// Takes the rest of a frame that has ended early for a new one, under the same terminator, or behind a wrong
+    /// end under the delimiter that was set last: to be called when it was [overlong](crate::Handler::overlong) or
+    /// had a [wrong end](crate::Handler::wrong_end). It is neither skipped then nor an error. For any other frame
+    /// nothing is changed.
     ///
     /// ```
     /// use asynchat::{Channel, End, Limit};
@@ -603,7 +603,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// As `with`, for a push, which knows itself what it changes.
+    /// As `with`, for a push, which itself keeps the cached answer of [`Outbound::gate`] right.
     #[inline]
     fn push_to<R>(&mut self, push: impl FnOnce(&mut Outbound) -> R) -> R {
         match &mut self.outlet {

@@ -52,11 +52,11 @@ pub enum CloseReason<E> {
     Handler(E),
 }
 
-/// Why a channel ended: a [`CloseReason`] that is no handler's.
+/// Why a channel ended: a [`CloseReason`] that is never the error of a handler.
 pub(crate) type Cause = CloseReason<Infallible>;
 
 impl<E> CloseReason<E> {
-    /// The reason in words, without those of an error that is not the crate's own.
+    /// The reason in words, without the text of an error that is not the crate's own.
     pub(crate) fn outline(&self) -> &dyn fmt::Display {
         match self {
             CloseReason::PeerClosed => &"closed by the peer",
@@ -86,7 +86,7 @@ impl<E: fmt::Display> fmt::Display for CloseReason<E> {
 }
 
 impl Cause {
-    /// Nothing has gone wrong, so far.
+    /// Whether nothing has gone wrong so far.
     pub(crate) fn is_orderly(&self) -> bool {
         match self {
             CloseReason::PeerClosed
@@ -102,7 +102,8 @@ impl Cause {
         }
     }
 
-    /// The cause, to be told. Whoever asks again is told the same, of an I/O error the kind.
+    /// The cause, to be reported. A later call returns the same cause, but of an I/O error, which cannot be
+    /// cloned, only the kind.
     pub(crate) fn tell<E>(&mut self) -> CloseReason<E> {
         let take = |error: &mut io::Error| {
             let again = error.kind().into();
@@ -128,7 +129,7 @@ impl From<SinkError> for Cause {
         match error {
             SinkError::Write(error) => CloseReason::Io(error),
             SinkError::Producer(error) => CloseReason::Producer(error),
-            // It has failed before, by a panic of the writer or a producer.
+            // The output has failed before, by a panic of the writer, a producer or a closure that pushes.
             SinkError::Closed => CloseReason::Aborted,
         }
     }

@@ -131,8 +131,8 @@ impl Handle {
         if mail.bytes > 0 && mail.bytes.saturating_add(len) > self.mailbox.capacity {
             return Err(HandleError::Full(items));
         }
-        // What was copied is dropped outside the lock: what it owns may use a handle then. If all is copied, as
-        // most pushes are, the items need not be taken apart for that.
+        // Items that were copied are dropped outside the lock, since what they own may use a handle in its `Drop`.
+        // If all are copied, as in most pushes, they need not be collected for that.
         if items.as_ref().iter().all(|item| item.as_bytes().len() < LARGE) {
             items.as_ref().iter().for_each(|item| mail.copy(item.as_bytes()));
             self.mailbox.announce(mail, ITEMS);
@@ -197,7 +197,7 @@ impl Handle {
         I: AsRef<[T]> + IntoIterator<Item = T>,
     {
         loop {
-            // Made first, it misses nothing that happens from here on.
+            // The future is made before the push, so that it misses no notification from here on.
             let changed = self.mailbox.changed.notified();
             items = match self.push_all(items) {
                 Err(HandleError::Full(items)) => items,
@@ -263,13 +263,13 @@ impl Handle {
             mail.asked = Asked::Abort;
             let unsent = mail.take();
             self.mailbox.announce(mail, ABORT);
-            // Outside the lock: what an item or a task owns may use a handle when it is dropped.
+            // This is done outside the lock, since what an item or a task owns may use a handle in its `Drop`.
             self.mailbox.changed.notify_waiters();
             drop(unsent);
         }
     }
 
-    /// Whether a push can be accepted no more.
+    /// Whether pushes are no longer accepted.
     pub fn is_closed(&self) -> bool {
         self.mailbox.lock().asked != Asked::Nothing
     }
@@ -314,13 +314,13 @@ impl fmt::Debug for Handle {
 
 /// What all handles of a channel share with it.
 struct Mailbox {
-    /// What the channel is to look at: [`ITEMS`], [`CLOSE`], [`ABORT`]. It changes under the lock, and is
-    /// read without.
+    /// Flags for the channel: [`ITEMS`], [`CLOSE`], [`ABORT`]. They are changed under the lock, and read without
+    /// it.
     news: AtomicU8,
     mail: Mutex<Mail>,
-    /// There is room again, or it is over.
+    /// Notified when there is room again, and when the channel closes or has ended.
     changed: Notify,
-    /// In bytes.
+    /// How many bytes may wait.
     capacity: usize,
 }
 
@@ -335,7 +335,7 @@ struct Mail {
     items: Vec<Bytes>,
     /// Small items, copied together, behind all others.
     gathered: BytesMut,
-    /// Of `items` and `gathered`. No more than the capacity, unless a single push was more.
+    /// How many bytes are in `items` and `gathered`. They are no more than the capacity, unless a single push was.
     bytes: usize,
     asked: Asked,
     /// The channel's task, once it has looked here.
@@ -353,7 +353,7 @@ pub(crate) enum Asked {
 }
 
 impl Mailbox {
-    /// Nothing in here panics half-way, so one that is poisoned is a sound one.
+    /// No code under the lock panics half-way through a change, so a poisoned mailbox is consistent too.
     fn lock(&self) -> MutexGuard<'_, Mail> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -371,7 +371,8 @@ impl Mailbox {
 }
 
 impl Mail {
-    /// Keeps an item, or a copy of it: then it is given back.
+    /// Stores an item, or a copy of it if it is small. An item that was copied is returned, to be dropped outside
+    /// the lock.
     fn put<T: Payload>(&mut self, item: T) -> Option<T> {
         let bytes = item.as_bytes();
         if bytes.len() < LARGE {
@@ -402,7 +403,7 @@ impl Mail {
     }
 }
 
-/// The channel's end of its handles. Dropped, it refuses all further pushes.
+/// The channel's side of its handles. When it is dropped, all further pushes are refused.
 pub(crate) struct Inbox {
     handle: Handle,
 }
@@ -449,7 +450,7 @@ impl Inbox {
         self.handle.mailbox.news.load(Ordering::Acquire)
     }
 
-    /// Wakes this task when there is news that it has not seen when this returns.
+    /// Registers this task, to be woken by anything that is pushed or asked for after this call.
     pub(crate) fn register(&self, cx: &Context<'_>) {
         let mut mail = self.handle.mailbox.lock();
         if mail.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -457,7 +458,7 @@ impl Inbox {
         }
         let old = mail.waker.replace(cx.waker().clone());
         drop(mail);
-        // Outside the lock: what its task owns may use a handle when it is dropped.
+        // It is dropped outside the lock, since what its task owns may use a handle in its `Drop`.
         drop(old);
     }
 
@@ -490,12 +491,12 @@ impl Inbox {
         }
     }
 
-    /// Refuses all that comes from here on.
+    /// The channel has ended: refuses pushes from here on, and drops what was not taken.
     pub(crate) fn end(&self) {
         let mailbox = &self.handle.mailbox;
         let mut mail = mailbox.lock();
         mail.asked = Asked::Ended;
-        // Dropped outside the lock: what an item or a task owns may use a handle then.
+        // These are dropped outside the lock, since what an item or a task owns may use a handle in its `Drop`.
         let left = (mail.take(), mail.waker.take());
         drop(mail);
         mailbox.changed.notify_waiters();
@@ -571,7 +572,7 @@ impl<T> fmt::Display for HandleError<T> {
 
 impl<T> error::Error for HandleError<T> {}
 
-/// From this size on an item is kept as it is; below, it is copied.
+/// An item of this many bytes or more is kept as it is; a smaller one is copied.
 const LARGE: usize = 1024;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The memory that input is read into.
 //!
-//! - Nothing is held while there is no input: a buffer comes from the thread's pool for an attempt to
-//!   read, and goes back if nothing came, or when somebody is waited for and all has been looked at.
-//! - What is left of a frame or a terminator when input is awaited moves to memory of its own size. What
-//!   comes behind it is appended there, so that a byte costs what a byte costs.
+//! - Nothing is held while there is no input: a buffer comes from the thread's pool for an attempt to read, and
+//!   goes back if nothing came, or when the connection has to wait and all input is consumed.
+//! - When input is awaited, the beginning of a frame or of a terminator that is left moves to a buffer of about
+//!   its size. What comes next is appended there, so that the cost of a byte does not depend on how many came
+//!   before it.
 //! - Input that is long enough for a piece of it to be worth sharing is `Bytes`; less than that stays the
 //!   buffer that it was read into, which is cheaper to read into again.
 
@@ -19,7 +20,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::pool;
 
-/// What has been read, and is not dropped yet.
+/// The input that was read and is not dropped yet.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// No piece of it is worth sharing.
@@ -29,12 +30,12 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// Input that has been read by somebody else.
+    /// Makes an `Input` of bytes that were read before.
     pub(crate) fn new(read: BytesMut) -> Self {
         if read.len() < SHARE { Input::Short(read) } else { Input::Long(shareable(read).freeze()) }
     }
 
-    /// A part of it, to be kept: shared if it is long, else a copy that keeps nothing else.
+    /// A part of the input, as owned bytes: shared if it is long, else a copy, which keeps nothing else in memory.
     pub(crate) fn keep(&self, part: &[u8]) -> Bytes {
         match self {
             Input::Long(input) if part.len() >= SHARE => input.slice_ref(part),
@@ -42,7 +43,8 @@ impl Input {
         }
     }
 
-    /// Drops so many bytes at the front, or all if there are no more. The memory is kept, for more input.
+    /// Drops the first `count` bytes, or all if there are no more. Short input keeps its buffer, for more input;
+    /// long input gives its buffer back when nothing is left.
     pub(crate) fn drop_front(&mut self, count: usize) {
         match self {
             Input::Short(input) if count < input.len() => input.advance(count),
@@ -64,7 +66,7 @@ impl Input {
         }
     }
 
-    /// For whoever has to wait: what is there keeps no more memory than it needs. It may move.
+    /// Called before a wait, so that the input holds no more memory than it needs. Its bytes may move.
     pub(crate) fn shrink(&mut self) {
         match self {
             Input::Short(buffer) => shrink(buffer),
@@ -83,7 +85,7 @@ impl Input {
         }
     }
 
-    /// Reads once, at most `most` bytes, behind what is there. What is there may move.
+    /// Reads once, at most `most` bytes, and appends them. The bytes that are there may move.
     pub(crate) fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -92,8 +94,8 @@ impl Input {
     ) -> Poll<io::Result<usize>> {
         let was_long = matches!(self, Input::Long(_));
         let mut taken;
-        // A short one is read into where it is: peers that send byte by byte make a move a good part of a
-        // read.
+        // Short input is read into in place: where peers send byte by byte, moving the buffer out and back would
+        // be a good part of the cost of a read.
         let buffer = match self {
             Input::Short(buffer) => buffer,
             Input::Long(input) => {
@@ -109,8 +111,8 @@ impl Input {
     }
 }
 
-/// Reads once, at most `most` bytes, behind what is there. If nothing comes, what is there keeps no more
-/// memory than it needs.
+/// Reads once, at most `most` bytes, and appends them. If nothing comes, the buffer is shrunk to what its bytes
+/// need.
 fn read_into<R: AsyncRead + Unpin>(
     buffer: &mut BytesMut,
     cx: &mut Context<'_>,
@@ -121,7 +123,8 @@ fn read_into<R: AsyncRead + Unpin>(
     if buffer.is_empty() && buffer.capacity() < most {
         pool::give(mem::replace(buffer, pool::take(most)));
     }
-    // Where a part of a frame fills most of the buffer, a quarter of a read is worth a move.
+    // If the beginning of a frame fills most of the buffer, room for a quarter of a read is enough. To make that
+    // room, `try_reclaim` may move the bytes to the front.
     let wanted = most.saturating_sub(buffer.len()).max(most / 4).max(1);
     let read = if buffer.try_reclaim(wanted) {
         let room = most.min(buffer.capacity() - buffer.len());
@@ -157,8 +160,8 @@ impl Deref for Input {
     }
 }
 
-/// What is left while nothing is to be read does not keep a whole read buffer, and if nothing is, it keeps
-/// none.
+/// Moves what is left to a small buffer, so that it does not hold a whole read buffer during a wait. If nothing is
+/// left, no buffer is held.
 fn shrink(buffer: &mut BytesMut) {
     let mut left = BytesMut::new();
     if !buffer.is_empty() {
@@ -171,7 +174,7 @@ fn shrink(buffer: &mut BytesMut) {
     pool::give(mem::replace(buffer, left));
 }
 
-/// A buffer with these bytes: the one that they are in, unless others keep a piece of it.
+/// A buffer with these bytes: the one that they are in, or a copy if somebody else keeps a piece of that.
 fn unshared(input: Bytes, most: usize) -> BytesMut {
     input.try_into_mut().unwrap_or_else(|input| {
         let mut buffer = pool::take(most + input.len());
@@ -180,16 +183,16 @@ fn unshared(input: Bytes, most: usize) -> BytesMut {
     })
 }
 
-/// The same buffer, in the form in which it becomes `Bytes`, and a buffer again, without an allocation each
-/// time: how many share it is counted from here on, which is one.
+/// The same buffer in its reference-counted form, which an empty split brings about. In this form it becomes
+/// `Bytes`, and a `BytesMut` again, without an allocation each time.
 fn shareable(mut buffer: BytesMut) -> BytesMut {
     drop(buffer.split_to(0));
     buffer
 }
 
-/// From so many bytes on a part is shared rather than copied. Whoever keeps it keeps the read buffer, of
-/// which it must be a good part: a peer that sends little at a time must not make a queue of little
-/// pieces hold many times what it counts.
+/// A part of this many bytes or more is shared rather than copied. It then keeps the whole read buffer in memory,
+/// so it must be a good part of that: otherwise a peer that sends little at a time could make a queue of small
+/// pieces hold many times the bytes that it counts.
 const SHARE: usize = 16 * 1024;
-/// What is left when input is awaited may stay in memory of this size.
+/// A buffer of this many bytes may be held while input is awaited, however few bytes are in it.
 const LEFT: usize = 256;

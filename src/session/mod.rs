@@ -3,15 +3,15 @@
 //! | file | what it is about |
 //! |---|---|
 //! | [`channel`] | the pull interface |
-//! | [`conn`] | the connection, and what moves it |
-//! | [`builder`] | what has a default |
+//! | [`conn`] | the connection, and the polls that drive it |
+//! | [`builder`] | the settings and their defaults |
 //! | [`input`] | the memory that is read into |
-//! | [`state`] | from the first byte to the end, and why |
+//! | [`state`] | where a connection is between open and closed, and why |
 //! | [`read`], [`write`](mod@write) | the two halves: what was read, what is to be written |
 //! | [`control`] | what a callback can do |
 //! | [`handle`] | what other tasks can do |
-//! | [`timer`] | when the peer has been waited for too long |
-//! | [`error`] | how it ends |
+//! | [`timer`] | the deadlines: when the peer has been waited for too long |
+//! | [`error`] | how a connection ends |
 
 pub(crate) mod builder;
 pub(crate) mod channel;

@@ -1,7 +1,8 @@
-//! What has been read, and how it is cut into frames.
+//! The input that was read, and how it is cut into frames.
 //!
-//! Input is dropped from the front here and nowhere else. What is cut next, and which end is still to be told,
-//! `conn.rs`, `channel.rs` and `handler/dispatch.rs` settle with the framer itself. [`Input`] has the memory.
+//! Only this file drops input from the front. For the next piece of a frame, and for an end that is still to be
+//! reported, `conn.rs`, `channel.rs` and `handler/dispatch.rs` ask the framer directly. The memory is managed by
+//! [`Input`].
 
 use std::io;
 use std::num::NonZeroU64;
@@ -17,13 +18,13 @@ use crate::session::timer::AwaitedFrame;
 /// The reading side of a channel.
 #[derive(Debug)]
 pub(crate) struct Inbound {
-    /// What has been read. Its front up to the framer's position is done with.
+    /// What has been read. Its front, up to the framer's position, is consumed.
     pub(crate) input: Input,
     pub(crate) framing: Framing,
 }
 
 impl Inbound {
-    /// `read` is input that comes before what will be read.
+    /// `read` is input that was read before, and comes in front of what will be read.
     pub(crate) fn new(framer: Framer, read: BytesMut) -> Self {
         let framing = Framing {
             framer: Box::new(framer),
@@ -49,7 +50,7 @@ impl Inbound {
         self.framing.framer.is_whole()
     }
 
-    /// How the frame ended whose last piece was handed over: to be told next.
+    /// Whether the last piece of a frame was handed over, and how the frame ended is still to be reported.
     #[inline]
     pub(crate) fn has_owed(&self) -> bool {
         self.framing.framer.has_owed()
@@ -62,7 +63,8 @@ impl Inbound {
         self.framing.pending()
     }
 
-    /// The frame that the peer is to send the rest of.
+    /// The frame of which the peer is to send the rest, or the message of several frames. `None` if none has
+    /// begun.
     pub(crate) fn unfinished(&self) -> Option<AwaitedFrame> {
         let Framing { framer, message, own_end, read, .. } = &self.framing;
         let in_message = message.is_some();
@@ -71,7 +73,7 @@ impl Inbound {
             None => framer.length() + self.pending() as u64,
         };
         if received == 0 && !in_message && !framer.has_ended_early() {
-            // It begins with its first byte.
+            // A frame begins with its first byte, which has not come.
             return None;
         }
         if framer.is_skipping() {
@@ -101,7 +103,7 @@ impl Inbound {
         self.input.into_bytes()
     }
 
-    /// Drops what is done with.
+    /// Drops the input that is consumed.
     #[inline]
     pub(crate) fn trim(&mut self) {
         let consumed = self.framing.framer.take_consumed();
@@ -111,7 +113,8 @@ impl Inbound {
         }
     }
 
-    /// While nothing is read, no memory is held for what is not there.
+    /// Called when nothing is read for a while: drops what is consumed, and holds no more memory than the rest
+    /// needs.
     pub(crate) fn rest(&mut self) {
         self.trim();
         self.input.shrink();
@@ -120,7 +123,7 @@ impl Inbound {
         }
     }
 
-    /// Reads once, at most `most` bytes, behind what is there.
+    /// Reads once, at most `most` bytes, and appends them.
     pub(crate) fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -131,7 +134,8 @@ impl Inbound {
         let left = !self.input.is_empty();
         let read = self.input.poll_read(cx, io, most);
         if left {
-            // It may be somewhere else than it was, but it is the same, and need not be searched again.
+            // The input that was there may have moved in memory, but it is the same, and need not be searched
+            // again.
             self.framing.framer.moved_to(&self.input);
         }
         if let Poll::Ready(Ok(read)) = read {
@@ -142,10 +146,10 @@ impl Inbound {
     }
 }
 
-/// What the application sets about its frames.
+/// How the input is cut: the framer, and what the application has set.
 #[derive(Debug)]
 pub(crate) struct Framing {
-    /// Boxed: two smaller pieces of memory cost an idle connection less than a large one.
+    /// It is boxed because two smaller allocations cost an idle connection less memory than one large one.
     pub(crate) framer: Box<Framer>,
     /// Set while a message of several frames goes on: how many bytes had been read when it was marked, and one
     /// more, so that it is never 0.
@@ -156,35 +160,36 @@ pub(crate) struct Framing {
     /// [`Inbound::trim`], [`Inbound::discard`] and [`Inbound::poll_read`] keep the two alike.
     buffered: usize,
     own_end: OwnEnd,
-    /// A handler is asked where its messages end.
+    /// Whether a handler is asked where its messages end.
     asks: bool,
-    /// A pulled frame has ended, and its message with it unless it is said that it goes on; or a message was ended.
-    /// Whoever pulls next heeds it.
+    /// A frame that was pulled has ended, or the application has ended a message. With the next pull the frame
+    /// deadline starts anew, unless a message goes on: see `Conn::go_on`.
     pub(crate) pulled_end: bool,
 }
 
-/// Whether the application finds the ends of its messages now: whoever pulls does so message by message.
+/// Whether the application finds the end of the next message itself. A handler has that set for all its messages;
+/// whoever pulls decides it with each call of `Channel::message`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnEnd {
-    /// The terminator does.
+    /// It does not: the terminator is looked for.
     Off,
-    /// It has been asked about so many bytes of the next message, and wants more. At `u32::MAX` it is
-    /// asked about each byte beyond.
+    /// The application was shown this many bytes of the next message, and is asked again when there are more.
+    /// Beyond `u32::MAX` bytes it is asked before each cut.
     Looked(u32),
-    /// It is known where the message ends, which is being waited for. It is handed over whole, whatever
-    /// the application has set for others.
+    /// The application has found the end of the message, and the rest of its bytes are waited for. It is handed
+    /// over whole; `whole` is what the application has set for other frames, and is restored after it.
     Found { whole: bool },
 }
 
-/// What has come of a look for the end of a message.
+/// The result of a look for the end of a message.
 pub(crate) enum Answer {
-    /// The framer knows what is to be waited for.
+    /// The application is not to be asked: the framer can cut.
     Known,
-    /// The message is there, and has so many bytes.
+    /// The whole message has come, and this is its length.
     Message(usize),
     /// More input is wanted.
     Nothing,
-    /// It would be longer than this limit.
+    /// The message is longer than this limit.
     Overlong(u64),
 }
 
@@ -216,7 +221,7 @@ impl Framing {
         self.message.get_or_insert(NonZeroU64::MIN.saturating_add(self.read));
     }
 
-    /// Whether there was one.
+    /// Ends a marked message, and says whether there was one.
     pub(crate) fn end_message(&mut self) -> bool {
         let was_marked = self.message.take().is_some();
         self.pulled_end |= was_marked;
@@ -241,21 +246,21 @@ impl Framing {
         self.find_ends(asks);
     }
 
-    /// A handler begins, which has not been asked yet.
+    /// A run begins with a handler that has not been shown any input yet.
     pub(crate) fn begin_asking(&mut self) {
         self.find_ends(self.asks);
         self.look_anew();
     }
 
-    /// The end of the next message is not known, if it was: the bytes that it was found in are gone, or somebody
-    /// else is to be asked about them.
+    /// Forgets the end of the next message, if it was known, and how much of it was shown: the bytes are gone, or
+    /// somebody else is to be asked about them.
     pub(crate) fn look_anew(&mut self) {
         match self.own_end {
             OwnEnd::Off => {}
             OwnEnd::Looked(_) => self.own_end = OwnEnd::Looked(0),
             OwnEnd::Found { whole } => {
                 self.leave_message(whole);
-                // In place of the count.
+                // The count that waited for the end is no longer in force.
                 self.framer.set_terminator(Terminator::None);
             }
         }
@@ -278,9 +283,10 @@ impl Framing {
         matches!(self.own_end, OwnEnd::Looked(_))
     }
 
-    /// What the application is to be asked about before a cut: where does the message end that begins
-    /// with these bytes? And whether there is something new in them, else it is not asked. `None` if the terminator
-    /// says where it ends.
+    /// What to ask the application before a cut: the bytes that have come from the beginning of the next message
+    /// on, and whether there are more than it was shown before, without which it need not be asked. `None` if it
+    /// is not to be asked, because the framer is in the middle of a frame or looks for the end itself, or because
+    /// there are no bytes and the input has ended.
     #[inline]
     pub(crate) fn question<'i>(&mut self, input: &'i [u8], eof: bool) -> Option<(&'i [u8], bool)> {
         let OwnEnd::Looked(looked) = self.own_end else {
@@ -296,8 +302,9 @@ impl Framing {
         Some((begun, begun.len() > looked as usize))
     }
 
-    /// The answer about so many bytes: the message has this length, or more are wanted to find out. If all of it is
-    /// there, and may be handed over now, it is to be cut at once.
+    /// Takes the application's answer about the first `begun` bytes of a message: its length is `end`, or more
+    /// bytes are wanted to tell. If the whole message is there, and may be handed over `now`, it is to be cut at
+    /// once.
     #[inline(always)]
     pub(crate) fn answer(
         &mut self,
@@ -308,7 +315,7 @@ impl Framing {
     ) -> Answer {
         let Framing { framer, own_end, .. } = self;
         if !matches!(own_end, OwnEnd::Looked(_)) {
-            // It wants to be asked no more.
+            // While it was asked, the application has switched to a terminator: that governs these bytes.
             return Answer::Known;
         }
         let end = end.filter(|end| *end > 0);
@@ -323,7 +330,8 @@ impl Framing {
         }
         match end {
             Some(_) => self.wait_for(length),
-            // What there is of it is handed over as what it is, the beginning of a message.
+            // The input has ended. A count that cannot be reached makes the framer hand over what is left as a
+            // truncated frame.
             None if eof => self.wait_for(u64::MAX),
             None => {
                 *own_end = OwnEnd::Looked(u32::try_from(begun).unwrap_or(u32::MAX));
@@ -333,7 +341,7 @@ impl Framing {
         Answer::Known
     }
 
-    /// The message has so many bytes, and is handed over when they are there.
+    /// Waits for a message of `length` bytes, to be handed over when all of them are there.
     #[inline(never)]
     fn wait_for(&mut self, length: u64) {
         self.framer.set_terminator(length);
@@ -341,7 +349,7 @@ impl Framing {
         self.framer.set_whole_frames(true);
     }
 
-    /// Whether the application finds the ends of its messages, from the next on.
+    /// Sets whether the application finds the ends of its messages, from the next on.
     pub(crate) fn find_ends(&mut self, own: bool) {
         match self.own_end {
             OwnEnd::Found { .. } if own => {}
@@ -354,8 +362,8 @@ impl Framing {
         }
     }
 
-    /// A frame has ended: where the application finds ends, the next is looked for. It may be called twice for one
-    /// frame.
+    /// A frame has ended: where the application finds the ends, it is asked about the next message. To call this
+    /// twice for one frame does no harm.
     #[inline]
     pub(crate) fn frame_ended(&mut self) {
         if let OwnEnd::Found { whole } = self.own_end {

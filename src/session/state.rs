@@ -1,13 +1,13 @@
 //! Where a connection is between its first byte and its end.
 //!
-//! There are two halves. What is read has its state here; what is written has its own in the output
-//! queue, which closes when this does. Each state of an end carries its cause, so that whoever asks why
-//! a connection ended is told the same.
+//! The reading half has its state here. The writing half has its own in the output queue, which closes when this
+//! does. Each state in which nothing more is handed over carries the cause, so that everybody who asks why the
+//! connection ended gets the same answer.
 //!
 //! ```text
 //!   Open ── the peer has closed ──▶ Eof
 //!     │                              │ the input is cut to its end
-//!     │ a frame that cannot be,      ▼
+//!     │ an invalid frame,            ▼
 //!     ├─ a deadline, an upgrade ──▶ Over(cause)
 //!     │ close                        │ close
 //!     ▼                              ▼
@@ -16,14 +16,14 @@
 //!   any of these: ── abort, I/O error, a peer that does not read ──▶ Closed(cause)
 //! ```
 //!
-//! `Closed` is never left. Nor is any state left for one before it, but `Over(Upgrade)`: whoever asks for
-//! the next frame takes it back.
+//! `Closed` is never left, and no state goes back to an earlier one, with one exception: asking for the next frame
+//! takes an upgrade back, from `Over(Upgrade)` to `Open`.
 //!
-//! The cause is the first thing that went wrong. As long as nothing has, it is how the connection comes
-//! to its orderly end, which is not over before all is written: a failure until then replaces it.
+//! The cause is the first thing that went wrong. If nothing has, it is the way in which the connection comes to
+//! its orderly end. That end is complete only when everything is written: a failure until then replaces the cause.
 //!
 //! To add a way to end: give [`CloseReason`] a variant. Where it happens, call `over` if what is queued is still
-//! to be written, `close` if somebody here wants the end, and `fail` if nothing can be written any more: that of
+//! to be written, `close` if this side ends the connection, and `fail` if nothing can be written any more: that of
 //! `Conn`, which drops queue, inbox and input too. Say in `Conn::over` of `handler/dispatch.rs` whether a handler
 //! is told, and in [`State::leave`] whether the peer is lingered for.
 
@@ -45,7 +45,7 @@ pub(crate) enum State {
     Closing(Cause, Rest),
     /// All is written and shut down. The peer is waited for.
     Lingering(Cause, Rest),
-    /// Nothing happens any more.
+    /// Nothing is read or written any more.
     Closed(Cause),
 }
 
@@ -84,10 +84,11 @@ impl State {
         }
     }
 
-    /// The cause, to be told.
+    /// The cause, to be reported.
     pub(crate) fn tell<E>(&mut self) -> CloseReason<E> {
         match self {
-            // Whoever asks has let go of it.
+            // The state is still open, but the output has failed: the writer, a producer or a closure that pushes
+            // has panicked.
             State::Open | State::Eof => CloseReason::Aborted,
             State::Over(cause)
             | State::Closing(cause, _)
@@ -112,7 +113,7 @@ impl State {
         }
     }
 
-    /// Nothing more is handed over: the stream is to be, to another protocol.
+    /// Nothing more is handed over, since the stream is to go to another protocol.
     pub(crate) fn upgrade(&mut self) {
         let is_orderly = |cause: &Cause| cause.is_orderly();
         if self.is_open() || matches!(self, State::Over(cause) if is_orderly(cause)) {
@@ -120,19 +121,20 @@ impl State {
         }
     }
 
-    /// An upgrade that was asked for is not carried out: it goes on.
+    /// An upgrade that was asked for is not carried out, and the connection goes on.
     pub(crate) fn forget_upgrade(&mut self) {
         if matches!(self, State::Over(CloseReason::Upgrade)) {
             *self = State::Open;
         }
     }
 
-    /// Somebody here closes. This is the state only: see `Outbound::close`.
+    /// This side closes. Only the state is changed: `Outbound::close` closes the output as well.
     pub(crate) fn close(&mut self) {
         self.leave(|cause| if cause.is_orderly() { CloseReason::Done } else { cause });
     }
 
-    /// What is over is closed, and nobody here is why.
+    /// Closes, and keeps the cause of a connection that is over already, where [`close`](Self::close) puts
+    /// [`CloseReason::Done`] in place of an orderly one.
     pub(crate) fn finish(&mut self) {
         self.leave(|cause| cause);
     }
@@ -162,7 +164,7 @@ impl State {
         );
     }
 
-    /// So many bytes more were dropped.
+    /// Counts bytes of input that were read and dropped.
     pub(crate) fn dropped(&mut self, bytes: Rest) {
         if let State::Closing(_, rest) | State::Lingering(_, rest) = self {
             *rest = rest.saturating_sub(bytes);
@@ -186,14 +188,14 @@ impl State {
         }
     }
 
-    /// Nothing happens any more, for this cause if nothing went wrong before. This is the state only: see
-    /// `Conn::fail`.
+    /// Closes at once. The cause is this one, unless something went wrong before. Only the state is changed:
+    /// `Conn::fail` drops the queue and the input as well.
     pub(crate) fn fail(&mut self, cause: Cause) {
         let before = mem::replace(self, State::Closed(CloseReason::Aborted));
         *self = State::Closed(match before {
             State::Closed(final_cause) => final_cause,
             State::Open | State::Eof => cause,
-            // What was sent has arrived as far as can be known.
+            // All was written and the stream shut down: as far as can be known, it has arrived.
             State::Lingering(before, _) => before,
             State::Over(before) | State::Closing(before, _) => {
                 if before.is_orderly() {
@@ -205,7 +207,8 @@ impl State {
         });
     }
 
-    /// The peer let this deadline pass, and is still there to be told.
+    /// The deadline that has ended the connection, if it was one. Until the state is `Closed`, the peer can still
+    /// be sent a last word.
     pub(crate) fn passed(&self) -> Option<Timeout> {
         match self.cause() {
             Some(CloseReason::Timeout(timeout)) => Some(*timeout),

@@ -1,11 +1,12 @@
 //! When has the peer been waited for too long?
 //!
-//! The deadlines are stopwatches, not dates: each runs only while the peer is what is waited for, and
-//! stands still while the channel's own side is busy. A channel notes what happens without looking at
-//! the clock ([`Timer::read`], [`Timer::wrote`], [`Timer::frame_ended`]). It looks once at the end of each
-//! poll that has to wait ([`Timer::poll`]): that charges the time since the last look to what has run in
-//! it, resets what has made progress, and sets the alarm to what comes first. One alarm serves all; it is
-//! not moved when a deadline is put off, but goes off, finds that there is time left, and is set again.
+//! The deadlines are stopwatches, not dates: each runs only while the peer is what is waited for, and stands still
+//! while the channel's own side is busy. A channel notes what happens without looking at the clock
+//! ([`Timer::read`], [`Timer::wrote`], [`Timer::frame_ended`]). It looks at the clock once, at the end of each
+//! poll that has to wait ([`Timer::poll`]): that adds the time since the last look to the stopwatches that ran,
+//! resets those for which there was progress, and sets the alarm to the deadline that comes first. One alarm
+//! serves all. It is not moved when a deadline is put off: it goes off, finds that there is time left, and is set
+//! again.
 //!
 //! To add a deadline: a field in [`Timeouts`] and in [`Deadlines`], a variant in [`Timeout`], and a stopwatch in
 //! [`Watches`] with a line in each of its methods.
@@ -55,9 +56,9 @@ pub struct Timeouts {
     /// are no frame and have no such deadline, unless they are part of a marked message, or of one whose end the
     /// application finds.
     pub frame: Option<Duration>,
-    /// The time allowed in `frame` grows by a second for each so many bytes received, so that an honest
-    /// upload may take as long as it needs: 1024 by default. With 0 it does not grow. Bytes that are skipped,
-    /// as the rest of an overlong frame is, earn no time.
+    /// The time allowed in `frame` grows by a second each time that this many bytes are received, so that an
+    /// honest upload may take as long as it needs: 1024 by default. With 0 it does not grow. Bytes that are
+    /// skipped, as the rest of an overlong frame is, earn no time.
     ///
     /// By default, then, a peer that sends 1 KiB a second is never cut off, whatever the length of its
     /// message, and 100 MiB may take it 28 hours. Where messages are large, ask for the rate that they
@@ -127,7 +128,8 @@ impl Timeouts {
         self
     }
 
-    /// For many channels. Those of the defaults, and of none, are shared by all.
+    /// The form in which many channels share them. The default timeouts, and [`NONE`](Self::NONE), are allocated
+    /// once for all channels.
     pub(crate) fn shared(self) -> Arc<Deadlines> {
         static DEFAULT: LazyLock<Arc<Deadlines>> =
             LazyLock::new(|| Arc::new(Deadlines::new(Timeouts::DEFAULT)));
@@ -196,30 +198,30 @@ impl error::Error for Timeout {}
 /// What is waited for at the end of a poll.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wait {
-    /// The peer sends, or takes what is refused.
+    /// The peer is waited for: to send, or to take what is ready for it.
     pub(crate) peer: bool,
-    /// What the peer sends is read.
+    /// Input is read if the peer sends some.
     pub(crate) listens: bool,
     /// The peer is to send the rest of this frame.
     pub(crate) frame: Option<AwaitedFrame>,
-    /// The writer refuses what is ready for it.
+    /// The writer is pending: it does not take what is ready for it.
     pub(crate) refused: bool,
-    /// The rest of a message is waited for although the connection is wanted to end.
+    /// The connection is to end, and the rest of a message is waited for before that.
     pub(crate) shutdown: bool,
-    /// The connection is at its end, which has to come within this time.
+    /// The connection is being closed, and this is how long it may take.
     pub(crate) end: Option<Duration>,
 }
 
 /// A frame that has begun, or its message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AwaitedFrame {
-    /// So many bytes of it have come.
+    /// How many bytes of it have come.
     Received(u64),
     /// It was overlong, and the rest of it is dropped.
     Skipped,
 }
 
-/// What has passed.
+/// Which of the limits has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passed {
     Deadline(Timeout),
@@ -255,7 +257,7 @@ impl Deadlines {
         }
     }
 
-    /// Whether what is waited for has to come in some time.
+    /// Whether any deadline limits this wait.
     fn bound(&self, wait: &Wait) -> bool {
         let Timeouts { idle, quiet, frame, write_stall, session, shutdown, .. } = &self.timeouts;
         [idle, quiet, frame, write_stall, session].iter().any(|time| time.is_some())
@@ -274,11 +276,11 @@ impl Deadlines {
     }
 }
 
-/// The deadlines of one channel. One without deadlines never looks at the clock, and has no alarm.
+/// The stopwatches of one channel. Without deadlines it never looks at the clock, and has no alarm.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     alarm: Option<Pin<Box<Alarm>>>,
-    /// What has happened since the last look at the clock.
+    /// This flag and those below say what has happened since the last look at the clock.
     read: bool,
     wrote: bool,
     discarded: bool,
@@ -291,7 +293,7 @@ pin_project! {
     struct Alarm {
         #[pin]
         sleep: Sleep,
-        // What it wakes, once it was polled.
+        // The waker that `sleep` was polled with last, if it was polled.
         waker: Option<Waker>,
         watches: Watches,
     }
@@ -310,23 +312,23 @@ impl Timer {
         self.wrote = true;
     }
 
-    /// What the peer may have refused is dropped.
+    /// Output was dropped that the peer may not have taken: a write stall starts anew.
     pub(crate) fn discard(&mut self) {
         self.discarded = true;
     }
 
-    /// What [`Wait::end`] bounds begins.
+    /// The time that [`Wait::end`] limits begins now.
     pub(crate) fn begin_end(&mut self) {
         self.end_began = true;
     }
 
-    /// A frame is over, and it was no part of a longer message: the next has all its time.
+    /// A frame has ended, and no message goes on: the frame deadline starts anew.
     #[inline]
     pub(crate) fn frame_ended(&mut self) {
         self.frame_ended = true;
     }
 
-    /// Nothing is waited for any more.
+    /// The wait is over: all stopwatches stop.
     #[inline]
     pub(crate) fn pause(&mut self) {
         if let Some(alarm) = &mut self.alarm {
@@ -337,8 +339,8 @@ impl Timer {
         }
     }
 
-    /// Whether the session has lasted too long, for a channel that has never had to wait for its peer, and so
-    /// has not asked in [`poll`](Self::poll).
+    /// Whether the session has lasted too long. It is for a channel that never has to wait for its peer, and so
+    /// never calls [`poll`](Self::poll).
     pub(crate) fn is_session_over(&mut self, deadlines: &Deadlines) -> bool {
         if deadlines.session == NEVER {
             return false;
@@ -347,7 +349,8 @@ impl Timer {
         watches.open_for(nanos_at(Instant::now())) >= deadlines.session
     }
 
-    /// Waits for the first deadline, in a poll that waits for whatever else there is.
+    /// Waits for the first deadline. It is called at the end of a poll, when all else that is waited for is
+    /// pending.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -391,7 +394,8 @@ impl Timer {
         }
         if !is_set {
             *alarm.waker = Some(cx.waker().clone());
-            // A task that has used up its turn would be woken to poll again, and the alarm not be set.
+            // Without `unconstrained`, a task that has used up its coop budget would be woken at once, and the
+            // alarm not be set.
             if pin!(unconstrained(sleep)).poll(cx).is_ready() {
                 // It passed just now: the next poll finds out which.
                 cx.waker().wake_by_ref();
@@ -401,7 +405,7 @@ impl Timer {
     }
 }
 
-/// The alarm, which is there from the first time that it is wanted.
+/// The alarm, which is made when it is needed for the first time.
 fn alarm_of(alarm: &mut Option<Pin<Box<Alarm>>>) -> &mut Pin<Box<Alarm>> {
     alarm.get_or_insert_with(|| {
         let (sleep, watches) = (sleep_until(Instant::now() + FAR), Watches::new());
@@ -412,14 +416,15 @@ fn alarm_of(alarm: &mut Option<Pin<Box<Alarm>>>) -> &mut Pin<Box<Alarm>> {
 /// The stopwatches, in nanoseconds.
 #[derive(Debug)]
 struct Watches {
-    /// Since when those that run have been running.
+    /// When the stopwatches that run were started, or `NEVER` if none runs.
     since: i64,
     runs: Runs,
     /// The peer was asked whether it is there, and has not sent a byte since.
     asked: bool,
-    /// What `frame` times is the skip of an overlong frame.
+    /// `frame` measures how long the rest of an overlong frame is being skipped.
     skips: bool,
-    /// When the peer was first waited for, or would have been if it had ever paused.
+    /// When the session began, which is the first call of [`open_for`](Self::open_for): when the peer was first
+    /// waited for, or, if it never pauses, when a poll had first spent its budget. `NEVER` before.
     opened: i64,
     /// Without a byte in either direction.
     idle: i64,
@@ -491,7 +496,7 @@ impl Watches {
         }
     }
 
-    /// Stops. The clock is looked at only if somebody is interested.
+    /// Stops all. The clock is looked at only if one of them runs that is not about to be reset.
     fn pause(&mut self, read: bool, frame_ended: bool) {
         let Runs { frame, refused, shutdown, end, peer, quiet: _ } = self.runs;
         if (frame && !frame_ended) || refused || shutdown || end || (peer && !read) {
@@ -500,13 +505,13 @@ impl Watches {
         self.since = NEVER;
     }
 
-    /// Lets those run that time what is waited for, and says which will have run enough first, and in how
-    /// much time. One that has no limit stays at zero.
+    /// Starts the stopwatches of what is waited for. Returns which deadline passes first, and in how many
+    /// nanoseconds. A stopwatch without a limit stays at zero.
     fn start(&mut self, now: i64, deadlines: &Deadlines, wait: Wait) -> Option<(i64, Passed)> {
         use Passed::{Deadline, End, Shutdown};
         self.since = now;
         let Wait { peer, listens, refused, shutdown, end, .. } = wait;
-        // A peer that nobody listens to is not quiet.
+        // A peer from which nothing is read is not quiet.
         let quiet = peer && listens;
         self.runs = Runs { peer, quiet, frame: false, refused, shutdown, end: end.is_some() };
         let mut open = if deadlines.session == NEVER { 0 } else { self.open_for(now) };
@@ -527,11 +532,12 @@ impl Watches {
         time(refused, &mut self.refused, deadlines.write_stall, stall);
         time(shutdown, &mut self.shutdown, deadlines.shutdown, Shutdown);
         time(end.is_some(), &mut self.end, end.map_or(NEVER, nanos), End);
-        // A frame that is not waited for now keeps its time.
+        // If no frame is waited for now, its stopwatch keeps its time.
         if let Some(frame) = wait.frame {
             let skips = matches!(frame, AwaitedFrame::Skipped);
             if mem::replace(&mut self.skips, skips) && !skips {
-                // The end of what was skipped is told nobody. Another frame has begun.
+                // The timer is not told when a skip ends. This frame is not skipped, so it is another one, and has
+                // all of its time.
                 self.frame = 0;
             }
             let limit = deadlines.of_frame(&frame);
@@ -550,7 +556,7 @@ impl Watches {
         now.saturating_sub(self.opened)
     }
 
-    /// This one is told.
+    /// This limit is reported now. If the channel goes on after it, its stopwatch starts anew.
     fn passed(&mut self, passed: Passed) {
         match passed {
             Passed::Deadline(Timeout::Quiet) => {
@@ -563,18 +569,19 @@ impl Watches {
     }
 }
 
-/// No time, or no end of it.
+/// In place of a time that is not set, and of a limit that never passes.
 const NEVER: i64 = i64::MAX;
-/// Where a clock can be relied on to go.
+/// How far into the future every system's clock can be relied on to go.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// Where the channels' clock has its zero.
+/// The instant from which the channels count time.
 fn zero() -> Instant {
     static ZERO: OnceLock<std::time::Instant> = OnceLock::new();
     (*ZERO.get_or_init(std::time::Instant::now)).into()
 }
 
-/// A time on the channels' clock. It may be below zero: a clock that was stopped is behind.
+/// An instant, in nanoseconds since [`zero`]. It may be negative: where a test has paused Tokio's clock, that is
+/// behind the system's.
 fn nanos_at(clock: Instant) -> i64 {
     let zero = zero();
     match clock.checked_duration_since(zero) {
@@ -583,7 +590,7 @@ fn nanos_at(clock: Instant) -> i64 {
     }
 }
 
-/// Up to 292 years.
+/// In nanoseconds. More than 292 years are [`NEVER`].
 fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(NEVER)
 }

@@ -1,10 +1,10 @@
-//! What is to be written, and what the connection has come to.
+//! What is to be written, and the state of the connection.
 //!
-//! [`Outbound`] is all of a channel that a callback can reach while the task that waits for it goes on
-//! writing: the output queue, the state, the deadlines, what other tasks push. It has no stream of its
-//! own; that is lent to each poll, with the timer, as the [`Peer`].
+//! [`Outbound`] is the part of a channel that a waiting callback can reach while its task goes on writing: the
+//! output queue, the state, the deadlines, and what other tasks push. It has no stream of its own: the stream is
+//! lent to each poll, with the timer, as the [`Peer`].
 //!
-//! The queue takes pushes exactly as long as the [`State`] is not one of those that close.
+//! The queue takes pushes in the states `Open`, `Eof` and `Over`, unless it has failed by a panic.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::trace;
 pub(crate) struct Outbound {
     pub(crate) output: Output,
     pub(crate) state: State,
-    /// Why the connection failed has been returned, to whoever pulls or to whoever ran it.
+    /// Why the connection failed has been returned already, by a pull or by a run.
     pub(crate) told: bool,
     /// Shared by the channels of one builder.
     pub(crate) deadlines: Arc<Deadlines>,
@@ -38,9 +38,9 @@ pub(crate) struct Outbound {
     reads_when_full: bool,
     /// Input is to be dropped when the callback returns.
     pub(crate) discards_input: bool,
-    /// The last answer of [`Outbound::gate`] was [`Gate::Open`], and since then nobody has had mutable access
-    /// but for pushes that left room. It spares most pieces of frames the questions. With an inbox they are
-    /// asked each time.
+    /// A cache: the last answer of [`Outbound::gate`] was [`Gate::Open`], and since then nobody has had mutable
+    /// access except for pushes that left room. For most pieces of frames this saves the checks. It is never set
+    /// where there is an inbox, since other tasks change that at any time.
     unchanged: bool,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Peer<S> {
 pub(crate) enum Gate {
     Shut,
     Open,
-    /// It may, and no input comes behind what there is.
+    /// It may, and the input ends with what has been read.
     OpenAtEof,
 }
 
@@ -93,7 +93,7 @@ pub(crate) enum Gate {
 pub(crate) enum Written {
     /// Nothing waits. After a close, the stream is shut down too.
     All,
-    /// The writer refuses what is ready for it.
+    /// The writer is pending: it does not take what is ready for it.
     Refused,
     /// Nothing is ready: a producer has nothing yet, or other tasks have their turn.
     Waiting,
@@ -119,8 +119,8 @@ impl Outbound {
         }
     }
 
-    /// Whether the next piece of a frame may be handed over: there is room for what it brings forth, and
-    /// nobody has asked for something else.
+    /// Whether the next piece of a frame may be handed over: the output has room for an answer to it, and nobody
+    /// has asked for a close, an abort or a discard.
     #[inline]
     pub(crate) fn gate(&mut self) -> Gate {
         if self.unchanged { Gate::Open } else { self.look_at_gate() }
@@ -140,18 +140,18 @@ impl Outbound {
         gate
     }
 
-    /// Nothing is to be read before what is queued has become less.
+    /// Whether nothing is read until enough of the queue is written.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.output.is_full() && !self.reads_when_full
     }
 
-    /// What has been read is not wanted: nothing more is handed over, or it is to be dropped.
+    /// Whether input is not wanted: nothing more is handed over, or what was read is to be dropped.
     pub(crate) fn wants_no_input(&self) -> bool {
         !self.state.is_open() || self.discards_input
     }
 
-    /// For whoever may change it.
+    /// Gives access for a change, after which [`gate`](Self::gate) makes its checks again.
     #[inline]
     pub(crate) fn change(&mut self) -> &mut Self {
         self.unchanged = false;
@@ -160,7 +160,8 @@ impl Outbound {
 
     #[inline]
     pub(crate) fn push<T: Payload>(&mut self, item: T) -> Result<(), PushError<T>> {
-        // As long as nothing has changed there is nothing to be asked, and most pushes change nothing.
+        // Where `unchanged` is set there is no inbox to be emptied first, and what `gather` takes leaves room.
+        // That is so for most pushes, and nothing else is to be checked.
         if self.unchanged && self.output.gather(item.as_bytes()) {
             Ok(())
         } else {
@@ -201,29 +202,30 @@ impl Outbound {
         self.push_to(|output| output.push_with_producer(producer))
     }
 
-    /// Pushes, behind what other tasks were told is accepted. As long as that leaves room, nothing has
-    /// changed for [`Outbound::gate`].
+    /// Pushes behind what was accepted from other tasks. If that leaves room, the cached answer of
+    /// [`gate`](Self::gate) stays valid.
     #[inline]
     fn push_to<R>(&mut self, push: impl FnOnce(&mut Output) -> R) -> R {
         if self.inbox.is_some() {
             self.take_items();
         }
-        // It may panic.
+        // `push` may panic, which must not leave the cached answer behind.
         let unchanged = mem::take(&mut self.unchanged);
         let result = push(&mut self.output);
         self.unchanged = unchanged && self.has_room();
         result
     }
 
-    /// Output does not stand in the way of input.
+    /// Whether the output leaves room for more input to be handed over.
     #[inline]
     fn has_room(&self) -> bool {
         self.output.has_room() || (self.reads_when_full && self.output.is_open())
     }
 
-    /// All is written, in a poll that began with room for more or without: takes what waited for room, once. What
-    /// comes later wakes the task; to take it now could go on for as long as others push. Says whether there was
-    /// something.
+    /// Called when all is written. If the poll began without room, so that pushes of other tasks could not be
+    /// taken then, takes them now, and returns whether there were any. It does so once in a poll, and sets
+    /// `had_room`: what is pushed later wakes the task, and to take that here as well could go on for as long as
+    /// others push.
     pub(crate) fn take_what_waited(&mut self, had_room: &mut bool) -> bool {
         let waited = !mem::replace(had_room, true) && self.has_items() && self.output.is_open();
         if waited {
@@ -232,7 +234,7 @@ impl Outbound {
         waited
     }
 
-    /// Takes what other tasks were told is accepted.
+    /// Queues what was accepted from other tasks.
     fn take_items(&mut self) {
         if let Some(inbox) = self.inbox.as_ref().filter(|inbox| inbox.has_items()) {
             for item in inbox.take() {
@@ -281,17 +283,17 @@ impl Outbound {
         inbox.handle()
     }
 
-    /// Takes no more pushes, after those that other tasks were told are accepted.
+    /// Queues what was accepted from other tasks, and takes no more pushes after it.
     pub(crate) fn close(&mut self) {
         self.state.close();
         self.close_output();
     }
 
-    /// The same, at the end of a connection that is over.
+    /// As [`close`](Self::close), but for a connection that is over already: the cause stays as it is.
     pub(crate) fn finish(&mut self) {
         self.state.finish();
         if self.state.passed() == Some(Timeout::Idle) && self.output.is_idle() {
-            // There is nobody to be lingered for.
+            // A peer that was idle, and is sent nothing, is not waited for after the shutdown of the stream.
             self.state.end_input();
         }
         self.close_output();
@@ -302,7 +304,7 @@ impl Outbound {
         self.output.close_when_done();
     }
 
-    /// Refuses what other tasks push from here on, and takes what they were told is accepted.
+    /// Refuses pushes of other tasks from here on, and queues those that were accepted.
     pub(crate) fn close_inbox(&mut self) {
         if let Some(inbox) = &self.inbox {
             for item in inbox.close() {
@@ -318,22 +320,22 @@ impl Outbound {
         }
     }
 
-    /// Drops everything: nothing happens any more.
+    /// Closes at once, and drops what is queued.
     pub(crate) fn fail(&mut self, cause: Cause) {
         self.state.fail(cause);
         self.output.abort();
         self.end_inbox();
     }
 
-    /// The connection has come to its end.
+    /// Tells the handles that the connection has ended.
     pub(crate) fn end_inbox(&self) {
         if let Some(inbox) = &self.inbox {
             inbox.end();
         }
     }
 
-    /// Writes and flushes what is queued; after a close, shuts the stream down. What is pending is said by
-    /// [`Written`].
+    /// Writes and flushes what is queued; after a close, shuts the stream down. [`Written`] says what this waits
+    /// for, if it is not done.
     #[inline]
     pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
         &mut self,
@@ -376,8 +378,8 @@ impl Outbound {
         }
     }
 
-    /// What goes on while a callback waits: pushes of other tasks, writing, the write stall. Ready if the
-    /// callback is not to be waited for any more.
+    /// Drives what goes on while a callback waits: takes pushes of other tasks, writes, and watches for a write
+    /// stall. Ready when the connection is closed, so that the callback is to be dropped.
     pub(crate) fn poll_meanwhile<S: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -404,7 +406,8 @@ impl Outbound {
         }
     }
 
-    /// A deadline has passed: the connection is over, and the peer may be told if it may well be there.
+    /// Ends the connection because a deadline has passed. If the peer only has not sent in time, output can still
+    /// be pushed, for a last word to it. If it does not take its output, the connection fails at once.
     pub(crate) fn time_out(&mut self, timeout: Timeout) {
         trace::timed_out(timeout);
         let cause = CloseReason::Timeout(timeout);
@@ -416,7 +419,7 @@ impl Outbound {
     }
 }
 
-/// A deadline that ends something, out of those that may have passed.
+/// The timeout, if what has passed is one: the limits for a shutdown and for a close are not.
 pub(crate) fn deadline(passed: Passed) -> Option<Timeout> {
     match passed {
         Passed::Deadline(timeout) => Some(timeout),

@@ -1,5 +1,5 @@
-//! Why something was not written, or not queued. Each tells the first cause once: `Display` says what could
-//! not be done, and `source` why.
+//! Why something was not written, or not queued. `Display` says what could not be done and `source` why, so that a
+//! printed chain of errors says each thing once.
 
 use std::{error, fmt, io};
 

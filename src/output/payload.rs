@@ -1,5 +1,5 @@
-//! What bytes can be queued from. A payload is looked at before it is taken: small ones are copied to
-//! where the queue gathers them, and only large ones become [`Bytes`].
+//! The types that bytes can be queued from. The length of a payload decides what becomes of it: a small one is
+//! copied to the buffer in which the queue gathers small items, and only a large one becomes [`Bytes`].
 
 use std::borrow::Cow;
 
@@ -7,9 +7,9 @@ use bytes::{Bytes, BytesMut};
 
 /// Bytes that can be queued for output.
 ///
-/// It is implemented for what people hold bytes in, so that `push` takes a literal, a `String`, a
-/// `Vec<u8>`, [`Bytes`], a [`Cow`], a [`Chunk`](crate::Chunk), or anything of these by reference. Owned bytes are queued without copying
-/// them when there are 1024 or more; borrowed bytes and arrays are always copied, once. To queue a large
+/// It is implemented for what people hold bytes in, so that `push` takes a literal, a `String`, a `Vec<u8>`,
+/// [`Bytes`], a [`Cow`], a [`Chunk`](crate::Chunk), or a reference to any of these. Owned bytes are queued without
+/// copying them when there are 1024 or more; borrowed bytes and arrays are always copied, once. To queue a large
 /// `'static` slice uncopied, wrap it in [`Bytes::from_static`].
 ///
 /// ```

@@ -8,12 +8,12 @@
 //!   wholes                 [ Bytes ]   [ Bytes ]    large items, each with the length of the run before it
 //! ```
 //!
-//! - The writer gets as many as it takes, in one vectored write. Bytes leave only when the writer has
-//!   said how many it took, so that there is nothing to put back after a short write, `Pending`, an
-//!   error or a future that is dropped.
-//! - The buffer comes from the thread's pool with the first small item, and stays when all is written, for
-//!   the next. Whoever has to wait calls [`Pieces::shrink`], so that nothing, or a few bytes, don't keep
-//!   a large buffer.
+//! - The writer is offered as many pieces as fit into one vectored write. Bytes leave only when the writer has
+//!   said how many it took, so that there is nothing to put back after a short write, `Pending`, an error or a
+//!   future that is dropped.
+//! - The buffer comes from the thread's pool with the first small item, and stays when all is written, for the
+//!   next. [`Pieces::shrink`] is called before a wait, so that an empty buffer, or one with a few bytes, does not
+//!   stay large.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -32,7 +32,7 @@ use crate::pool;
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
     gathered: BytesMut,
-    /// The front of `gathered` that is done with: `start + before all wholes <= gathered.len()`.
+    /// How many bytes at the front of `gathered` are written: `start + before_wholes <= gathered.len()`.
     start: usize,
     wholes: VecDeque<Whole>,
     /// The sum of all `Whole::before`.
@@ -41,10 +41,10 @@ pub(crate) struct Pieces {
     whole_bytes: usize,
 }
 
-/// A large item and what is between it and the large item in front of it.
+/// A large item, and how many gathered bytes are between it and the large item in front of it.
 #[derive(Debug)]
 struct Whole {
-    /// So many gathered bytes go before it.
+    /// How many gathered bytes go between the large item in front and this one.
     before: usize,
     /// Never empty.
     bytes: Bytes,
@@ -121,7 +121,7 @@ impl Pieces {
         self.advance(left);
     }
 
-    /// Gives up a buffer that is empty, or much larger than what is in it, for whoever has to wait.
+    /// Called before a wait: gives up a buffer that is empty, or much larger than what is in it.
     pub(crate) fn shrink(&mut self) {
         let rest = &self.gathered[self.start..];
         if rest.is_empty() || self.gathered.capacity() > 2 * rest.len() + SPARE {
@@ -163,7 +163,7 @@ impl Pieces {
         self.slices().count()
     }
 
-    /// For whoever keeps it while nothing is in it: holds no more memory than is worth keeping.
+    /// Called before this is kept empty for another use: gives up memory that is too large to be kept.
     pub(crate) fn trim(&mut self) {
         if self.gathered.capacity() > MAX_KEPT {
             self.shrink();
@@ -201,7 +201,8 @@ impl Pieces {
         }
     }
 
-    /// An item of so many bytes would only be copied, to where there is room for it.
+    /// How long an item may be for [`append`](Self::append): it is small enough to be copied, and the buffer has
+    /// room for it.
     #[inline]
     pub(crate) fn spare(&self) -> usize {
         (self.gathered.capacity() - self.gathered.len()).min(LARGE - 1)
@@ -230,7 +231,7 @@ impl Pieces {
         }
         let kept = self.gathered.len() - self.start;
         if self.start >= kept {
-            // The room of what was written is used again.
+            // At least half of the buffer is written: the rest moves to its front, and makes room behind it.
             self.gathered.copy_within(self.start.., 0);
             self.gathered.truncate(kept);
             self.start = 0;
@@ -257,8 +258,8 @@ impl Pieces {
         }
     }
 
-    /// The same, of large items and what is before them. Returns how many bytes of the gathered ones are left to
-    /// be dropped.
+    /// Drops the first `count` bytes as far as they are large items, or gathered bytes with a large item dropped
+    /// behind them. Returns how many gathered bytes are still to be dropped.
     fn advance_wholes(&mut self, mut count: usize) -> usize {
         let mut done = 0;
         for whole in &self.wholes {
@@ -306,13 +307,13 @@ impl Pieces {
     }
 }
 
-/// From this size on an item is written as it is; below, it is copied.
+/// An item of this many bytes or more is written as it is; a smaller one is copied.
 const LARGE: usize = 1024;
 /// What the first small item reserves, if the pool has no buffer.
 const FIRST_GATHER: usize = 1024;
 /// A buffer with nothing in it that is larger than this, in bytes, goes back to the pool.
 const MAX_KEPT: usize = 64 * 1024;
-/// The room that may be left over while somebody waits, beside as much as is in use.
+/// How many bytes a buffer may hold during a wait, beyond twice what is in it.
 const SPARE: usize = 1024;
-/// Pieces offered in one vectored write.
+/// The most pieces offered in one vectored write.
 const MAX_SLICES: usize = 64;

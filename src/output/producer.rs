@@ -91,8 +91,8 @@ pub trait Producer {
 
     /// Bounds on the number of bytes still to come: at least, and at most if known.
     ///
-    /// It is a hint for whoever makes a head to go before the bytes, such as a `Content-Length`; the
-    /// queue does not rely on it. The default, `(0, None)`, is right for any producer.
+    /// It is a hint for whoever sends a header in front of the bytes, such as a `Content-Length`; the queue does
+    /// not rely on it. The default, `(0, None)`, is right for any producer.
     ///
     /// ```
     /// use asynchat::producer::{self, Producer};
@@ -397,9 +397,10 @@ impl<R: AsyncRead> Producer for Reader<R> {
     fn poll_more(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let this = self.project();
         let mut block = pool::take(*this.block_size);
-        // What was taken off the front of a pooled buffer is kept with the rest, and so it counts.
+        // A pooled buffer may have had bytes taken off its front. Their memory would be kept with the rest, so
+        // `try_reclaim` makes `capacity` count it again.
         let _ = block.try_reclaim(block.capacity() + 1);
-        // It may have room for more.
+        // The buffer may have room for more than a block.
         let read = poll_read_buf(this.reader, cx, &mut (&mut block).limit(*this.block_size));
         let item = match read {
             Poll::Ready(Ok(1..)) if block.len() >= block.capacity() / 4 => {

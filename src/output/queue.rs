@@ -1,7 +1,7 @@
 //! The output queue: what waits to be written, and the state of the writing side.
 //!
-//! It knows nothing of connections: the writer is lent to each poll. Whoever owns the two together
-//! (`ProducerSink`, a channel) is a thin skin over it.
+//! It knows nothing of connections: the writer is lent to each poll. What owns the two together (`ProducerSink`, a
+//! channel) is a thin wrapper of it.
 //!
 //! ```text
 //!   push ───────────────────────────────────────────────┐ (always at the very end)
@@ -14,12 +14,12 @@
 //!
 //! What always holds:
 //!
-//! - **Room.** The queue is full from the push that reaches the high-water mark until what waits is
-//!   down to the low one. The producer in front is no part of what waits, and what it yields doesn't make
-//!   the queue full: it is asked for more only up to a block and the high mark, and while room is waited
-//!   for only if what is ready does not stand between the queue and its low mark. So neither an endless
-//!   producer nor equal marks keep a queue full for ever. After [`Output::poll_ready`] has succeeded the
-//!   queue is not full.
+//! - **Room.** The queue is full from the push that reaches the high-water mark until what waits is down to the
+//!   low one. What the producer in front still holds does not count as waiting, and what it yields does not make
+//!   the queue full: it is asked for more only up to a block and the high mark. While room is waited for, it is
+//!   asked only if what is queued behind it is above the low mark by itself, so that it has to end first;
+//!   otherwise writing what is ready makes room. So neither an endless producer nor equal marks keep a queue full
+//!   for ever. After [`Output::poll_ready`] has succeeded the queue is not full.
 //! - **Flush.** What was written is flushed as soon as nothing more can be had at once: when all is
 //!   written, and when the producer in front has nothing yet.
 //! - **Bounded work.** One poll writes about [`BYTES_PER_POLL`] bytes, then wakes its task and is pending.
@@ -27,7 +27,7 @@
 //!   the queue failed. In both cases all that was queued is dropped.
 //! - **Memory.** There is none on the heap from the end of a flush to the next push.
 //!
-//! To touch when a state is added: [`State`], and the two functions that match all of it,
+//! To be changed when a state is added: [`State`], and the two functions that match all of it,
 //! [`Output::poll_flush`] and [`Output::is_refused`].
 
 use std::cell::RefCell;
@@ -69,7 +69,7 @@ enum State {
     ShuttingDown,
     /// The writer has been shut down.
     Closed,
-    /// The writer or a producer failed, and that was reported.
+    /// The writer or a producer failed, and that was reported; or code that the queue called has panicked.
     Failed,
 }
 
@@ -77,7 +77,7 @@ enum State {
 struct Marks {
     // 1 <= high
     high: u32,
-    // low <= high where it is read
+    // capped to `high` where it is read: see `low()`
     low: u32,
     // 1 <= block
     block: u32,
@@ -95,11 +95,11 @@ impl Output {
         if self.gather(item.as_bytes()) { Ok(()) } else { self.push_any(item) }
     }
 
-    /// Queues bytes, if it is known that there is room for them where small items are copied to, and that the
-    /// queue is not full then. Says whether it did.
+    /// Queues bytes by a copy, if it is known that they fit into the buffer for small items and do not make the
+    /// queue full. Returns whether it did.
     ///
-    /// This is all of [`push`](Self::push) for most items, and small enough to be inlined: to ask each time
-    /// whether the queue is open, full and without producers takes longer than to copy a line.
+    /// For most items this is all of [`push`](Self::push), and it is small enough to be inlined: to check each
+    /// time whether the queue is open, full and without producers takes longer than to copy a line.
     #[inline]
     pub(crate) fn gather(&mut self, bytes: &[u8]) -> bool {
         match &mut self.state {
@@ -254,7 +254,7 @@ impl Output {
         guard.settle(result)
     }
 
-    /// `close_when_done`, carried out.
+    /// Schedules a close, and carries it out.
     pub(crate) fn poll_close<W: AsyncWrite + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
@@ -264,7 +264,7 @@ impl Output {
         self.poll_flush(cx, io)
     }
 
-    /// Has reached the high-water mark, and is not yet down to the low one.
+    /// Whether the queue has reached the high-water mark, and is not yet down to the low one.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         match &self.state {
@@ -273,7 +273,7 @@ impl Output {
         }
     }
 
-    /// Takes pushes, and is not full.
+    /// Whether pushes are taken and the queue is not full.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         match &self.state {
@@ -282,7 +282,7 @@ impl Output {
         }
     }
 
-    /// Takes pushes.
+    /// Whether pushes are taken.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
@@ -299,8 +299,8 @@ impl Output {
         self.queue().is_none_or(Queue::is_idle)
     }
 
-    /// Of a poll that was pending: it is the writer that is waited for, which refuses what is ready for
-    /// it, and not a producer, nor the task's next turn.
+    /// Whether the last poll, if it was pending, waits for the writer, which does not take what is ready for it,
+    /// and not for a producer or for the task's next turn.
     pub(crate) fn is_refused(&self) -> bool {
         match &self.state {
             State::Open(queue) => queue.as_ref().is_some_and(|queue| queue.refused),
@@ -399,7 +399,7 @@ impl State {
                 }
                 State::Closing(queue) => {
                     ready!(queue.poll_write(cx, io.as_mut(), Goal::Empty, marks, written))?;
-                    // Also if nothing was ever written: the writer may hold what others wrote.
+                    // The writer is flushed even if nothing was written here: it may hold what others wrote.
                     queue.unflushed = true;
                     ready!(queue.poll_flush(cx, io.as_mut()))?;
                     if let State::Closing(queue) = mem::replace(self, State::ShuttingDown) {
@@ -442,7 +442,8 @@ impl fmt::Debug for Output {
     }
 }
 
-/// The state while code of others runs that may panic: if it does, the queue has failed.
+/// Holds the state while foreign code runs: the writer, a producer or a closure. If that panics, the guard is
+/// dropped without [`disarm`](Self::disarm), and the queue has failed.
 struct Guard<'a>(&'a mut State);
 
 impl Guard<'_> {
@@ -451,7 +452,7 @@ impl Guard<'_> {
         mem::forget(self);
     }
 
-    /// At the end of a poll.
+    /// Ends the guard after a poll: with an error the queue has failed, and before a wait it is shrunk.
     #[inline]
     fn settle(self, result: Poll<Result<(), SinkError>>) -> Poll<Result<(), SinkError>> {
         match &result {
@@ -479,17 +480,17 @@ impl Drop for Guard<'_> {
 struct Queue {
     /// What the writer may have now.
     ready: Pieces,
-    /// Those that have not ended. What the first one yields goes to `ready`.
+    /// The producers that have not ended. What the first one yields goes to `ready`.
     producers: VecDeque<Waiting>,
-    /// What was pushed behind the first producer. There is none without a producer.
+    /// Bytes that were pushed behind the first producer. Empty if there is no producer.
     behind: Pieces,
     /// The sum of all `Waiting::before`: `placed <= behind.len()`.
     placed: usize,
-    /// So many bytes more may be copied to the end of `ready`, which is where they belong, before anything is
-    /// to be asked: they have room in its buffer, and the queue does not reach its high mark. It is counted
-    /// anew by each push that is larger. What is written leaves it right, if too small.
+    /// How many more bytes [`gather`](Self::gather) may copy to the end of `ready` without a check: they fit into
+    /// its buffer, there is no producer behind which they would belong, and the queue stays below its high mark.
+    /// Each push that is larger computes it again. A write leaves it smaller than it could be, which is safe.
     spare: usize,
-    /// Reached the high-water mark, and is not yet down to the low one.
+    /// The queue has reached the high-water mark, and is not yet down to the low one.
     full: bool,
     /// Bytes were written that were not flushed.
     unflushed: bool,
@@ -500,7 +501,8 @@ struct Queue {
 struct Waiting {
     /// How many bytes of `behind` are between the producer in front and this one.
     before: usize,
-    /// It is never locked. It makes a queue `Sync`, though nobody but its owner touches a producer.
+    /// The mutex is never locked: a producer is only reached by `get_mut`. It is there because it makes the queue
+    /// `Sync`, which a producer need not be.
     producer: Mutex<Pin<Box<dyn Producer + Send>>>,
 }
 
@@ -525,7 +527,7 @@ enum Supply {
 }
 
 impl Queue {
-    /// Pushes bytes if they are no more than `spare`.
+    /// Copies bytes to the end of `ready` if they are no more than `spare`.
     #[inline]
     fn gather(&mut self, bytes: &[u8]) -> bool {
         let fits = bytes.len() <= self.spare;
@@ -548,7 +550,7 @@ impl Queue {
         self.producers.push_back(Waiting { before, producer: Mutex::new(producer) });
     }
 
-    /// For whoever has to wait: holds no more memory than what waits is worth.
+    /// Called before a wait, so that no more memory is held than the queued bytes need.
     fn shrink(&mut self) {
         self.ready.shrink();
         self.behind.shrink();
@@ -560,7 +562,7 @@ impl Queue {
         *self = Queue { unflushed: self.unflushed, ..Queue::default() };
     }
 
-    /// Writes until the goal is reached, but not more than is good for one poll.
+    /// Writes until the goal is reached, or as much as one poll may.
     fn poll_write<W: AsyncWrite + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
@@ -586,7 +588,8 @@ impl Queue {
                 return Poll::Ready(Ok(()));
             }
             if self.ready.is_empty() && asked == Supply::Pending {
-                // The peer waits for what it was sent, and perhaps the producer for the peer.
+                // What was written is flushed before the producer is waited for, since that may itself wait for
+                // the peer's answer.
                 ready!(self.poll_flush(cx, io))?;
                 return Poll::Pending;
             }
@@ -624,7 +627,7 @@ impl Queue {
         Poll::Ready(Ok(()))
     }
 
-    /// Asks the producers for more, up to the mark at hand.
+    /// Asks the producers for more, until [`enough`](Self::enough) is ready.
     fn fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -656,7 +659,7 @@ impl Queue {
     fn enough(&self, goal: Goal, marks: Marks) -> usize {
         let block = marks.block as usize;
         match goal {
-            // It does to write what is ready.
+            // Writing what is ready makes room: no producer need be asked.
             Goal::Room if self.behind_weight() <= marks.low() => 0,
             Goal::Room => block,
             Goal::Empty => block.min(marks.high as usize),
@@ -678,12 +681,13 @@ impl Queue {
         }
     }
 
-    /// Is the queue full now?
+    /// Brings `full` and `spare` up to date after a push.
     #[inline]
     fn note_push(&mut self, marks: Marks) {
         let weight = self.bytes() + self.producers.len() * PRODUCER_WEIGHT;
         if weight >= marks.high as usize {
-            // The producer in front alone does not keep it above the low mark.
+            // The weight of the producer in front does not count here: a queue must not stay full until that has
+            // ended.
             self.full |= self.ready.len() + self.behind_weight() > marks.low();
         }
         self.spare = match self.producers.is_empty() {
@@ -692,7 +696,7 @@ impl Queue {
         };
     }
 
-    /// Is it full no more?
+    /// Brings `full` up to date after a write.
     #[inline]
     fn note_write(&mut self, marks: Marks) {
         if self.full && self.ready.len() + self.behind_weight() <= marks.low() {
@@ -757,11 +761,11 @@ pub(crate) const HIGH_WATER_MARK: u32 = 256 * 1024;
 pub(crate) const LOW_WATER_MARK: u32 = 64 * 1024;
 pub(crate) const BLOCK_SIZE: u32 = 64 * 1024;
 
-/// The weight of a queued producer beside the marks.
+/// How many bytes a queued producer counts as, compared with the marks.
 const PRODUCER_WEIGHT: usize = 256;
 /// How often producers are asked in one poll.
 const PULLS_PER_POLL: u32 = 4096;
-/// After so many bytes a poll lets other tasks run.
+/// How many bytes one poll writes before it lets other tasks run.
 const BYTES_PER_POLL: usize = 1024 * 1024;
 /// The most queues a thread keeps.
 const MAX_QUEUES: usize = 4;

@@ -1,8 +1,8 @@
 //! A [`FramedWrite`] with an output queue in front of it.
 //!
-//! The queue is all of it: this file lends the wrapped writer to the queue's polls and never calls the
-//! `FramedWrite`'s own, which would overtake what is queued. Bytes that others put into the
-//! `FramedWrite`'s buffer join the end of the queue at the next call.
+//! All output goes through the queue: this file lends the wrapped writer to the queue's polls and never calls
+//! those of the `FramedWrite`, which would overtake what is queued. Bytes that others put into the `FramedWrite`'s
+//! buffer join the end of the queue at the next call.
 
 use std::io;
 use std::pin::Pin;
@@ -103,7 +103,7 @@ impl<T, E> ProducerSink<T, E> {
     /// [`set_high_water_mark`](Self::set_high_water_mark).
     pub fn new(mut framed: FramedWrite<T, E>) -> Self {
         let mut output = Output::new();
-        // Its buffer is not used any more.
+        // The queue is new and open, so the push cannot fail.
         let _ = output.push(mem::take(framed.write_buffer_mut()));
         ProducerSink { framed, output }
     }
@@ -425,12 +425,12 @@ impl<T, E> ProducerSink<T, E> {
         self.output.set_low_water_mark(bytes);
     }
 
-    /// The number of bytes that are got from producers ahead of a write: 64 KiB unless set.
+    /// The number of bytes that are fetched from producers ahead of a write: 64 KiB unless set.
     pub fn block_size(&self) -> usize {
         self.output.block_size()
     }
 
-    /// Sets the number of bytes that are got from producers ahead of a write; at least 1, up to 4 GiB.
+    /// Sets the number of bytes that are fetched from producers ahead of a write; at least 1, up to 4 GiB.
     pub fn set_block_size(&mut self, bytes: usize) {
         self.output.set_block_size(bytes);
     }
@@ -477,11 +477,11 @@ impl<T, E> ProducerSink<T, E> {
         self.framed
     }
 
-    /// Moves what is in the FramedWrite's own buffer to the end of the queue.
+    /// Moves what is in the `FramedWrite`'s own buffer to the end of the queue.
     #[inline]
     fn adopt(&mut self) {
         if !self.framed.write_buffer().is_empty() {
-            // After a close nothing is written any more.
+            // After a close the push is refused, and the bytes are dropped.
             let _ = self.output.push(mem::take(self.framed.write_buffer_mut()));
         }
     }

@@ -1,8 +1,8 @@
 //! What drives a handler.
 //!
-//! There is one loop, [`Conn::dispatch`]. It hands over what is there, callback after callback, and
-//! if nothing is, lets the channel have a turn ([`Conn::poll_turn`]), which may wait. What is rare is
-//! boxed, as its futures would be a good part of what an idle connection holds.
+//! There is one loop, [`Conn::dispatch`]. It calls one callback after the other for the input that was read, and
+//! when there is none left it polls a turn of the channel ([`Conn::poll_turn`]), which may wait. The futures of
+//! rare callbacks are boxed, since they would be a good part of the memory that an idle connection holds.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -23,8 +23,8 @@ use crate::session::timer::Timeout;
 use crate::session::write::Outbound;
 use crate::trace;
 
-/// Calls a callback that may wait, and moves what can be moved while it does. It is a macro because the
-/// callback borrows a part of the connection and what goes on meanwhile the rest.
+/// Calls a callback that may wait, and drives the output while it does. It is a macro because the callback borrows
+/// one part of the connection, and what is driven meanwhile the rest.
 macro_rules! attend {
     ($conn:ident, $handler:ident.$callback:ident($($argument:expr)?)) => {{
         $conn.trim_before_wait();
@@ -183,13 +183,14 @@ struct Running<'a, S>(&'a mut Channel<S>);
 impl<S> Drop for Running<'_, S> {
     fn drop(&mut self) {
         self.0.conn.peer.timer.pause();
-        // What a callback has ended was told to the timer then.
+        // The flag is for pulls only: where a callback has ended a message, the timer was told after that
+        // callback.
         self.0.conn.inbound.framing.pulled_end = false;
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
-    /// Calls the handler with one thing after the other, until nothing more is to be handed over.
+    /// Calls one callback after the other, until nothing more is to be handed over.
     #[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
     fn dispatch<H: Handler, F: Future<Output = ()>>(
         &mut self,
@@ -224,8 +225,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Hands over the pieces of frames that are there, and returns the end of the first that ends. `None`
-    /// if there is nothing more to be handed over without a turn of the channel.
+    /// Hands over pieces of frames that have been read, up to the first end of a frame, and returns that end.
+    /// `None` if nothing more can be handed over without a turn of the channel.
     #[inline(always)]
     fn take_end<H: Handler, F>(
         &mut self,
@@ -257,14 +258,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 if self.may_hand_over() {
                     return Ok(outcome);
                 }
-                // What it has pushed is too much, or the last.
+                // The callback has filled the output queue, or has closed: the end has to wait, or is dropped.
                 self.inbound.framing.framer.owe(outcome);
                 return Ok(self.take_owed());
             }
         }
     }
 
-    /// A turn of the channel, unless there is something to be told that it does not know of.
+    /// Polls a turn of the channel, unless there is something for the handler that the channel does not report:
+    /// the signal, or the end of the connection.
     fn poll_run<F: Future<Output = ()>>(
         &mut self,
         cx: &mut Context<'_>,
@@ -282,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             return Poll::Ready(Some(Rare::Over(self.over())));
         }
         if was_woken && !mem::replace(&mut run.looked, true) {
-            // There may be more to be handed over.
+            // The signal was polled and has not come, so `take_end` may hand over the input that it has left.
             return Poll::Ready(None);
         }
         let turn = ready!(self.poll_turn(cx, wanted));
@@ -307,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Calls the handler with what is rare. Returns whether it goes on.
+    /// Calls the callback for something rare. Returns whether the run goes on.
     async fn take_rare<H: Handler, F: Future<Output = ()>>(
         &mut self,
         handler: &mut H,
@@ -347,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         Ok(true)
     }
 
-    /// Brings the connection to its end.
+    /// Ends a run: closes the connection, or, for an upgrade, only writes what is queued. Returns the reason.
     async fn wind_up<E>(&mut self, failed: Option<E>) -> CloseReason<E> {
         let upgrades = matches!(self.outbound_mut().state, State::Over(CloseReason::Upgrade));
         if upgrades && failed.is_none() {
@@ -366,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 }
 
-/// What is told to a handler not with every frame.
+/// What a handler is told rarely, and not with every frame.
 enum Rare {
     End(End),
     Quiet,
@@ -381,21 +383,21 @@ enum Over {
         truncated: bool,
     },
     Deadline(Timeout),
-    /// A message of which the handler has not found the end.
+    /// A message whose end the handler finds is longer than the limit.
     Overlong,
     Other,
 }
 
-/// What a run knows beside its channel.
+/// The state of a run, beside that of its channel.
 struct Run<'a, F> {
-    /// Comes when the connection is wanted to end.
+    /// Ready when the connection is to end.
     signal: Signal<'a, F>,
     shutdown: Shutdown,
     /// The signal was polled and had not come. Until something is handed over or the channel has a turn it is not
-    /// polled again, even if it has woken: one that wakes each time that it is polled would keep all else from
-    /// happening.
+    /// polled again, even if it has woken the task: a signal that wakes the task at each poll would otherwise
+    /// starve everything else.
     looked: bool,
-    /// Of the frame at hand something was collected, and it goes on.
+    /// A part of a frame was handed over, and the frame goes on.
     unfinished: bool,
 }
 
@@ -415,11 +417,11 @@ enum Shutdown {
     Told,
 }
 
-/// Polls a callback, and while it waits, what goes on meanwhile. If that ends the connection, the callback is
+/// Polls a callback and, while it waits, what is driven meanwhile. If that ends the connection, the callback is
 /// dropped.
 ///
-/// Both are polled once in each poll, the callback first: what comes of the other is seen by the callback only when
-/// something wakes it.
+/// Each poll polls both once, the callback first. The callback is not polled again for a change that the other
+/// makes: it sees that when something wakes it.
 #[inline(always)]
 fn attended<E, S: AsyncWrite + Unpin>(
     mut called: Pin<&mut impl Future<Output = Result<(), E>>>,

@@ -95,7 +95,8 @@ pub trait Handler {
     /// The frame is complete: its terminator was found or its count spent.
     ///
     /// It is called behind [`collect_incoming_data`](Self::collect_incoming_data) for the same frame, also if that
-    /// has set another terminator. By default nothing is done, as where whole frames are answered there.
+    /// has set another terminator. By default nothing is done, which is right where whole frames are answered in
+    /// `collect_incoming_data`.
     ///
     /// The bytes are not lent any more by then: a handler that asks a database about a frame, say, and waits for
     /// the answer here, keeps a copy of the frame ([`Chunk::to_bytes`], or a `Vec` that is used again). Whoever
@@ -112,10 +113,10 @@ pub trait Handler {
         async { Ok(()) }
     }
 
-    /// Where is the end of the message that begins with these bytes? They are all that is there, from its
-    /// first byte on. The answer is its length; more may be wanted than is there. With `None` the question
-    /// is asked again when there is more: whoever searches remembers how far, as from the first byte anew for
-    /// each byte that comes is quadratic.
+    /// Where is the end of the message that begins with these bytes? They are all that is there, from its first
+    /// byte on. The answer is its length, which may be more than is there. With `None` the question is asked again
+    /// when there is more. A parser that searches for the end should remember how far it has searched: to begin at
+    /// the first byte again for each byte that comes takes quadratic time.
     ///
     /// It is asked between two messages while [own ends](Control::set_own_end) are set: the place for a
     /// protocol's own parser. The message is then handed over whole, to
@@ -250,14 +251,14 @@ pub trait Handler {
 
     /// The frame is longer than its limit, and all that the limit allows has been collected.
     ///
-    /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the
-    /// next frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed. Under either,
-    /// another terminator that is set here governs the rest instead, and the connection goes on; or, with
+    /// By default nothing is done. Under [`Limit::Skip`](crate::Limit::Skip) the rest is dropped and the next
+    /// frame comes, under [`Limit::Fail`](crate::Limit::Fail) the connection is closed. Under either, another
+    /// terminator that is set here governs the rest instead, and the connection goes on; or, with
     /// [`Control::resume`], the same terminator does. What is set here governs the rest of *this* frame, not the
-    /// next: in a mail that is too long, the terminator of commands would make commands of the rest of its text. Where
-    /// the next frame ends otherwise than this one, the guide on [limits](crate::guide::limits) has an example. Of a message
-    /// whose end the handler [finds itself](Self::find_end) nothing has been collected, and the connection is
-    /// closed in any case.
+    /// next: in a mail that is too long, the terminator of commands would make commands of the rest of its text.
+    /// Where the next frame ends in another way than this one, see the example in the guide on
+    /// [limits](crate::guide::limits). Of a message whose end the handler [finds itself](Self::find_end) nothing
+    /// has been collected, and the connection is closed in any case.
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, Control, Handler, Limit};
@@ -566,10 +567,10 @@ pub trait Handler {
         Ok(())
     }
 
-    /// The connection is wanted to end: the signal of [`Channel::run_until`](crate::Channel::run_until) has
-    /// come. This is called once, unless the connection ends before: between two messages, so that one that
-    /// has begun is complete and [`found_terminator`] has returned; or in the middle of a message, if the peer
-    /// does not complete it within [`Timeouts::shutdown`](crate::Timeouts::shutdown).
+    /// The connection is to end: the signal of [`Channel::run_until`](crate::Channel::run_until) has come. This is
+    /// called once, unless the connection ends before: between two messages, so that one that has begun is
+    /// complete and [`found_terminator`] has returned; or in the middle of a message, if the peer does not
+    /// complete it within [`Timeouts::shutdown`](crate::Timeouts::shutdown).
     ///
     /// By default the connection is closed when what was pushed is written. A handler that says goodbye here
     /// (`421`, `BYE`) calls [`Control::close_when_done`] behind it: otherwise the connection goes on.

@@ -1,7 +1,8 @@
-//! The signal that ends a run, heeded before each callback without being polled before each.
+//! The signal that ends a run. It is checked before each callback, without being polled each time.
 //!
-//! A signal is any future, and to poll it may take a lock: that is too much for each frame. So it is polled with
-//! a waker that notes that it was woken, and polled again only then. What is asked before each callback is one flag.
+//! A signal is any future, and to poll it may take a lock, which costs too much for each frame. So it is polled
+//! with a waker that sets a flag when it is woken, and is polled again only then. Before each callback only the
+//! flag is read.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::task::coop::unconstrained;
 /// A signal that has not come yet, or none.
 pub(crate) struct Signal<'a, F> {
     future: Option<Pin<&'a mut F>>,
-    /// What it wakes, once it was polled.
+    /// The waker that it was polled with last, if it was polled.
     wakes: Option<Arc<Wakes>>,
 }
 
@@ -61,15 +62,15 @@ fn poll_future(
             if !wakes.woken() {
                 return false;
             }
-            // Before the poll, so that whatever wakes it from now on is seen.
+            // The flag is cleared before the poll, so that a wake during the poll is not lost.
             wakes.woken.swap(false, Ordering::AcqRel);
             wakes
         }
         _ => wakes.insert(Arc::new(Wakes::new(cx.waker().clone()))),
     };
     let waker = Waker::from(wakes.clone());
-    // Whatever else the task has done: a signal of Tokio's would say that it has not come, and wake, as soon as
-    // the task has used up its turn.
+    // Without `unconstrained`, a future of Tokio's would be pending and wake the task as soon as that has used up
+    // its coop budget, though the signal has come.
     pin!(unconstrained(future)).poll(&mut Context::from_waker(&waker)).is_ready()
 }
 

@@ -29,7 +29,7 @@ pub struct BatchCodec {
     codec: FrameCodec,
     /// How many frames the last batch had: the next is likely to have as many.
     expected: usize,
-    /// What ended the last batch.
+    /// The overlong or truncated frame that ended the last batch, to be returned next.
     held: Option<Frame<Batch>>,
 }
 
@@ -52,12 +52,14 @@ impl BatchCodec {
             return Ok(Some(held));
         }
         let framer = &mut self.codec.framer;
-        // Room for as many as before, but no more than such frames as short as lines are would need.
+        // Room for as many frames as the last batch had, but no more than the input can hold if each has `SHORT`
+        // bytes.
         let mut frames = Vec::with_capacity(self.expected.min(src.len() / SHORT));
-        // How much of the buffer the complete frames have, delimiters included.
+        // How many bytes of the buffer the complete frames take up, delimiters included.
         let mut complete = 0;
         let end = loop {
-            // It fails behind an overlong frame, which ended a batch, and so at the first of these or not at all.
+            // `cut` fails only after an overlong frame, which ends a batch. So it fails in the first round or not
+            // at all, and no frames are lost.
             match framer.cut(src, eof)? {
                 Some(Cut { start, end, outcome: Some(End::Terminator) }) => {
                     frames.push(start..end);
@@ -74,7 +76,8 @@ impl BatchCodec {
         });
         self.held = match end {
             Some(Cut { start, end, outcome }) => {
-                // It is not complete, and its place has moved with the front of the buffer.
+                // The frame is not complete. Its position has moved, since the complete ones were taken off the
+                // front.
                 let cut = Cut { start: start - complete, end: end - complete, outcome };
                 match self.codec.take(src, cut) {
                     Frame::Overlong(payload) => Some(Frame::Overlong(payload)),
@@ -83,7 +86,7 @@ impl BatchCodec {
                     }
                 }
             }
-            // A batch still shares the buffer: to make room now would be to allocate.
+            // While a batch shares the buffer, to make room in it would allocate another.
             None => {
                 buffer::want(framer, src, eof || batch.is_some());
                 None
@@ -150,7 +153,7 @@ impl Batch {
         self.frames.len()
     }
 
-    /// The payload of a frame, counted from 0, if there are so many.
+    /// The payload of the frame with this number, counted from 0, or `None` beyond the last.
     pub fn get(&self, frame: usize) -> Option<&[u8]> {
         self.bytes.get(self.frames.get(frame)?.clone())
     }
@@ -182,5 +185,5 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// Frames of fewer bytes, delimiter included, are not made room for beforehand.
+/// Room is made beforehand for frames of this many bytes or more, delimiter included.
 const SHORT: usize = 8;

@@ -19,16 +19,16 @@ pub(super) fn take(framer: &mut Framer, src: &mut BytesMut, cut: Cut) -> Bytes {
         return Bytes::new();
     }
     if cut.outcome.is_none() && len < DRIBBLE {
-        // A frame that comes in little pieces: shares of the buffer would keep a whole one for each.
+        // Where a frame comes in small pieces, each of them would keep a whole buffer if it was shared.
         let piece = Bytes::copy_from_slice(src.get(cut.start..cut.end).unwrap_or_default());
         src.advance(consumed);
         return piece;
     }
-    // The terminator goes with its payload: one split for both.
+    // One split takes the payload and its terminator off the buffer.
     let mut piece = src.split_to(consumed);
     piece.truncate(cut.end);
     if cut.start > 0 {
-        // Before the payload there may be what was skipped.
+        // In front of the payload there may be bytes that were skipped.
         piece.advance(cut.start.min(piece.len()));
     }
     piece.freeze()

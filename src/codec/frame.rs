@@ -221,7 +221,8 @@ impl FrameCodec {
         match cut.outcome {
             Some(End::Terminator) => Frame::Complete(payload),
             Some(End::Overlong) => {
-                // The rest goes now, so that what is left in the buffer does not depend on the reads.
+                // What has come of the rest is dropped now, so that what is left in the buffer does not depend on
+                // how the input was cut into reads.
                 self.framer.skip_rest(src);
                 src.advance(self.framer.take_consumed().min(src.len()));
                 Frame::Overlong(payload)

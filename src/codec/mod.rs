@@ -1,4 +1,4 @@
-//! Framing as tokio-util's `Decoder` and `Encoder`: thin skins over [`Framer`](crate::Framer).
+//! Framing as tokio-util's `Decoder` and `Encoder`: thin wrappers of [`Framer`](crate::Framer).
 
 mod batch;
 mod buffer;

@@ -178,10 +178,10 @@ impl<I> TerminatorCodec<I> {
     /// Drops the input that is buffered, what is withheld included, as asynchat's `discard_buffers` did.
     /// The terminator, what remains of a count and the length of the current frame stay.
     ///
-    /// The buffer is the transport's: `FramedParts::read_buf`, say. For a `FramedRead` or a `Framed` there
-    /// is [`DiscardInput`](crate::DiscardInput). What was known of a buffer is also forgotten if the codec
-    /// is given another, or the same without its old bytes; only where other bytes have taken the very
-    /// place of the old ones must it be told.
+    /// The buffer is the transport's: `FramedParts::read_buf`, say. For a `FramedRead` or a `Framed` there is
+    /// [`DiscardInput`](crate::DiscardInput). What was known of a buffer is also forgotten if the codec is given
+    /// another, or the same without its old bytes; it has to be told only where other bytes have taken the exact
+    /// place of the old ones in memory.
     ///
     /// ```
     /// use asynchat::{Event, TerminatorCodec};

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::trace;
 
-/// An accept loop: a task for each connection, so many at a time, until it is told to stop.
+/// An accept loop: a task for each connection, up to a limit at a time, until it is told to stop.
 ///
-/// It serves anything that is a [`Listener`]: a `TcpListener`, a `UnixListener`, or one's own, of which
-/// the trait asks no more than an accept. What is done with a connection is a function's business: it
-/// can let a [`Channel`](crate::Channel) run a handler, pull events from one, or go without.
+/// It serves anything that is a [`Listener`]: a `TcpListener`, a `UnixListener`, or one's own, which has to accept
+/// and to tell its address. What is done with a connection is a function's business: it can let a
+/// [`Channel`](crate::Channel) run a handler, pull events from one, or go without.
 ///
 /// ```
 /// use asynchat::{Channel, Chunk, Control, Handler, Server};
@@ -89,7 +89,7 @@ use crate::trace;
 pub struct Server {
     /// `1 <= max_connections`
     max_connections: usize,
-    /// What is said to connections beyond them; else they wait.
+    /// What is sent to connections beyond the limit. Without it they wait.
     refusal: Option<Bytes>,
     shutdown_timeout: Duration,
 }
@@ -106,8 +106,8 @@ impl Server {
 
     /// How many connections are served at a time: 1000 by default, at least 1.
     ///
-    /// At the limit nothing is accepted until one ends. Further ones wait in the listener's backlog, and
-    /// beyond that it is the operating system that refuses them. Or they are told: see
+    /// At the limit nothing is accepted until one ends. Further ones wait in the listener's backlog, and beyond
+    /// that it is the operating system that refuses them. Or they are sent a refusal: see
     /// [`refuse_with`](Self::refuse_with).
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
@@ -118,8 +118,8 @@ impl Server {
     /// Says these bytes to connections beyond [`max_connections`](Self::max_connections) and closes them,
     /// rather than let them wait: `421 too many connections\r\n`, say.
     ///
-    /// Each has 2 seconds to read them and to close. Up to 64 are being told at a time; one more takes the place of
-    /// the one that has had the longest time. Those that are still being told when [`serve`](Self::serve)
+    /// Each has 2 seconds to read them and to close. Up to 64 are refused at a time; one more takes the place of
+    /// the one that has had the longest time. Those that are still being refused when [`serve`](Self::serve)
     /// returns are dropped.
     ///
     /// ```
@@ -187,16 +187,16 @@ impl Server {
     ///
     /// # Errors of accept
     ///
-    /// An error that concerns only the connection that was to be accepted (it was aborted, say) is passed
-    /// over at once. While resources are wanting (file descriptors, memory), after errors not known here, and
-    /// after more than 64 errors in a row, accept is tried again when a connection ends or after a delay,
-    /// whichever is first. The delay grows from 5 milliseconds to one second.
+    /// An error that concerns only the connection that was to be accepted (it was aborted, say) is passed over at
+    /// once. While resources are exhausted (file descriptors, memory), after errors not known here, and after more
+    /// than 64 errors in a row, accept is tried again when a connection ends or after a delay, whichever is first.
+    /// The delay grows from 5 milliseconds to one second.
     ///
     /// # Errors
     ///
-    /// [`ServeError`] if accept fails for good: the socket is closed or not listening (`EBADF`, `EINVAL`),
-    /// or a listener of one's own returns an error of the kind `BrokenPipe`, `InvalidInput`,
-    /// `NotConnected` or `UnexpectedEof`. The connections are let end first, as by a shutdown.
+    /// [`ServeError`] if accept fails for good: the socket is closed or not listening (`EBADF`, `EINVAL`), or a
+    /// listener of one's own returns an error of the kind `BrokenPipe`, `InvalidInput`, `NotConnected` or
+    /// `UnexpectedEof`. The connections end first, as in a shutdown.
     ///
     /// # Panics
     ///
@@ -219,7 +219,8 @@ impl Server {
         F: FnMut(Connection<L::Io, L::Addr>) -> C,
         C: Future + Send + 'static,
     {
-        // Cancelled also when the listener fails, which is no business of who owns `shutdown`.
+        // The connections' token is cancelled also when the listener fails. It is a child, so that the caller's
+        // token is not cancelled with it.
         let shutdown = shutdown.child_token();
         Accepting {
             max_connections: self.max_connections,
@@ -288,7 +289,7 @@ impl<S, A> Connection<S, A> {
 
     /// Makes another stream of this one, by a handshake that must not take longer than `limit`.
     ///
-    /// It runs in the connection's own task: a peer that dawdles holds up nobody else.
+    /// It runs in the connection's own task: a slow peer holds up nobody else.
     ///
     /// ```
     /// # use asynchat::{Connection, Server};
@@ -438,9 +439,10 @@ impl From<ServeError> for io::Error {
 struct Accepting<L, F> {
     max_connections: usize,
     refusal: Option<Bytes>,
-    /// Those that are being told that there are too many, and those of them that end now.
+    /// The tasks that send the refusal to connections beyond the limit, those that have ended and are not reaped
+    /// yet included.
     refused: JoinSet<()>,
-    /// Those that are being told, the one that was told first in front. `len <= MAX_REFUSED`
+    /// The handles of these tasks, the oldest in front. `len <= MAX_REFUSED`
     told: VecDeque<AbortHandle>,
     listener: L,
     /// The parent of the connections' tokens.
@@ -476,7 +478,7 @@ where
     async fn accept(&mut self) -> io::Result<()> {
         let shutdown = self.shutdown.clone();
         let mut cancelled = pin!(shutdown.cancelled());
-        // In a row.
+        // How many times accept has failed in a row.
         let mut failures = 0;
         loop {
             let mut delay = pin!(back_off(failures).map(sleep));
@@ -486,7 +488,8 @@ where
                 }
                 let ended = self.reap(cx);
                 if let Some(sleep) = delay.as_mut().as_pin_mut() {
-                    // The descriptor of a connection that has ended may be the one that is wanting.
+                    // If a connection has ended, accept is tried at once: that may have freed the file descriptor
+                    // that was missing.
                     if !ended && sleep.poll(cx).is_pending() {
                         return Poll::Pending;
                     }
@@ -506,7 +509,7 @@ where
                         Some(word) if self.is_full() => {
                             let refusal = refuse(io, word.clone());
                             self.refuse(refusal);
-                            // It says its word before others take its place.
+                            // The new task sends the refusal before further connections can take its place.
                             yield_now().await;
                         }
                         _ => self.spawn(io, peer),
@@ -530,7 +533,7 @@ where
         self.connections.len() >= self.max_connections
     }
 
-    /// One more is told. If there are too many, the one that was told first has had its time.
+    /// Spawns the refusal of one more connection. If too many are under way, the oldest is aborted.
     fn refuse(&mut self, refusal: impl Future<Output = ()> + Send + 'static) {
         self.served.refused += 1;
         self.told.retain(|told| !told.is_finished());
@@ -567,13 +570,14 @@ where
     }
 }
 
-/// Says a word and closes, so that the peer can read it.
+/// Sends the refusal and closes, in a way that lets the peer read it.
 async fn refuse(io: impl AsyncRead + AsyncWrite, word: Bytes) {
     let mut io = pin!(io);
     let refusing = async {
         io.write_all(&word).await?;
         io.shutdown().await?;
-        // A reset would destroy what was said: what the peer had to say is read, within reason.
+        // To close with unread input would be a reset, which may destroy what was sent: up to 64 KiB of input are
+        // read and dropped before.
         let mut dropped = [0; 1024];
         for _ in 0..64 {
             if io.read(&mut dropped).await? == 0 {
@@ -600,7 +604,7 @@ impl Served {
 enum Severity {
     /// It concerns one connection, which is gone.
     Passing,
-    /// Something is wanting that may come back.
+    /// A resource is missing that may become free, or the error is not known here.
     Wanting,
     /// Nothing will ever be accepted again.
     Final,
@@ -644,7 +648,7 @@ async fn drain(connections: &mut JoinSet<()>, served: &mut Served, limit: Durati
 /// Below the usual limit of 1024 file descriptors, with some to spare for everything else.
 const MAX_CONNECTIONS: usize = 1000;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many connections beyond the limit are told so at a time.
+/// How many connections beyond the limit are sent the refusal at a time.
 const MAX_REFUSED: usize = 64;
 /// How long one of them may take.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,10 +1,9 @@
-//! What is told to `tracing`, if the feature is on.
+//! Events for `tracing`, if the feature is on.
 //!
-//! Nothing here holds a byte that a peer has sent, nor the text of an error that might quote one. What a
-//! peer can bring about as often as it likes is told at the level `DEBUG`, so that it cannot fill a log;
-//! what an operator should know at `INFO` and `WARN`. The span of a connection, which is no line of its
-//! own, is at `INFO`, so that what the application tells in it has a peer at that level too. Without the
-//! feature all of this is nothing.
+//! No event contains a byte that a peer has sent, nor the text of an error that might quote one. What a peer can
+//! cause as often as it likes is at the level `DEBUG`, so that it cannot fill a log; what an operator should know
+//! is at `INFO` and `WARN`. The span of a connection, which is no line of its own, is at `INFO`, so that the
+//! application's events at that level name the peer too. Without the feature these functions do nothing.
 #![cfg_attr(not(feature = "tracing"), allow(unused_variables))]
 
 #[cfg(feature = "serve")]
@@ -56,7 +55,7 @@ pub(crate) fn timed_out(timeout: Timeout) {
     event!(tracing::Level::DEBUG, deadline = ?timeout, "deadline passed");
 }
 
-/// What a connection's task is told in: its number and its peer.
+/// The span of a connection's task: the connection's number and its peer.
 #[cfg(feature = "serve")]
 pub(crate) struct Connection {
     #[cfg(feature = "tracing")]
@@ -78,7 +77,7 @@ impl Connection {
         connection
     }
 
-    /// All that is told in this future is told of this connection, and so is an end that is not its own.
+    /// Runs a future in the span, in which an event is emitted too if the future is aborted or panics.
     pub(crate) fn around<F: Future>(self, serving: F) -> impl Future<Output = F::Output> + use<F> {
         #[cfg(feature = "tracing")]
         return {
@@ -90,7 +89,7 @@ impl Connection {
     }
 }
 
-/// Accept failed: for want of something, unless the failure is of no consequence.
+/// Accept failed. `wanting` is false if only the connection that was to be accepted is concerned.
 #[cfg(feature = "serve")]
 #[cold]
 pub(crate) fn accept_failed(error: &io::Error, wanting: bool) {
@@ -127,7 +126,7 @@ mod serving {
     use pin_project_lite::pin_project;
 
     pin_project! {
-        /// A connection's future, which tells if it is dropped before it is ready.
+        /// A connection's future, which emits an event if it is dropped before it is ready.
         pub(super) struct Serving<F> {
             #[pin]
             future: F,
@@ -151,7 +150,7 @@ mod serving {
 
     enum Progress {
         Waiting,
-        /// The future is being polled. If that panics, it stays so.
+        /// The future is being polled. If that panics, the state stays this one.
         Polled,
         Ready,
     }

@@ -1,10 +1,10 @@
 //! Buffers, shared by the connections of a thread.
 //!
-//! A connection holds a buffer only while there are bytes in it. A channel takes one from here for each
-//! attempt to read and gives it back when the read is pending, or when the input has been dispatched
-//! and nobody kept a piece of it. A queue takes one with the first small item, and when all is written
-//! the two are kept together for the next. Ten thousand idle connections have a few buffers between
-//! them, and a request finds them warm.
+//! A connection holds a buffer only while there are bytes in it. A channel takes one from here for each attempt to
+//! read and gives it back when the read is pending, or when the input has been dispatched and nobody kept a piece
+//! of it. An output queue takes one with the first small item, and when all is written the queue and its buffer
+//! are kept together for the next connection that writes. So ten thousand idle connections share a few buffers,
+//! which are still in the processor's cache when a request comes.
 
 use std::cell::RefCell;
 
@@ -18,7 +18,7 @@ thread_local! {
 pub(crate) fn take(size: usize) -> BytesMut {
     let pooled = BUFFERS.try_with(|buffers| buffers.borrow_mut().pop()).ok().flatten();
     let mut buffer = pooled.unwrap_or_default();
-    // What was taken off its front is room again.
+    // `reserve` uses the memory of bytes that were taken off the front as room again.
     buffer.reserve(size);
     buffer
 }
@@ -38,8 +38,8 @@ pub(crate) fn give(mut buffer: BytesMut) {
     });
 }
 
-/// The most buffers a thread keeps: one to read into, one whose input is being dispatched, one for a new
-/// queue, and what a handler that gave way was given meanwhile.
+/// The most buffers a thread keeps: one to read into, one whose input is being dispatched, one for a new queue,
+/// and one more for a connection whose handler waits while others read.
 const MAX_BUFFERS: usize = 4;
 /// A buffer smaller than this, in bytes, is not worth keeping.
 const MIN_SIZE: usize = 1024;

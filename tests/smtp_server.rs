@@ -47,7 +47,9 @@ use tokio_util::sync::CancellationToken;
 use crate::command::{Command, parse};
 use crate::maildir::{Maildir, Store};
 use crate::process::{Server, example};
-use crate::session::{Ends, Host, MAX_ERRORS, MAX_LINE, MAX_RECIPIENTS, MAX_SIZE};
+use crate::session::{
+    Ends, Host, MAX_EXCESS, MAX_FRUITLESS, MAX_LINE, MAX_RECIPIENTS, MAX_SIZE, MIN_CHUNK,
+};
 use crate::text::Text;
 
 // ---------------------------------------------------------------------------------------------
@@ -454,10 +456,6 @@ async fn what_a_peer_can_make_grow_has_a_limit() {
     let got = ask(&format!("EHLO me\r\nMAIL FROM:<>\r\n{recipients}DATA\r\n.\r\n")).await;
     assert_eq!(got[got.len() - 4..], [250, 452, 354, 250]);
 
-    let errors = ask(&"x\r\n".repeat(MAX_ERRORS as usize + 10)).await;
-    assert_eq!(errors.len(), 1 + MAX_ERRORS as usize + 1);
-    assert_eq!(errors.last(), Some(&421));
-
     let size = MAX_SIZE as usize;
     let start = format!("EHLO me\r\n{ENVELOPE}");
     for (text, code) in [(size - 2, 250), (size - 1, 552)] {
@@ -479,6 +477,70 @@ async fn what_a_peer_can_make_grow_has_a_limit() {
     assert_eq!(got, [220, 250, 250, 250, 501]);
     let got = ask(&format!("EHLO me\r\nMAIL FROM:<> SIZE={}\r\n", size + 1)).await;
     assert_eq!(got, [220, 250, 552]);
+}
+
+#[tokio::test]
+async fn whoever_sends_no_message_is_sent_off() {
+    let host = host(Store::Nowhere);
+    let most = MAX_FRUITLESS as usize;
+    for command in [
+        "x",
+        "NOOP",
+        "RSET",
+        "HELP",
+        "VRFY you",
+        "HELO me",
+        "EHLO me",
+        "RCPT TO:<you>",
+        "BDAT 0 LAST",
+        &"x".repeat(MAX_LINE as usize + 1),
+    ] {
+        let input = format!("{command}\r\n").repeat(most + 10);
+        let got = codes(&served(&host, [input.as_bytes()]).await);
+        assert_eq!(got.len(), 1 + most + 1, "{command}");
+        assert_eq!(got.last(), Some(&421), "{command}");
+    }
+    // What begins a message and never ends it: in each round so many count, EHLO first.
+    let chunk = format!("BDAT {0}\r\n{1}", MIN_CHUNK - 1, "x".repeat(MIN_CHUNK as usize - 1));
+    let excess = "RCPT TO:<a@b>\r\n".repeat(MAX_RECIPIENTS + MAX_EXCESS);
+    for (once, again, replies) in [
+        ("", "MAIL FROM:<>\r\nRSET\r\n".to_owned(), 2 * (most - 1)),
+        ("", "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nRSET\r\n".to_owned(), 3 * (most - 1)),
+        (ENVELOPE, "BDAT 0\r\n".to_owned(), 2 + most - 1),
+        (ENVELOPE, chunk, 2 + most - 1),
+        ("", format!("{ENVELOPE}DATA\r\n\n\r\n.\r\n"), 4 * (most - 1)),
+        (
+            &format!("MAIL FROM:<>\r\n{excess}"),
+            "RCPT TO:<a@b>\r\n".to_owned(),
+            1 + MAX_RECIPIENTS + MAX_EXCESS + most - 1,
+        ),
+    ] {
+        let input = format!("EHLO me\r\n{once}{}", again.repeat(most + 10));
+        let got = codes(&served(&host, [input.as_bytes()]).await);
+        assert_eq!(got.len(), 2 + replies + 1, "{again:?}");
+        assert_eq!(got.last(), Some(&421), "{again:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_sends_messages_may_send_many() {
+    let host = host(Store::Nowhere);
+    let recipients = "RCPT TO:<a@b>\r\n".repeat(MAX_RECIPIENTS + MAX_EXCESS);
+    // With EHLO and RSET one more would be too many.
+    let fruitless = "NOOP\r\n".repeat(MAX_FRUITLESS as usize - 3);
+    let chunk = format!("BDAT {MIN_CHUNK}\r\n{}", "x".repeat(MIN_CHUNK as usize));
+    let chunks = chunk.repeat(2 * MAX_FRUITLESS as usize);
+    for message in [
+        format!("{ENVELOPE}DATA\r\n.\r\n"),
+        format!("MAIL FROM:<>\r\n{recipients}DATA\r\n.\r\n"),
+        format!("RSET\r\n{fruitless}{ENVELOPE}BDAT 1 LAST\r\nx"),
+        format!("{ENVELOPE}{chunks}BDAT 0 LAST\r\n"),
+    ] {
+        let input = format!("EHLO me\r\n{}QUIT\r\n", message.repeat(110));
+        let got = codes(&served(&host, [input.as_bytes()]).await);
+        assert!(!got.contains(&421), "{message:?}");
+        assert_eq!(got.last(), Some(&221), "{message:?}");
+    }
 }
 
 #[tokio::test]

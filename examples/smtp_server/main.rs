@@ -18,7 +18,8 @@
 //! | kept | any byte that BDAT brings, a lone CR or LF too: its end is a count, and nothing can hide in it |
 //! | refused | anything that was sent behind STARTTLS in the clear (501, and the connection ends) |
 //! | cut off | HTTP: `GET`, `POST`, `CONNECT`, and fields such as `Host:` (421): see `command.rs` |
-//! | limits | commands, recipients, messages, errors, connections, waiting: stated where they are enforced |
+//! | cut off | whoever says NOOP, RSET, EHLO and what is refused 100 times without a message (421) |
+//! | limits | commands, recipients, messages, connections, waiting: stated where they are enforced |
 //!
 //! | file | what it knows |
 //! |---|---|

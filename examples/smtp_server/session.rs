@@ -31,12 +31,20 @@ use crate::text::Text;
 pub(crate) const MAX_LINE: u64 = 2046;
 /// Recipients of a message: what RFC 5321 wants at least.
 pub(crate) const MAX_RECIPIENTS: usize = 100;
+/// Recipients of a message that are refused because there are that many already, before each more counts towards
+/// [`MAX_FRUITLESS`]: whoever has a long list may ask for all of it, and sends the message again to the rest. Postfix
+/// overlooks as many.
+pub(crate) const MAX_EXCESS: usize = 1000;
 /// Bytes of a message.
 pub(crate) const MAX_SIZE: u64 = 25 << 20;
 /// Bytes of a message that is refused, up to which it is read to its end. After more the connection ends.
 const MAX_DROPPED: u64 = 2 * MAX_SIZE;
-/// Commands that are refused, after which the connection ends.
-pub(crate) const MAX_ERRORS: u32 = 100;
+/// Commands that are no step towards a message, after which the connection ends: those that are refused, and NOOP, RSET,
+/// EHLO and the like. With them a peer that sends no mail would keep a connection from the others for ever. A message
+/// that is taken lets as many follow; Postfix has the same limit.
+pub(crate) const MAX_FRUITLESS: u32 = 100;
+/// Bytes of a chunk of BDAT that are such a step, unless it is the last: chunks of no byte would do as well as NOOP.
+pub(crate) const MIN_CHUNK: u64 = 1024;
 
 /// RFC 5321 4.5.3.2.7 wants five minutes for the next command, and as much for each part of it.
 const WAIT: Duration = Duration::from_secs(5 * 60);
@@ -152,7 +160,8 @@ pub(crate) struct Session {
     /// Since MAIL.
     mail: Option<Mail>,
     reading: Reading,
-    errors: u32,
+    /// Commands since the last message that was taken which were no step towards another.
+    fruitless: u32,
 }
 
 #[derive(Debug)]
@@ -167,6 +176,8 @@ struct Mail {
     from: String,
     utf8: bool,
     recipients: Vec<String>,
+    /// How many more were refused because there were too many.
+    excess: usize,
     /// Between two BDATs, what the first of them brought.
     body: Option<Body>,
 }
@@ -181,7 +192,7 @@ enum Reading {
     /// The text behind that.
     Text(Text, Body),
     /// Behind BDAT.
-    Chunk { last: bool, body: Body },
+    Chunk { size: u64, last: bool, body: Body },
 }
 
 impl Reading {
@@ -241,7 +252,7 @@ impl Handler for Session {
                 body.end_text(text);
                 self.deliver(body, control).await;
             }
-            Reading::Chunk { last, body } => {
+            Reading::Chunk { size, last, body } => {
                 expect_line(control);
                 if last || body.draft.is_err() {
                     self.deliver(body, control).await;
@@ -249,6 +260,9 @@ impl Handler for Session {
                     write!(control, "250 2.0.0 {} bytes so far\r\n", body.size);
                     if let Some(mail) = &mut self.mail {
                         mail.body = Some(body);
+                    }
+                    if size < MIN_CHUNK {
+                        self.count_fruitless(control);
                     }
                 }
             }
@@ -288,7 +302,7 @@ impl Handler for Session {
 impl Session {
     pub(crate) fn new(host: Arc<Host>, ends: Ends, secure: bool) -> Self {
         let reading = Reading::LINE;
-        Session { host, ends, secure, greeting: None, mail: None, reading, errors: 0 }
+        Session { host, ends, secure, greeting: None, mail: None, reading, fruitless: 0 }
     }
 
     /// How long the peer is waited for next.
@@ -297,11 +311,19 @@ impl Session {
         timeouts(if hurry { HURRY } else { WAIT })
     }
 
+    /// Answers a command. Unless it was a step towards a message, it counts.
     fn reply(&mut self, reply: Reply, control: &mut Control<'_>) {
         write!(control, "{reply}\r\n");
-        self.errors += u32::from(reply.starts_with('5'));
-        if self.errors >= MAX_ERRORS {
-            control.push("421 4.7.0 too many errors\r\n");
+        if !matches!(reply, SENDER_OK | RECIPIENT_OK | TOO_MANY | SEND_TEXT) {
+            self.count_fruitless(control);
+        }
+    }
+
+    /// The command that has just been answered was no step towards a message.
+    fn count_fruitless(&mut self, control: &mut Control<'_>) {
+        self.fruitless += 1;
+        if self.fruitless >= MAX_FRUITLESS {
+            control.push("421 4.7.0 too many commands without a message\r\n");
             control.close_when_done();
         }
     }
@@ -312,7 +334,7 @@ impl Session {
                 write!(control, "250 {}\r\n", self.ends.local);
                 self.mail = None;
                 self.greeting = Some(Greeting { name, extended: false });
-                return;
+                return self.count_fruitless(control);
             }
             Command::Ehlo(name) => {
                 write!(control, "250-{}\r\n250-PIPELINING\r\n", self.ends.local);
@@ -323,7 +345,7 @@ impl Session {
                 control.push("250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n");
                 self.mail = None;
                 self.greeting = Some(Greeting { name, extended: true });
-                return;
+                return self.count_fruitless(control);
             }
             Command::Mail { from, size, utf8 } => self.mail(from, size, utf8),
             Command::Rcpt(to) => self.rcpt(to),
@@ -373,8 +395,8 @@ impl Session {
         if size > MAX_SIZE {
             return TOO_LARGE;
         }
-        self.mail = Some(Mail { from, utf8, recipients: Vec::new(), body: None });
-        "250 2.1.0 sender ok"
+        self.mail = Some(Mail { from, utf8, recipients: Vec::new(), excess: 0, body: None });
+        SENDER_OK
     }
 
     fn rcpt(&mut self, to: String) -> Reply {
@@ -383,11 +405,12 @@ impl Session {
             Some(mail) if mail.body.is_some() => WITHIN_BDAT,
             Some(mail) if !mail.utf8 && !to.is_ascii() => NOT_ASCII,
             Some(mail) if mail.recipients.len() == MAX_RECIPIENTS => {
-                "452 4.5.3 too many recipients"
+                mail.excess += 1;
+                if mail.excess > MAX_EXCESS { TOO_MANY_BY_FAR } else { TOO_MANY }
             }
             Some(mail) => {
                 mail.recipients.push(to);
-                "250 2.1.5 recipient ok"
+                RECIPIENT_OK
             }
         }
     }
@@ -400,7 +423,7 @@ impl Session {
                 expect_body(b".\r\n", control);
                 control.set_limit(Limit::Skip(0));
                 self.reading = Reading::Start(body);
-                "354 end with <CRLF>.<CRLF>"
+                SEND_TEXT
             }
         }
     }
@@ -413,7 +436,7 @@ impl Session {
             body.refuse(TOO_LARGE);
         }
         expect_body(size, control);
-        self.reading = Reading::Chunk { last, body };
+        self.reading = Reading::Chunk { size, last, body };
     }
 
     /// A message that begins, with the lines that RFC 5321 4.4 wants before it.
@@ -454,8 +477,9 @@ impl Session {
         match delivered {
             Ok(Some(name)) => write!(control, "250 2.0.0 stored as {name}\r\n"),
             Ok(None) => control.push("250 2.0.0 discarded\r\n"),
-            Err(reply) => self.reply(reply, control),
+            Err(reply) => return self.reply(reply, control),
         }
+        self.fruitless = 0;
     }
 
     fn start_tls(&mut self, control: &mut Control<'_>) {
@@ -554,6 +578,13 @@ fn disk_reply(error: &io::Error) -> Reply {
     }
 }
 
+/// Steps towards a message.
+const SENDER_OK: Reply = "250 2.1.0 sender ok";
+const RECIPIENT_OK: Reply = "250 2.1.5 recipient ok";
+const TOO_MANY: Reply = "452 4.5.3 too many recipients";
+const SEND_TEXT: Reply = "354 end with <CRLF>.<CRLF>";
+
+const TOO_MANY_BY_FAR: Reply = "452 4.5.3 far too many recipients";
 const NO_MAIL: Reply = "503 5.5.1 say MAIL first";
 const NOT_ASCII: Reply = "553 5.6.7 such an address needs SMTPUTF8";
 const TOO_LARGE: Reply = "552 5.3.4 the message is too large";

@@ -1442,13 +1442,13 @@ fn running_out_of_file_descriptors_is_survived() {
 #[cfg(target_os = "linux")]
 const CROWDED: usize = 960;
 
-/// Whether this process may have so many connections: two tests at a time do.
+/// Whether this process may have so many connections: three tests at a time do.
 #[cfg(target_os = "linux")]
 fn may_crowd() -> bool {
     let limits = fs::read_to_string("/proc/self/limits").unwrap();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let files = files.split_whitespace().next().unwrap();
-    let may = files.parse().map_or(true, |files: usize| files >= 3 * CROWDED);
+    let may = files.parse().map_or(true, |files: usize| files >= 4 * CROWDED);
     if !may {
         eprintln!("not tested: only {files} files may be open");
     }
@@ -1530,6 +1530,64 @@ fn whoever_never_comes_to_the_end_of_a_head_makes_room() {
     last.response().assert(200, "a{}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn whoever_never_comes_to_the_end_of_a_body_makes_room_after_them() {
+    if !may_crowd() {
+        return;
+    }
+    let server = start();
+    let whole = post("hello");
+    let (begin, end) = whole.split_at(whole.len() - 3);
+    let expecting = whole.replace("\r\n\r\nhello", "\r\nExpect: 100-continue\r\n\r\n");
+    let mut answered = connect(&server);
+    answered.send(get("/stream?n=20"));
+    assert_eq!(answered.head().status, 200);
+    let mut head = connect(&server);
+    head.send(get("/style.css") + "GET");
+    head.response().assert(200, "a{}");
+    let bodies = (2..CROWDED).map(|index| {
+        let mut client = connect(&server);
+        if index % 2 == 0 {
+            client.send(begin);
+            assert_eq!(client.head().status, 200);
+            assert_eq!(client.bytes(2), b"he");
+        } else {
+            client.send(&expecting);
+            assert_eq!(client.head().status, 100);
+        }
+        client
+    });
+    let mut bodies: Vec<Client> = bodies.collect();
+
+    let mut more = Vec::new();
+    let mut one_more = || {
+        let mut client = connect(&server);
+        client.send(begin);
+        assert_eq!(client.head().status, 200);
+        more.push(client);
+    };
+    // Nobody waits for one that is being answered: it may go then.
+    one_more();
+    one_more();
+    head.assert_end();
+    // More than there are places left.
+    for (index, body) in bodies[..100].iter_mut().enumerate() {
+        one_more();
+        if index % 2 == 1 {
+            assert_eq!(body.response().body, b"there is no room left to wait for the body\n");
+        }
+        body.assert_end();
+    }
+    let ticks = std::iter::from_fn(|| Some(answered.chunk()).filter(|chunk| !chunk.is_empty()));
+    assert_eq!(ticks.flatten().collect::<Vec<u8>>(), stream(20).into_bytes());
+    let other = &mut bodies[100];
+    other.send(end);
+    assert_eq!(other.bytes(3), b"llo");
+    other.send(get("/style.css"));
+    other.response().assert(200, "a{}");
+}
+
 #[test]
 fn who_makes_room_is_who_has_been_waited_for_longest() {
     let crowd = Arc::new(Crowd::default());
@@ -1560,6 +1618,19 @@ fn who_makes_room_is_who_has_been_waited_for_longest() {
     members.drain(1..5);
     members.push(enter(6));
     assert_eq!(evicted(&members), [0; 0]);
+
+    // Bodies are waited for until nobody is who has not asked for anything.
+    let mut members: Vec<_> = members.into_iter().take(4).collect();
+    members[1].0.awaited_for_body();
+    members[3].0.awaited_for_body();
+    members[2].0.awaited();
+    for goes in [&[2][..], &[1, 2], &[1, 2, 3], &[1, 2, 3]] {
+        let one_more = enter(4);
+        one_more.0.busy();
+        assert_eq!(evicted(&members), goes);
+        members.push(one_more);
+        assert_eq!(evicted(&members), goes);
+    }
 }
 
 #[test]

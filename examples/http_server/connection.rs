@@ -210,14 +210,19 @@ impl Handler for Session {
 
     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
         // A request that has begun is still answered, unless others want the place of one who is slow to ask.
-        let goes = !self.head.has_begun() || self.member.is_evicted();
-        if self.upload.is_none() && goes {
-            if control.queued_bytes() == 0 {
-                // It has been told nothing that a reset could destroy.
-                control.set_timeouts(timeouts(IDLE, HEAD).linger(None));
-            }
-            control.close_when_done();
+        let begun = self.upload.is_some() || self.head.has_begun();
+        if begun && !self.member.is_evicted() {
+            return Ok(());
         }
+        if control.queued_bytes() == 0 {
+            // It has been told nothing that a reset could destroy. That it takes the refusal of a body in is not waited
+            // for: whoever does not close would keep its place meanwhile.
+            control.set_timeouts(timeouts(IDLE, HEAD).linger(None));
+        }
+        if self.upload.is_some() {
+            return self.refuse(Upload::CROWDED, control);
+        }
+        control.close_when_done();
         Ok(())
     }
 }
@@ -359,6 +364,7 @@ impl Session {
     /// Goes on with the body of a request.
     fn receive(&mut self, upload: Upload, aim: Aim, control: &mut Control<'_>) {
         self.upload = Some(upload);
+        self.member.awaited_for_body();
         control.begin_message();
         control.set_timeouts(timeouts(BODY, BODY));
         aim.take(control);
@@ -438,6 +444,7 @@ impl Session {
 
 impl Upload {
     const TOO_SLOW: Refusal = Refusal::new(408, "the body took too long");
+    const CROWDED: Refusal = Refusal::new(503, "there is no room left to wait for the body");
 }
 
 impl Echo {

@@ -2,10 +2,12 @@
 //!
 //! A peer that asks nothing, or never comes to the end of what it asks, costs a place that another could use.
 //! When places run short, the connection that has been waited for longest is asked to go, as by a shutdown of
-//! its own. One whose request is complete never is: the deadlines of bodies and of answers are for that.
+//! its own: first of those that are idle or have begun a head, and if there are none, of those whose request lacks
+//! the end of its body. One whose request is complete never is: the deadlines of answers are for that.
 //!
 //! A connection whose request begins is waited for anew, so that one that was idle has as much time for it as one
-//! that has just come. More bytes of it change nothing: else one that trickles would stay for ever.
+//! that has just come. More bytes of it change nothing, nor do those of a body: else one that trickles would stay for
+//! ever.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,11 +26,13 @@ pub(crate) struct Crowd {
 /// What is known of one.
 #[derive(Debug)]
 struct Seat {
-    /// Since when it has been waited for, or [`BUSY`], or [`EVICTED`].
+    /// Since when it has been waited for, with [`BODY`] if for a body, or [`BUSY`], or [`EVICTED`].
     awaited_since: Arc<AtomicU64>,
     shutdown: CancellationToken,
 }
 
+/// Is added to the time since which a body is waited for: whoever has not asked yet goes before it.
+const BODY: u64 = 1 << 63;
 /// Its request is complete, and not answered yet.
 const BUSY: u64 = u64::MAX - 1;
 /// It has been asked to go.
@@ -76,7 +80,12 @@ impl Member {
         self.set(self.crowd.tick());
     }
 
-    /// A request is complete, but for its body.
+    /// A request is complete but for its body, which is waited for from now on.
+    pub(crate) fn awaited_for_body(&self) {
+        self.set(BODY + self.crowd.tick());
+    }
+
+    /// The head of a request is complete, and the server has to say what becomes of it.
     pub(crate) fn busy(&self) {
         self.set(BUSY);
     }

@@ -728,6 +728,86 @@ async fn messages_that_wait_have_a_limit_for_all_subscribers_together() {
     assert_eq!(shared.answers.room(), usize::MAX);
 }
 
+/// Of subscribers who take nothing, the output of each fills, then messages wait for it.
+#[test]
+fn short_messages_that_wait_have_a_limit_for_all_subscribers_together() {
+    let text = vec![b'x'; 900];
+    let hearers = 40;
+    // All that one subscriber is sent is there before it has its turn, or some of it at a time.
+    for (batch, batches) in [(8 << 20, 2), (100 << 10, 100)] {
+        let taken = most_memory(async {
+            let shared = Shared::default();
+            let mut deaf = Vec::new();
+            for name in 0..hearers {
+                let (peer, hearing) = connect(&shared);
+                peer.send(format!("SUBSCRIBE {name}\r\n"));
+                until(|| peer.output().ends_with(":1\r\n")).await;
+                peer.take(0);
+                deaf.push((peer, hearing));
+            }
+            for _ in 0..batches {
+                for name in 0..hearers {
+                    let name = name.to_string();
+                    for _ in 0..batch / 950 {
+                        shared.hub.publish(name.as_bytes(), &text, &shared.answers).unwrap();
+                    }
+                    until(|| true).await;
+                }
+            }
+            assert!(deaf.iter().any(|(_, hearing)| hearing.is_finished()));
+            for (_, hearing) in deaf {
+                hearing.abort();
+                let _ = hearing.await;
+            }
+            assert_eq!(shared.hub.waiting.room(), usize::MAX);
+        });
+        // For each 256 KiB that are being sent, what it has taken last, and what it has not. A buffer that grows may
+        // have room for as much again.
+        let most = 2 * (TOGETHER + hearers * 3 * (256 << 10));
+        assert!(taken < most, "{taken} of {most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_messages_hears_all_however_much_waits_for_others() {
+    let shared = Shared::default();
+    let text = "x".repeat(900);
+    let mut hearers = Vec::new();
+    for name in 0..40 {
+        let (peer, hearing) = connect(&shared);
+        peer.send(format!("SUBSCRIBE {}\r\n", if name < 36 { name } else { 36 }));
+        until(|| peer.output().ends_with(":1\r\n")).await;
+        hearers.push((peer, hearing));
+    }
+    let mut attentive = hearers.split_off(36);
+    for (name, (peer, _)) in hearers.iter().enumerate() {
+        peer.take(0);
+        let (name, mut told) = (name.to_string(), 0);
+        while told < 8000 && shared.hub.waiting.room() > 0 {
+            shared.hub.publish(name.as_bytes(), text.as_bytes(), &shared.answers).unwrap();
+            told += 1;
+        }
+    }
+    assert_eq!(shared.hub.waiting.room(), 0);
+    // More than may wait for each at a time. The last of them begins to take nothing.
+    let (talker, _talking) = connect(&shared);
+    let publish = command(&["PUBLISH", "36", &text]);
+    let deaf = attentive.pop().unwrap();
+    deaf.0.take(0);
+    talker.send(publish.repeat(4000));
+    until(|| talker.output().len() == 4 * 4000).await;
+    assert!(talker.output().starts_with(":4\r\n") && talker.output().ends_with(":3\r\n"));
+    let _ = deaf.1.await;
+    let subscribed = "*3\r\n$9\r\nsubscribe\r\n$2\r\n36\r\n:1\r\n".to_owned();
+    let message = format!("*3\r\n$7\r\nmessage\r\n$2\r\n36\r\n$900\r\n{text}\r\n");
+    let heard = subscribed + &message.repeat(4000);
+    for (peer, _) in attentive {
+        assert!(peer.output() == heard);
+    }
+    // Those for whom much waits have it, as long as nothing more is to wait for them.
+    assert!(hearers.iter().all(|(_, hearing)| !hearing.is_finished()));
+}
+
 // ---------------------------------------------------------------------------------------------
 // Over loopback
 

@@ -79,6 +79,8 @@ impl Client {
 #[derive(Debug)]
 pub(crate) enum Then {
     Go,
+    /// Before the next command others have their turn.
+    GiveWay,
     Close,
     /// And not even to send what was written before.
     Abort,
@@ -817,8 +819,9 @@ fn hgetall(call: &mut Call<'_, '_>) -> Done {
 
 fn publish(call: &mut Call<'_, '_>) -> Done {
     let Shared { hub, answers, .. } = &call.client.shared;
-    call.reply.count(hub.publish(call.words.get(1), call.words.get(2), answers)?);
-    Ok(Then::Go)
+    let told = hub.publish(call.words.get(1), call.words.get(2), answers)?;
+    call.reply.count(told.hearers);
+    Ok(if told.gives_way { Then::GiveWay } else { Then::Go })
 }
 
 /// It takes a handle, which whoever has the connection gives.

@@ -23,10 +23,11 @@
 //! and, unless it is a subscriber, an hour to say something.
 //!
 //! So has what all clients together can make grow: 256 MiB of answers and messages may wait to be taken by
-//! clients, and 256 MiB of commands to be complete. What has up to 16 KiB does not count, and so short messages may
-//! be up to 8 MiB for each subscriber that takes none, as in Redis. A command whose answer would be too much is
-//! refused and changes no data; a client whose command becomes too much is disconnected. So whoever takes or sends
-//! much, slowly, keeps others from what is long, but not from what is short.
+//! clients, and 256 MiB of commands to be complete. What has up to 16 KiB does not count there. A command whose answer
+//! would be too much is refused and changes no data; a client whose command becomes too much is disconnected. So
+//! whoever takes or sends much, slowly, keeps others from what is long, but not from what is short. Short messages
+//! count for each subscriber: while 256 MiB of them wait for all together, one for whom more than 256 KiB wait is
+//! dropped when the next is to wait for it, and whoever publishes gives those that do take theirs the time to.
 //!
 //! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
 //!

@@ -5,37 +5,67 @@
 //! memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use asynchat::{Handle, HandleError};
 use bytes::{Bytes, BytesMut};
 
 use crate::protocol::{CROWDED, Refusal, Reply};
-use crate::waiting::{SHORT, Waiting};
+use crate::waiting::{Held, SHORT, Waiting};
 
 /// What the names of all channels that one client hears may take, in bytes.
 const NAMES: usize = 1 << 20;
 /// What a name costs beside its bytes, about.
 const NAME: usize = 128;
 
+/// When so many bytes of short messages wait for all subscribers together, each has to do with its [`SHARE`]. So there
+/// may be at most these, and of each subscriber twice its share.
+const TOGETHER: usize = 256 << 20;
+/// Then a subscriber for whom more bytes of them wait is dropped when one more message is to wait.
+const SHARE: usize = 256 << 10;
+/// And then whoever publishes to one for whom more bytes of them wait gives way, so that it is dropped only if it does
+/// not take them.
+const GIVE_WAY: usize = SHARE / 4;
+
 /// All channels. Clones are the same.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hub(Arc<Mutex<Channels>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Hub {
+    channels: Arc<Mutex<Channels>>,
+    /// Short messages, for each of their hearers.
+    pub(crate) waiting: Waiting,
+}
 
 /// Who hears each channel, by their ids: who came first is told first. No channel is without anybody.
-type Channels = HashMap<Bytes, BTreeMap<u64, Handle>>;
+type Channels = HashMap<Bytes, BTreeMap<u64, Arc<Hearer>>>;
+
+/// How a message was published.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// How many hear it.
+    pub(crate) hearers: usize,
+    /// Before more is published, those who hear it are to have their turn.
+    pub(crate) gives_way: bool,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Hub { channels: Arc::default(), waiting: Waiting::new(TOGETHER) }
+    }
+}
 
 impl Hub {
-    /// Gives a message to all that hear a channel. Returns how many there are. A message that is not short counts
-    /// until the last of them has taken it.
+    /// Gives a message to all that hear a channel. A message that is not short counts until the last of them has
+    /// taken it.
     pub(crate) fn publish(
         &self,
         name: &[u8],
         text: &[u8],
         waiting: &Waiting,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<Told, Refusal> {
+        let mut told = Told { hearers: 0, gives_way: false };
         let mut channels = self.lock();
-        let Some(hearers) = channels.get_mut(name) else { return Ok(0) };
+        let Some(hearers) = channels.get_mut(name) else { return Ok(told) };
         let length = name.len() + text.len();
         if length > waiting.room().max(SHORT) {
             return Err(CROWDED);
@@ -48,25 +78,74 @@ impl Hub {
         reply.bulk(text);
         // It is there once, however many there are.
         let message = message.freeze();
+        let short = if length > SHORT { 0 } else { message.len() };
         let message = if length > SHORT { waiting.count(message) } else { message };
+        let crowded = self.waiting.room() == 0;
         let before = hearers.len();
-        hearers.retain(|_, handle| match handle.push(message.clone()) {
-            Ok(()) => true,
-            Err(HandleError::Closed(_)) => false,
-            Err(_) => {
-                handle.abort();
-                false
-            }
+        hearers.retain(|_, hearer| {
+            let waits = hearer.tell(&message, short, crowded);
+            told.gives_way |= crowded && waits.is_some_and(|waits| waits > GIVE_WAY);
+            waits.is_some()
         });
-        let told = hearers.len();
-        if told == 0 && before > 0 {
+        told.hearers = hearers.len();
+        if told.hearers == 0 && before > 0 {
             channels.remove(name);
         }
         Ok(told)
     }
 
     fn lock(&self) -> MutexGuard<'_, Channels> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who hears something.
+#[derive(Debug)]
+struct Hearer {
+    handle: Handle,
+    short: Mutex<Short>,
+}
+
+/// The bytes of short messages that may wait for one. What its channel has taken is not known to be sent; but the
+/// channel takes more only while less than 256 KiB are left to be sent. So beside these, what it has taken last may wait.
+#[derive(Debug)]
+struct Short {
+    /// The channel has not taken them.
+    queued: Held,
+    /// The channel has taken them together.
+    taken: Held,
+}
+
+impl Hearer {
+    fn new(handle: Handle, waiting: &Waiting) -> Self {
+        let short = Short { queued: waiting.hold_nothing(), taken: waiting.hold_nothing() };
+        Hearer { handle, short: Mutex::new(short) }
+    }
+
+    /// Gives it a message, of which so many bytes count. Returns how many its channel has not taken; nothing if it is
+    /// gone, or dropped because it does not keep up.
+    fn tell(&self, message: &Bytes, short: usize, crowded: bool) -> Option<usize> {
+        let mut waits = self.short.lock().unwrap_or_else(PoisonError::into_inner);
+        let Short { queued, taken } = &mut *waits;
+        if queued.size() > 0 && self.handle.queued_bytes() == 0 {
+            mem::swap(queued, taken);
+            queued.clear();
+        }
+        if crowded && queued.size() > SHARE {
+            self.handle.abort();
+            return None;
+        }
+        match self.handle.push(message.clone()) {
+            Ok(()) => {
+                queued.add(short);
+                Some(queued.size())
+            }
+            Err(HandleError::Closed(_)) => None,
+            Err(_) => {
+                self.handle.abort();
+                None
+            }
+        }
     }
 }
 
@@ -75,7 +154,7 @@ impl Hub {
 pub(crate) struct Subscriptions {
     hub: Hub,
     id: u64,
-    handle: Handle,
+    hearer: Arc<Hearer>,
     names: BTreeSet<Bytes>,
     /// What the names take.
     size: usize,
@@ -83,7 +162,8 @@ pub(crate) struct Subscriptions {
 
 impl Subscriptions {
     pub(crate) fn new(hub: Hub, id: u64, handle: Handle) -> Self {
-        Subscriptions { hub, id, handle, names: BTreeSet::new(), size: 0 }
+        let hearer = Arc::new(Hearer::new(handle, &hub.waiting));
+        Subscriptions { hub, id, hearer, names: BTreeSet::new(), size: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -108,7 +188,7 @@ impl Subscriptions {
         self.size += NAME + name.len();
         let name = Bytes::copy_from_slice(name);
         self.names.insert(name.clone());
-        self.hub.lock().entry(name).or_default().insert(self.id, self.handle.clone());
+        self.hub.lock().entry(name).or_default().insert(self.id, self.hearer.clone());
         Ok(())
     }
 

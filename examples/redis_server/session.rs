@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use asynchat::{
     Channel, ChannelBuilder, Chunk, Control, Handler, Limit, Served, Server, Terminator, Timeouts,
 };
+use tokio::task::yield_now;
 use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +26,8 @@ const CONNECTIONS: usize = 10_000;
 const GRACE: Duration = Duration::from_secs(5);
 /// A command has a minute, and a second more for each so many bytes.
 const RATE: u32 = 64 << 10;
-/// So many bytes of messages may wait for a subscriber, or one message, however long it is.
+/// So many bytes of messages may wait for a subscriber, or one message, however long it is; and less while much waits
+/// for all of them together.
 ///
 /// They wait until it is the subscriber's turn. Whoever publishes may read half a megabyte in one turn, and publish all
 /// of that and a message, however long, that had begun before; and several may have their turns before the subscriber
@@ -83,12 +86,15 @@ pub(crate) struct Session {
     client: Client,
     /// What is there of a command that is not complete, if that is not short.
     begun: Held,
+    /// Before the next command others have their turn.
+    gives_way: bool,
 }
 
 impl Session {
     pub(crate) fn new(id: u64, shared: Shared) -> Self {
         let begun = shared.begun.hold_nothing();
-        Session { parser: Parser::default(), client: Client::new(id, shared), begun }
+        let (parser, client) = (Parser::default(), Client::new(id, shared));
+        Session { parser, client, begun, gives_way: false }
     }
 
     /// So many bytes are there of a command that is not complete.
@@ -125,7 +131,7 @@ impl Handler for Session {
         data: Chunk<'_>,
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
-        let Session { parser, client, begun } = self;
+        let Session { parser, client, begun, gives_way } = self;
         // It has begun, and ends here.
         begun.clear();
         let words = match parser.take(&data) {
@@ -151,6 +157,7 @@ impl Handler for Session {
         });
         match then {
             None | Some(Then::Go) => {}
+            Some(Then::GiveWay) => *gives_way = true,
             Some(Then::Close) => control.close_when_done(),
             Some(Then::Abort) => control.abort(),
             Some(Then::SendLong(answer)) => control.push(client.shared.answers.count(answer)),
@@ -180,6 +187,9 @@ impl Handler for Session {
 
     async fn found_terminator(&mut self, _: &mut Control<'_>) -> Result<(), Infallible> {
         self.parser.release();
+        if mem::take(&mut self.gives_way) {
+            yield_now().await;
+        }
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 
 /// What is no longer than this does not count, in bytes. No client has much of it: when 256 KiB of answers wait for
-/// a client, the channel hands over no more of its commands, and of messages there may be 8 MiB.
+/// a client, the channel hands over no more of its commands. Messages that are no longer count for each subscriber, and
+/// have a limit of their own.
 pub(crate) const SHORT: usize = 16 << 10;
 
 /// A limit for all clients, and how much of it is in use. Clones are the same.

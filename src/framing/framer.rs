@@ -944,7 +944,8 @@ impl Framer {
     /// Whether the frame that is cut next is handed over whole.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
-        self.whole
+        // The rest of a frame that has ended early is dropped before anything is cut.
+        if self.progress == Progress::Skipping { self.whole_next } else { self.whole }
     }
 
     /// Whether the rest of an overlong frame is being dropped.

@@ -702,6 +702,65 @@ async fn a_piece_of_a_frame_does_not_say_how_it_ends() {
     assert_eq!(channel.run(Ends::default()).await.0.0, [("one".into(), None)]);
 }
 
+/// Sets whether frames are whole when one is too long: with its last piece, or when that is told.
+struct Rethinking {
+    to: bool,
+    early: bool,
+    /// What is handed over behind it.
+    behind: Option<Vec<(String, Option<End>)>>,
+}
+
+impl Handler for Rethinking {
+    type Error = Infallible;
+
+    fn collect_incoming_data(
+        &mut self,
+        data: Chunk<'_>,
+        control: &mut Control<'_>,
+    ) -> Result<(), Infallible> {
+        let text = String::from_utf8(data.to_vec()).unwrap();
+        match &mut self.behind {
+            Some(behind) => behind.push((text, data.end())),
+            None if self.early => control.set_whole_frames(self.to),
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
+        control.set_whole_frames(self.to);
+        self.behind = Some(Vec::new());
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_frames_set_at_an_overlong_one_are_those_behind_what_is_skipped() {
+    let input = "too long\nab\n\ncd\n";
+    for (to, early, piece) in [true, false]
+        .into_iter()
+        .flat_map(|to| [true, false].map(|early| (to, early)))
+        .flat_map(|(to, early)| (1..=input.len()).map(move |piece| (to, early, piece)))
+    {
+        let (socket, peer) = pipe();
+        peer.chop(piece);
+        peer.send(input);
+        peer.close();
+        let builder = Channel::builder(b"\n").limit(Limit::Skip(3)).timeouts(patient());
+        let mut channel = builder.whole_frames(!to).build(socket);
+        let behind = channel.run(Rethinking { to, early, behind: None }).await.0.behind.unwrap();
+        let what = format!("to {to}, early {early}, by {piece}");
+        if to {
+            let frames = ["ab", "", "cd"].map(|text| (text.into(), Some(End::Terminator)));
+            assert_eq!(behind, frames, "{what}");
+        } else {
+            let text: String = behind.iter().map(|(text, _)| &text[..]).collect();
+            assert_eq!(text, "abcd", "{what}");
+            assert!(behind.iter().all(|(_, end)| end.is_none()), "{what}: {behind:?}");
+        }
+    }
+}
+
 // Messages of several frames.
 
 /// A head says how many lines follow it.

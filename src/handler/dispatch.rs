@@ -89,8 +89,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// As [`run`](Self::run), until a signal: then the connection comes to an orderly end.
     ///
-    /// If it is idle, it is closed at once. If a callback is waiting or a message has begun, that is
-    /// finished and answered first, but a peer that does not send the rest is waited for no longer than
+    /// If it is idle, it is closed at once. It is idle between two messages, also if the peer has sent more that was
+    /// not handed over yet: that is not answered. If a callback is waiting or a message has begun, that is finished and
+    /// answered first, but a peer that does not send the rest is waited for no longer than
     /// [`Timeouts::shutdown`](crate::Timeouts::shutdown). The handler has the last word: see
     /// [`Handler::shutdown`], which closes unless the handler does otherwise. Input that comes behind the close
     /// is not handed over. How long all of this may take is the caller's to limit, by dropping the future, as

@@ -268,6 +268,7 @@ pub trait Handler {
     /// struct Session;
     ///
     /// impl Handler for Session {
+    ///     // `Error`, `collect_incoming_data`, and a `found_terminator` that answers "250 ok\n" are left out.
     /// #     type Error = Infallible;
     /// #
     /// #     fn collect_incoming_data(
@@ -296,9 +297,9 @@ pub trait Handler {
     /// client.shutdown().await?;
     /// let mut channel = Channel::builder(b"\n").limit(Limit::Skip(8)).build(server);
     /// channel.run(Session).await;
-    /// # drop(channel);
-    /// # let mut answers = String::new();
-    /// # client.read_to_string(&mut answers).await?;
+    /// drop(channel);
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
     /// assert_eq!(answers, "500 too long\n250 ok\n");
     /// # Ok(())
     /// # }
@@ -322,7 +323,8 @@ pub trait Handler {
     /// and including the delimiter that was set last, and the next frame comes. Under any other limit, or
     /// if no delimiter was ever set, the connection is closed. Another terminator that is set here governs
     /// what is there instead, and the connection goes on. (The delimiter that was set last is in force again:
-    /// to set it changes nothing.)
+    /// to set it changes nothing.) Where so many bytes are to be dropped as the end has, whatever they are, set a count
+    /// of as many: memcached does so.
     ///
     /// ```
     /// use asynchat::{Channel, Chunk, Control, Handler, Limit, Terminator};
@@ -332,6 +334,7 @@ pub trait Handler {
     /// struct Session;
     ///
     /// impl Handler for Session {
+    ///     // `Error`, `collect_incoming_data`, and a `found_terminator` that answers "250 ok\n" are left out.
     /// #     type Error = Infallible;
     /// #
     /// #     fn collect_incoming_data(
@@ -361,9 +364,9 @@ pub trait Handler {
     /// let mut channel = Channel::builder(b"\n").limit(Limit::Skip(100)).build(server);
     /// channel.set_terminator(Terminator::count_then(5, b","));
     /// channel.run(Session).await;
-    /// # drop(channel);
-    /// # let mut answers = String::new();
-    /// # client.read_to_string(&mut answers).await?;
+    /// drop(channel);
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
     /// assert_eq!(answers, "500 where is the comma?\n250 ok\n");
     /// # Ok(())
     /// # }
@@ -392,6 +395,7 @@ pub trait Handler {
     /// struct Session;
     ///
     /// impl Handler for Session {
+    ///     // `Error`, `collect_incoming_data`, and a `found_terminator` that answers "250 ok\n" are left out.
     /// #     type Error = Infallible;
     /// #
     /// #     fn collect_incoming_data(
@@ -424,9 +428,9 @@ pub trait Handler {
     /// client.shutdown().await?;
     /// let mut channel = Channel::new(server, b"\n");
     /// channel.run(Session).await;
-    /// # drop(channel);
-    /// # let mut answers = String::new();
-    /// # client.read_to_string(&mut answers).await?;
+    /// drop(channel);
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
     /// assert_eq!(answers, "250 ok\n221 goodbye, truncated: true\n");
     /// # Ok(())
     /// # }
@@ -458,6 +462,7 @@ pub trait Handler {
     /// struct Session;
     ///
     /// impl Handler for Session {
+    ///     // `Error`, `collect_incoming_data`, and a `found_terminator` that answers "250 ok\n" are left out.
     /// #     type Error = Infallible;
     /// #
     /// #     fn collect_incoming_data(
@@ -489,9 +494,9 @@ pub trait Handler {
     /// client.write_all(b"half a li").await?;
     /// let mut channel = Channel::new(server, b"\n");
     /// channel.run(Session).await;
-    /// # drop(channel);
-    /// # let mut answers = String::new();
-    /// # client.read_to_string(&mut answers).await?;
+    /// drop(channel);
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
     /// assert_eq!(answers, "421 frame took too long to arrive\n");
     /// # Ok(())
     /// # }
@@ -523,6 +528,7 @@ pub trait Handler {
     /// struct Session;
     ///
     /// impl Handler for Session {
+    ///     // `Error`, `collect_incoming_data`, and a `found_terminator` that answers "250 ok\n" are left out.
     /// #     type Error = Infallible;
     /// #
     /// #     fn collect_incoming_data(
@@ -551,9 +557,9 @@ pub trait Handler {
     /// let timeouts = Timeouts::default().quiet(minutes(2)).idle(minutes(5));
     /// let mut channel = Channel::builder(b"\n").timeouts(timeouts).build(server);
     /// channel.run(Session).await; // nobody answers
-    /// # drop(channel);
-    /// # let mut answers = String::new();
-    /// # client.read_to_string(&mut answers).await?;
+    /// drop(channel);
+    /// let mut answers = String::new();
+    /// client.read_to_string(&mut answers).await?;
     /// assert_eq!(answers, "PING\nPING\n");
     /// # Ok(())
     /// # }
@@ -603,6 +609,7 @@ pub trait Handler {
     /// }
     ///
     /// impl Handler for Session {
+    ///     // `Error` and `collect_incoming_data` are left out.
     /// #     type Error = Infallible;
     /// #
     /// #     fn collect_incoming_data(

@@ -105,8 +105,9 @@ impl ChannelBuilder {
     }
 
     /// How many bytes may be queued for output before no more input is read or handed over: 256 KiB by default, at
-    /// least 1. The bound on memory is this, what one callback pushes, what handles may have pushed
-    /// ([`handle_capacity`](Self::handle_capacity)), and a block or two of the producer whose turn it is.
+    /// least 1. The bound on memory is this, what one callback pushes, twice what handles may push
+    /// ([`handle_capacity`](Self::handle_capacity): as much as may wait is taken into the queue at once, and as much may
+    /// wait again), and a block or two of the producer whose turn it is.
     #[must_use]
     pub fn high_water_mark(mut self, bytes: usize) -> Self {
         self.high_water_mark = bytes;

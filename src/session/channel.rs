@@ -171,7 +171,8 @@ impl<S> Channel<S> {
         self.conn.inbound.framing.end_message();
     }
 
-    /// Sets the deadlines, from now on.
+    /// Sets the deadlines, from now on. A deadline that was in force keeps the time that it has counted; one that was
+    /// `None` counts from now.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.conn.outbound_mut().deadlines = timeouts.shared();
     }

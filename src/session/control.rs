@@ -337,7 +337,8 @@ impl<'a> Control<'a> {
         self.read(|outbound| outbound.deadlines.timeouts)
     }
 
-    /// Sets the deadlines, from now on.
+    /// Sets the deadlines, from now on. A deadline that was in force keeps the time that it has counted; one that was
+    /// `None` counts from now.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.with(|outbound| outbound.deadlines = timeouts.shared());
     }

@@ -66,7 +66,7 @@ pub struct Timeouts {
     pub min_rate: u32,
     /// Without the peer taking a byte of what is ready for it: 60 seconds by default.
     pub write_stall: Option<Duration>,
-    /// The whole connection: all time from the first time that the peer is waited for, that which callbacks
+    /// The whole connection: all time from the first time that the peer is waited for while this is set, that which callbacks
     /// take included. Whether it is over is looked at only when the peer is waited for, or has sent so much
     /// that it need not be: a callback is never cut off by it. `None` by default.
     pub session: Option<Duration>,

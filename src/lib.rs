@@ -15,7 +15,7 @@
 //              what a callback may do, `builder.rs` what has a default.
 //   handler/   asynchat's callbacks, `dispatch.rs`, the one loop that calls them, and `signal.rs`, what ends it.
 //   serve.rs   The accept loop.   pool.rs  Buffers to read into and to write from.   trace.rs  Events for `tracing`.
-//   verify/    What checks that a decoder or handler does not depend on how its input is cut.
+//   verify/    What checks that a decoder, a handler or a client does not depend on how its input is cut.
 //
 // What to touch:
 //

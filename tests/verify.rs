@@ -480,3 +480,62 @@ mod handlers {
         assert!(message.contains("depends on how the input is cut"), "{message}");
     }
 }
+
+#[cfg(feature = "tokio")]
+mod streams {
+    use asynchat::Channel;
+    use asynchat::verify::DeliveryStream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A client that asks for two lines, each of which a read may bring or not.
+    async fn two_lines(stream: DeliveryStream) -> Vec<Vec<u8>> {
+        let mut channel = Channel::builder(b"\r\n").whole_frames(true).build(stream);
+        let mut lines = Vec::new();
+        while lines.len() < 2 {
+            channel.push("next\n").unwrap();
+            channel.flush().await.unwrap();
+            let Ok(Some((line, _))) = channel.step().await else { break };
+            lines.push(line.payload.to_vec());
+        }
+        lines
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_of_a_stream_must_write_and_return_the_same() {
+        let streamed = Verifier::new().stream(b"one\r\ntwo\r\n", two_lines).await;
+        assert_eq!(streamed.output, b"next\nnext\n");
+        assert_eq!(streamed.returned, Some(vec![b"one".to_vec(), b"two".to_vec()]));
+
+        // What waits for more is at rest, and has returned nothing.
+        let waits = async |stream: DeliveryStream| {
+            let _stream = stream;
+            std::future::pending::<()>().await
+        };
+        assert_eq!(Verifier::new().stream(b"one", waits).await.returned, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_of_a_stream_that_takes_a_read_for_a_line_is_found() {
+        async fn read(mut stream: DeliveryStream) -> Vec<u8> {
+            let mut line = vec![0; 64];
+            let read = stream.read(&mut line).await.unwrap();
+            line.truncate(read);
+            line
+        }
+        async fn answer_each(mut stream: DeliveryStream) {
+            while stream.read(&mut [0; 64]).await.unwrap() > 0 {
+                stream.write_all(b"x").await.unwrap();
+            }
+        }
+        for verified in [
+            tokio::spawn(async { drop(Verifier::new().stream(b"one\n", read).await) }),
+            tokio::spawn(async { drop(Verifier::new().stream(b"one\n", answer_each).await) }),
+        ] {
+            let panic = verified.await.unwrap_err().into_panic();
+            let message = panic.downcast_ref::<String>().unwrap();
+            assert!(message.contains("depends on how the input is cut"), "{message}");
+        }
+    }
+}

@@ -1,16 +1,8 @@
-use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::future::{self, Future};
-use std::io;
-use std::pin::{Pin, pin};
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
-
-use super::delivery::Random;
+use super::stream::{Stop, connect, lock, until_rest};
 use super::{Delivery, Outcomes, Verifier};
 use crate::handler::Handler;
 use crate::session::{ChannelBuilder, Chunk, CloseReason, Control, Timeout};
@@ -181,78 +173,20 @@ impl Verifier {
         H: Handler,
         H::Error: Debug,
     {
-        let peer = Arc::new(Mutex::new(Peer::new(delivery)));
-        let mut channel = channel.build(Socket(peer.clone()));
-        let mut rest = pin!(sleep(self.patience));
+        let (stream, peer) = connect(delivery);
+        let mut channel = channel.build(stream);
         let closed = loop {
             let waits = AtomicBool::new(false);
-            let mut run = pin!(channel.run(Watched { handler: &mut *handler, waits: &waits }));
-            let woken = Arc::new(Woken::default());
-            let outcome = future::poll_fn(|cx| {
-                if woken.take(cx) {
-                    let deadline = Instant::now() + self.patience;
-                    rest.as_mut().reset(deadline);
-                    let waker = Waker::from(woken.clone());
-                    if let Poll::Ready((_, reason)) =
-                        run.as_mut().poll(&mut Context::from_waker(&waker))
-                    {
-                        return Poll::Ready(Stop::Closed(format!("{reason:?}")));
-                    }
-                    if !waits.load(Ordering::Relaxed) && lock(&peer).wants_cancellation() {
-                        return Poll::Ready(Stop::Cancelled);
-                    }
-                }
-                poll_rest(rest.as_mut(), cx)
-            });
-            match outcome.await {
-                Stop::Closed(reason) => break Some(reason),
+            let run = channel.run(Watched { handler: &mut *handler, waits: &waits });
+            let cancels = || !waits.load(Ordering::Relaxed) && lock(&peer).wants_cancellation();
+            match until_rest(run, self.patience, cancels).await {
+                Stop::Returned((_, reason)) => break Some(format!("{reason:?}")),
                 Stop::AtRest => break None,
                 Stop::Cancelled => {}
             }
         };
         let output = std::mem::take(&mut lock(&peer).output);
         Answered { output, closed }
-    }
-}
-
-/// Why a run is not polled any more.
-enum Stop {
-    Closed(String),
-    /// It has done nothing for a while.
-    AtRest,
-    /// It is to be dropped, and begun again.
-    Cancelled,
-}
-
-fn poll_rest(rest: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Stop> {
-    rest.poll(cx).map(|()| Stop::AtRest)
-}
-
-/// Whether a future was woken since it was last polled, and who polls it.
-struct Woken {
-    woken: AtomicBool,
-    task: Mutex<Option<Waker>>,
-}
-
-impl Default for Woken {
-    fn default() -> Self {
-        Woken { woken: AtomicBool::new(true), task: Mutex::new(None) }
-    }
-}
-
-impl Woken {
-    fn take(&self, cx: &Context<'_>) -> bool {
-        *lock(&self.task) = Some(cx.waker().clone());
-        self.woken.swap(false, Ordering::AcqRel)
-    }
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        if let Some(task) = lock(&self.task).take() {
-            task.wake();
-        }
     }
 }
 
@@ -346,125 +280,4 @@ async fn watch<F: Future>(waits: &AtomicBool, callback: F) -> F::Output {
     let output = callback.await;
     waits.store(false, Ordering::Relaxed);
     output
-}
-
-/// The other end of the connection.
-#[derive(Debug)]
-struct Peer {
-    reads: VecDeque<Vec<u8>>,
-    ends: bool,
-    output: Vec<u8>,
-    /// What is random about it, in a random delivery.
-    random: Option<Random>,
-    /// Whether there was a pause before the next read.
-    paused: bool,
-    /// Whether the last write, flush or shutdown was pending.
-    refused: bool,
-    /// Whether the run is to be dropped.
-    cancels: bool,
-}
-
-impl Peer {
-    fn new(delivery: &Delivery) -> Self {
-        Peer {
-            reads: delivery.reads().map(<[u8]>::to_vec).collect(),
-            ends: delivery.ends(),
-            output: Vec::new(),
-            random: delivery.random(),
-            paused: false,
-            refused: false,
-            cancels: false,
-        }
-    }
-
-    fn one_in(&mut self, chances: usize) -> bool {
-        self.random.as_mut().is_some_and(|random| random.below(chances) == 0)
-    }
-
-    /// A pause between two reads; in a random delivery only between some.
-    fn pauses(&mut self) -> bool {
-        let pauses = !self.paused && (self.random.is_none() || !self.one_in(3));
-        self.paused = pauses;
-        pauses
-    }
-
-    /// Whether a write is to be pending, never twice in a row.
-    fn refuses(&mut self) -> bool {
-        self.refused = !self.refused && self.one_in(3);
-        self.refused
-    }
-
-    fn wants_cancellation(&mut self) -> bool {
-        std::mem::take(&mut self.cancels)
-    }
-}
-
-#[derive(Debug)]
-struct Socket(Arc<Mutex<Peer>>);
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut peer = lock(&self.0);
-        // A read of nothing would be the end: it is a pause instead.
-        while peer.reads.front().is_some_and(Vec::is_empty) {
-            peer.reads.pop_front();
-        }
-        if peer.reads.is_empty() && !peer.ends {
-            return Poll::Pending;
-        }
-        if peer.pauses() {
-            peer.cancels = peer.one_in(3);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if let Some(mut read) = peer.reads.pop_front() {
-            let rest = read.split_off(read.len().min(room.remaining()));
-            room.put_slice(&read);
-            if !rest.is_empty() {
-                peer.reads.push_front(rest);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut peer = lock(&self.0);
-        if peer.refuses() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let taken = match &mut peer.random {
-            Some(random) => 1 + random.below(bytes.len().min(100)),
-            None => bytes.len(),
-        };
-        let taken = taken.min(bytes.len());
-        peer.output.extend_from_slice(&bytes[..taken]);
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if lock(&self.0).refuses() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(cx)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

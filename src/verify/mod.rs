@@ -15,7 +15,8 @@
 //!
 //! Each of them comes with the end of the input behind it and without, and most of them again with other bytes
 //! behind it. A verifier works for any `Decoder`, for a parser that is a function of the bytes so far, for a
-//! `Handler` on its `Channel`, and, by [`Verifier::check`], for everything else.
+//! `Handler` on its `Channel`, for an async function of a stream, such as a client or a pulled `Channel`, and, by
+//! [`Verifier::check`], for everything else.
 //!
 //! ```
 //! # #[cfg(feature = "tokio")]
@@ -38,6 +39,8 @@ mod decoder;
 mod delivery;
 #[cfg(feature = "tokio")]
 mod handler;
+#[cfg(feature = "tokio")]
+mod stream;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -48,6 +51,8 @@ pub use self::delivery::Delivery;
 use self::delivery::{Way, seeds};
 #[cfg(feature = "tokio")]
 pub use self::handler::Answered;
+#[cfg(feature = "tokio")]
+pub use self::stream::{DeliveryStream, Streamed};
 
 /// Delivers an input in many ways and sees to it that the outcome is the same for all of them.
 ///
@@ -86,7 +91,7 @@ pub struct Verifier {
     random_reads: usize,
     seed: u64,
     only: Option<Way>,
-    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only a Handler waits"))]
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only what has a stream waits"))]
     patience: Duration,
 }
 

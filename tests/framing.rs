@@ -1379,3 +1379,20 @@ fn a_lower_limit_is_heeded_at_once_where_nothing_has_come_since() {
         });
     }
 }
+
+#[test]
+fn an_input_that_was_shorter_for_a_count_is_another_one_for_a_delimiter() {
+    for delimiter in [&b"\n"[..], b"\r\n", b"abcdefghijklmnopqrstuvwxyz"] {
+        let mut framer = Framer::new(Terminator::try_from(delimiter).unwrap());
+        framer.set_whole_frames(true);
+        let mut buffer = vec![b'x'; 100];
+        assert_eq!(framer.step(&buffer), Ok(None));
+        // The caller drops the half of it, which a count shows, and then as much comes again.
+        framer.set_terminator(10);
+        assert_eq!(framer.step(&buffer[..50]).unwrap().unwrap().payload, &[b'x'; 10]);
+        buffer[60..][..delimiter.len()].copy_from_slice(delimiter);
+        framer.set_terminator(Terminator::try_from(delimiter).unwrap());
+        let step = framer.step(&buffer).unwrap();
+        assert_eq!(step.map(|step| step.payload), Some(&[b'x'; 50][..]), "{delimiter:?}");
+    }
+}

@@ -581,10 +581,7 @@ impl Framer {
         self.end_newline(input);
         match self.progress {
             Progress::Delimited => Ok(self.cut_delimited(input, eof)),
-            Progress::Counted(counted) => {
-                self.search.see(input);
-                Ok(self.cut_counted(counted, input, eof))
-            }
+            Progress::Counted(counted) => Ok(self.cut_counted(counted, input, eof)),
             Progress::Skipping => Ok(self.cut_skipping(input, eof)),
             Progress::Unframed => {
                 self.search.see(input);
@@ -597,6 +594,7 @@ impl Framer {
     /// The step of a counted frame, if it is one of which everything is there.
     #[inline(always)]
     fn cut_whole_count(&mut self, counted: Counted, input: &[u8]) -> Option<Cut> {
+        self.search.see(input);
         let rest = input.get(self.start..)?;
         if counted.left > rest.len() as u64 {
             return None;

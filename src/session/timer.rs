@@ -66,9 +66,9 @@ pub struct Timeouts {
     pub min_rate: u32,
     /// Without the peer taking a byte of what is ready for it: 60 seconds by default.
     pub write_stall: Option<Duration>,
-    /// The whole connection: all time from the first time that the peer is waited for while this is set, that which callbacks
-    /// take included. Whether it is over is looked at only when the peer is waited for, or has sent so much
-    /// that it need not be: a callback is never cut off by it. `None` by default.
+    /// The whole connection: all time from the first time that the peer is waited for while this is set, that
+    /// which callbacks take included. Whether it is over is looked at only when the peer is waited for, or has
+    /// sent so much that it need not be: a callback is never cut off by it. `None` by default.
     pub session: Option<Duration>,
     /// How long a message that has begun may take to its end once the signal of
     /// [`Channel::run_until`](crate::Channel::run_until) has come, before

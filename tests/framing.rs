@@ -1396,3 +1396,25 @@ fn an_input_that_was_shorter_for_a_count_is_another_one_for_a_delimiter() {
         assert_eq!(step.map(|step| step.payload), Some(&[b'x'; 50][..]), "{delimiter:?}");
     }
 }
+
+#[test]
+fn a_hit_that_was_seen_ahead_is_not_believed_of_bytes_that_were_put_in_its_place() {
+    let specs = ["\n", "\r\n", "\r\n.\r\n", "123456789abc"].map(bytes).into_iter();
+    let terminators = specs.chain([any(["\r\n", "\n"])]).map(|spec| spec.terminator());
+    for terminator in terminators.chain([Terminator::Newline]) {
+        let delimiter = match &terminator {
+            Terminator::Bytes(delimiter) => delimiter.as_bytes().to_vec(),
+            _ => b"\n".to_vec(),
+        };
+        let mut framer = Framer::new(terminator.clone());
+        framer.set_whole_frames(true);
+        let mut buffer = [b"one", &delimiter[..], b"two", &delimiter[..], b"three"].concat();
+        assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&b"one"[..]))));
+        assert_eq!(framer.next(&buffer), Ok(Some(Event::Terminator)));
+        buffer[3 + delimiter.len()..].fill(b'-');
+        assert_eq!(framer.next(&buffer), Ok(None), "{terminator:?}");
+        let rest = buffer[3 + delimiter.len()..].to_vec();
+        buffer.extend_from_slice(&delimiter);
+        assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&rest[..]))), "{terminator:?}");
+    }
+}

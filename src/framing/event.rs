@@ -7,9 +7,9 @@
 ///                             Terminator
 /// ```
 ///
-/// `B` is `&[u8]` where the event borrows its input ([`Framer`](crate::Framer)) and `Bytes` where it
-/// owns them (`TerminatorCodec`). A frame is all its chunks joined, none if it is empty. How it is cut
-/// into chunks follows the reads and means nothing; where it ends does not depend on them.
+/// `B` is `&[u8]` where the event borrows its input ([`Framer`](crate::Framer)) and `Bytes` where it owns them
+/// (`TerminatorCodec`). A frame is all its chunks joined; an empty frame has none. How it is cut into chunks depends on
+/// the reads and has no meaning; where it ends does not depend on them.
 ///
 /// This enum is complete: a frame ends in one of four ways ([`End`](crate::End)).
 ///

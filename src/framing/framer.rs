@@ -1,9 +1,9 @@
 //! How far the current frame has come, and where it ends: by its terminator, its count, its limit, or the
 //! end of the input.
 //!
-//! [`Framer::cut`] is the only way on: one look at the input, answered in positions. Events, steps, owned
-//! bytes and callbacks are made of its answers elsewhere. How a delimiter is found is the business of
-//! `search.rs`; nothing here depends on it.
+//! [`Framer::cut`] looks at the input and returns the next piece of a frame as positions. Its callers make events,
+//! steps, owned bytes and callbacks of them. How a delimiter is found is the business of `search.rs`; nothing here
+//! depends on it.
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -62,18 +62,18 @@ use super::word::Word;
 ///
 /// # The input
 ///
-/// Each call is given the input from the byte after the last one consumed: what an earlier call saw,
-/// then whatever has come since. The front is cut off only by what [`take_consumed`](Self::take_consumed)
-/// says, and only then, as often as one likes. If the caller drops buffered input for another reason, or
-/// goes on with another buffer, it calls [`discard`](Self::discard). An input that is shorter than what
-/// was seen never panics, and what was known of it is forgotten.
+/// Each call is given the input from the byte after the last one consumed: what an earlier call saw, then whatever has
+/// come since. After each call of [`take_consumed`](Self::take_consumed), and only then, the caller removes from the
+/// front just as many bytes as that has returned. It may be called as often as one likes. If the caller drops buffered
+/// input for another reason, or goes on with another buffer, it calls [`discard`](Self::discard). An input that is
+/// shorter than what was seen never panics, and what was known of it is forgotten.
 ///
 /// # What is withheld
 ///
-/// Before a call says that it wants more, by `Ok(None)`, all of the input has been delivered but for the
-/// longest suffix that may be the beginning of the terminator. It stays in the caller's buffer, at most one
-/// byte less than the terminator has. Where frames are handed over whole, all that has come of an unfinished
-/// one stays there. Incomplete input is not an error.
+/// When a call returns `Ok(None)`, which asks for more input, all of the input has been delivered except the longest
+/// suffix that may be the beginning of the terminator. That suffix stays in the caller's buffer, and is at least one
+/// byte shorter than the terminator. Where frames are handed over whole, all that has come of an unfinished one stays
+/// there. Incomplete input is not an error.
 ///
 /// # Looking ahead
 ///
@@ -96,31 +96,31 @@ use super::word::Word;
 /// # }
 /// ```
 ///
-/// Under a limit of 0, then, one delimiter after the other may be asked about without a byte being
-/// consumed: whoever asks in a loop ends it.
+/// So under a limit of 0 a loop that sets one delimiter after the other may never consume a byte: the caller has to see
+/// to it that it ends.
 #[derive(Clone, Debug)]
 pub struct Framer {
     search: Search,
     progress: Progress,
     /// The position of the first byte of the input that is neither handed over nor dropped.
     start: usize,
-    /// The position behind the last byte that was seen and kept for later, if that is behind `start`.
+    /// If this is behind `start`, the bytes of the input between the two have been seen and are kept for later.
     seen: usize,
     /// Bytes of the current frame that have been handed over.
     length: u64,
-    /// The limit's, or `u64::MAX`.
+    /// The limit in bytes, or `u64::MAX` if there is none.
     max: u64,
     /// What happens beyond `max`.
     beyond: Beyond,
     /// Which member of a set ended the last frame.
     matched: u32,
-    /// The frame's last piece was made a chunk, and the event of its end is still to come.
+    /// How the frame ended whose last chunk has been returned: this is still to be returned, as an event of its own.
     owed: Option<End>,
     /// Whether the current frame is handed over whole.
     whole: bool,
-    /// Whether the next frame will be.
+    /// Whether the next frame will be handed over whole.
     whole_next: bool,
-    /// The last byte consumed was a CR that ended a line: an LF directly behind it belongs to it.
+    /// The last byte consumed was a CR that ended a line. An LF directly behind it belongs to the same line end.
     after_cr: bool,
 }
 
@@ -137,7 +137,7 @@ pub struct Framer {
 ///   `--- delimiter found, or resume ----'<--- set: a delimiter -------'
 /// ```
 ///
-/// Any of them is left for any other by [`Framer::set_terminator`].
+/// Besides, [`Framer::set_terminator`] leads from each of them to `Delimited`, `Counted` or `Unframed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     /// A frame that ends at the delimiter.
@@ -148,7 +148,7 @@ enum Progress {
     Unframed,
     /// The rest of a frame that has ended early, up to and including the delimiter.
     Skipping,
-    /// Nothing: a frame has ended early.
+    /// To no frame: one has ended early, and every call fails with this error.
     Failed(FrameError),
 }
 
@@ -159,11 +159,11 @@ struct Counted {
     left: u64,
     /// What must be behind them.
     then: Option<Word>,
-    /// The input has ended here, which has been said.
+    /// The input has ended at this point of the frame, and `Truncated` has been returned.
     truncated: bool,
 }
 
-/// The kind of a [`Limit`], whose number is kept beside.
+/// The kind of a [`Limit`]. Its number of bytes is `Framer::max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beyond {
     Unlimited,
@@ -171,7 +171,7 @@ enum Beyond {
     Skip,
 }
 
-/// A step in positions, so that no borrow is held: `input[start..end]` is a piece of a frame.
+/// A step as positions, so that it does not borrow the input: `input[start..end]` is a piece of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) start: usize,
@@ -180,7 +180,7 @@ pub(crate) struct Cut {
 }
 
 impl Framer {
-    /// Makes a framer without a limit, since it keeps nothing.
+    /// Makes a framer. It has no limit, because it does not store what it is given.
     pub fn new(terminator: impl Into<Terminator>) -> Self {
         let mut framer = Framer {
             search: Search::new(),
@@ -200,7 +200,7 @@ impl Framer {
         framer
     }
 
-    /// Sets the limit, for building.
+    /// Sets the limit, as [`set_limit`](Self::set_limit) does, and returns the framer.
     #[must_use]
     pub fn with_limit(mut self, limit: Limit) -> Self {
         self.set_limit(limit);
@@ -220,10 +220,10 @@ impl Framer {
 
     /// As [`next`](Self::next), when no more input will come: call it until it returns `None`.
     ///
-    /// What was withheld is delivered. In mid-frame [`Event::Truncated`] follows: when bytes of a frame
-    /// that ends at a delimiter have been seen, when a count is not spent, while the rest of a frame that
-    /// has ended early is skipped. If more input comes after all (the next datagram, a file that has grown), a
-    /// new frame begins with it; what remained of a count is still to come.
+    /// What was withheld is delivered. If the input ends in mid-frame, [`Event::Truncated`] follows: that is when bytes
+    /// of a frame that ends at a delimiter have been seen, when a count is not spent, or while the rest of a frame that
+    /// has ended early is skipped. If more input comes after all (the next datagram, a file that has grown), a new
+    /// frame begins with it; what remained of a count is still to come.
     ///
     /// ```
     /// use asynchat::{Event, Framer};
@@ -296,11 +296,11 @@ impl Framer {
     /// Switches the terminator, at any moment. It governs the very next byte after the events already
     /// returned, whether that byte is to come, buffered or withheld.
     ///
-    /// Setting the terminator that is in force changes nothing. In particular it does not end the skip of
-    /// an overlong frame, so that a handler that sets its terminator at every event does not take the
-    /// rest of an overlong line for a new one. Any other terminator ends a skip, and a failure. After a
-    /// counted frame with a wrong end it is the delimiter that was set last that is in force again;
-    /// [`resume`](Self::resume) ends the skip or the failure and keeps it.
+    /// Setting the terminator that is in force changes nothing. In particular it does not end the skip of an overlong
+    /// frame, so that a handler that sets its terminator at every event does not take the rest of an overlong line for
+    /// a new one. Any other terminator ends a skip, and a failure. After a counted frame with a wrong end the delimiter
+    /// that was set last is in force again; [`resume`](Self::resume) ends the skip or the failure and keeps that
+    /// delimiter.
     ///
     /// If the chunk just returned was the last of its frame, the event that says so still comes. A switch in
     /// the middle of a frame begins no new one: what was delivered of it still counts for its length and
@@ -388,12 +388,13 @@ impl Framer {
 
     /// Whether frames are handed over whole, from the next frame on.
     ///
-    /// A whole frame is one chunk, or one step: complete, or as much as its limit allows
-    /// ([`End::Overlong`]), or what there was when the input ended. Until then its bytes are not
-    /// consumed and stay in the caller's buffer, which the limit bounds. A count has no limit: compare it
-    /// with what you will keep before you set it. `None` has no frames, and its bytes come as ever.
+    /// A whole frame is one chunk, or one step: complete, or as much as its limit allows ([`End::Overlong`]), or what
+    /// there was when the input ended. Until then its bytes are not consumed and stay in the caller's buffer, which the
+    /// limit bounds. A count has no limit: compare it with what you will keep before you set it. `None` has no frames,
+    /// and its bytes are handed over as they come.
     ///
-    /// What is no whole frame yet is not seen by then: a prompt without a line end, which waits for its answer.
+    /// A frame that is not complete yet is not seen. An example is a prompt without a line end, after which the peer
+    /// waits for the answer.
     ///
     /// ```
     /// use asynchat::{End, Framer, Step};
@@ -458,7 +459,8 @@ impl Framer {
     #[inline]
     pub fn is_mid_frame(&self) -> bool {
         match self.progress {
-            // It comes first, as this is asked before each message whose end the application finds.
+            // This case comes first because it is the usual one where the application finds the ends of messages, and
+            // is asked for before each of them.
             Progress::Unframed => self.owed == Some(End::Truncated),
             _ if self.owed == Some(End::Truncated) => true,
             Progress::Delimited => self.length > 0 || self.seen > self.start,
@@ -522,14 +524,15 @@ impl Framer {
         }))
     }
 
-    /// The event that follows a chunk, if there is one: for whoever makes events of cuts.
+    /// Takes the end that is still to be returned behind a chunk, if there is one. Callers that make events of cuts ask
+    /// for it before each cut.
     #[inline(always)]
     pub(crate) fn take_owed(&mut self) -> Option<End> {
-        // It is asked for at each step, and mostly there is none: nothing is written then.
+        // This is called at each step, and mostly there is none. Nothing is written to memory then.
         if self.owed.is_some() { self.owed.take() } else { None }
     }
 
-    /// Keeps the event that follows a chunk.
+    /// Keeps an end that is to be returned behind the chunk.
     #[cfg(feature = "tokio")]
     #[inline(always)]
     pub(crate) fn owe(&mut self, end: Option<End>) {
@@ -539,15 +542,15 @@ impl Framer {
     /// The next step, or `None` when more input is wanted. At the end of the input, `None` is the end.
     #[inline(always)]
     pub(crate) fn cut(&mut self, input: &[u8], eof: bool) -> Result<Option<Cut>, FrameError> {
-        // Most steps of most streams: the frame is there as a whole, and its end is known. This is here, and inlined,
-        // because a call and the questions that other steps ask would take longer than all of it.
+        // At most steps of most streams the whole frame is in the input, and its end is known. That case is handled
+        // here, inlined, because a call and the checks that other steps need would take longer than all of it.
         if self.progress == Progress::Delimited {
             if let Some(next) = self.search.find_near(input, self.start) {
                 match next.end {
                     Some(end) if self.has_room_to(next.before) => {
                         return Ok(Some(self.end_frame(next.before, end.get(), End::Terminator)));
                     }
-                    // Nothing has come since.
+                    // Nothing has come since the last call, and what is there is withheld.
                     None if next.before == self.start && self.length <= self.max && !eof => {
                         self.seen = input.len();
                         return Ok(None);
@@ -562,7 +565,7 @@ impl Framer {
                 }
             }
         }
-        // Taken apart and put together again, so that what comes of the short ways can stay in registers.
+        // The struct is taken apart and put together again, so that the results above can stay in registers.
         match self.cut_any(input, eof)? {
             Some(Cut { start, end, outcome }) => Ok(Some(Cut { start, end, outcome })),
             None => Ok(None),
@@ -572,7 +575,7 @@ impl Framer {
     #[inline(never)]
     fn cut_any(&mut self, input: &[u8], eof: bool) -> Result<Option<Cut>, FrameError> {
         if self.start.max(self.seen) > input.len() {
-            // The caller has dropped input that it was not told to.
+            // The caller has removed more of the input than it was told to.
             self.seen = input.len();
             if self.start > input.len() {
                 self.discard();
@@ -591,7 +594,8 @@ impl Framer {
         }
     }
 
-    /// The step of a counted frame, if it is one of which everything is there.
+    /// The step that ends a counted frame, if all that was missing of it is in the input. Otherwise the frame is left
+    /// as it is.
     #[inline(always)]
     fn cut_whole_count(&mut self, counted: Counted, input: &[u8]) -> Option<Cut> {
         self.search.see(input);
@@ -625,7 +629,7 @@ impl Framer {
         let Counted { left, then, truncated } = counted;
         let available = input.len() - self.start;
         let Some(payload) = usize::try_from(left).ok().filter(|&left| left <= available) else {
-            // More is to come.
+            // Some of the payload is still to come.
             self.seen = input.len();
             let unchanged = truncated && available == 0;
             if self.whole && !eof {
@@ -645,7 +649,7 @@ impl Framer {
             self.end_early(FrameError::WrongEnd);
             return Some(self.end_frame(end, end, End::WrongEnd));
         }
-        // The payload is there, and its end is to come.
+        // The payload is there, but not all of its end.
         self.seen = input.len();
         let unchanged = truncated && available == 0;
         if eof {
@@ -681,7 +685,7 @@ impl Framer {
         }
     }
 
-    /// The frame ends at a delimiter, behind which is this position.
+    /// The frame ends at a delimiter. `end` is the position behind it.
     #[inline(always)]
     fn end_delimited(&mut self, input: &[u8], payload: usize, end: NonZeroUsize) -> Cut {
         let next = end.get();
@@ -710,8 +714,7 @@ impl Framer {
         Some(self.end_frame(self.start, self.start, End::Truncated))
     }
 
-    /// Drops the rest of a frame that has ended early, as far as it has come. Says whether that is all
-    /// of it.
+    /// Drops the rest of a frame that has ended early, as far as it has come. Returns whether that was all of it.
     #[inline(never)]
     fn skip(&mut self, input: &[u8]) -> bool {
         match self.search.find(input, self.start, u64::MAX) {
@@ -735,8 +738,8 @@ impl Framer {
         let limit = self.start + room as usize;
         self.end_early(FrameError::Overlong(self.max));
         self.seen = limit;
-        // If the terminator is changed before this is said, the frame has not ended: its length is kept, and
-        // whether it is whole.
+        // If the terminator is changed before `Overlong` is returned, the frame has not ended. So its length is kept,
+        // and so is whether it is handed over whole.
         self.length += room;
         self.matched = 0;
         self.end_piece(limit, limit, Some(End::Overlong))
@@ -771,7 +774,8 @@ impl Framer {
     fn end_frame(&mut self, end: usize, next: usize, outcome: End) -> Cut {
         self.begin_frame();
         self.matched = 0;
-        // What was seen behind it, before another terminator was set, is no part of the next frame yet.
+        // Bytes behind the frame may have been seen before its terminator was set. They do not count as seen of the
+        // next frame.
         self.seen = next;
         self.end_piece(end, next, Some(outcome))
     }
@@ -854,11 +858,12 @@ impl Framer {
         }
     }
 
-    /// The terminator is about to change: what of the current frame does not go on under the next?
+    /// Called before the terminator changes. Takes back an `Overlong` that has not been returned, and ends a skip, a
+    /// failure or bytes without a frame. A frame that is not finished goes on.
     #[inline(always)]
     fn leave_frame(&mut self) {
         if self.progress == Progress::Delimited && self.owed.is_none() {
-            // Most switches of most protocols: the frame goes on, and nothing is to be taken back.
+            // This is so at most switches of most protocols: the frame goes on, and there is nothing to take back.
             return;
         }
         self.unsay_overlong();
@@ -868,8 +873,9 @@ impl Framer {
         }
     }
 
-    /// That a frame is overlong is decided with its last chunk and said behind it. If the terminator or
-    /// the limit changes in between, or the input is dropped, it is decided anew: the frame has not ended.
+    /// Takes back an `Overlong` that has not been returned. It is decided with the frame's last chunk and returned
+    /// behind it. If the terminator or the limit changes in between, or the input is dropped, it is decided anew: the
+    /// frame has not ended.
     #[inline(always)]
     fn unsay_overlong(&mut self) {
         if self.owed == Some(End::Overlong) {
@@ -888,10 +894,11 @@ impl Framer {
     }
 }
 
-/// What only those who drive a framer ask.
+/// What the codecs and the channel need of a framer, besides its public methods.
 #[cfg(feature = "tokio")]
 impl Framer {
-    /// The step of a frame of so many bytes, which are there: as if the count was set now, and spent at once.
+    /// The step of a frame of `count` bytes, which must be in the input: as if that count was set now, and spent at
+    /// once.
     #[inline]
     pub(crate) fn cut_count(&mut self, count: usize) -> Cut {
         if !matches!(self.progress, Progress::Unframed) {
@@ -914,7 +921,7 @@ impl Framer {
         self.start
     }
 
-    /// Whether an event is kept that follows the last chunk.
+    /// Whether an end is still to be returned behind the last chunk.
     pub(crate) fn has_owed(&self) -> bool {
         self.owed.is_some()
     }
@@ -933,7 +940,7 @@ impl Framer {
         }
     }
 
-    /// What was seen of a frame, of which nothing was handed over, is the beginning of another one.
+    /// Begins a new frame with what was seen of the current one, of which nothing has been handed over.
     pub(crate) fn begin_anew(&mut self, whole: bool) {
         self.seen = self.start;
         self.set_whole_frames(whole);

@@ -4,9 +4,9 @@ use std::{error, fmt};
 ///
 /// The limit counts payload bytes, without the terminator, and holds for frames that end by
 /// [`Terminator::Bytes`](crate::Terminator::Bytes), [`Terminator::AnyOf`](crate::Terminator::AnyOf) or
-/// [`Terminator::Newline`](crate::Terminator::Newline). A count states its own size, and `None` has no
-/// frames. Of a frame that is too long exactly the bytes that the limit allows are delivered, from its first
-/// on and however the input was cut, and then [`Event::Overlong`](crate::Event::Overlong).
+/// [`Terminator::Newline`](crate::Terminator::Newline). A count states its own size, and `None` has no frames. Of a
+/// frame that is too long, exactly the first bytes that the limit allows are delivered, however the input was cut, and
+/// then [`Event::Overlong`](crate::Event::Overlong).
 ///
 /// ```
 /// use asynchat::{Event, Framer, Limit};
@@ -31,14 +31,14 @@ pub enum Limit {
     Unlimited,
     /// At most this many bytes. The call after `Overlong` fails with [`FrameError::Overlong`].
     ///
-    /// `Fail(0)` verifies a terminator: the very next bytes must be it.
+    /// `Fail(0)` verifies a terminator: the very next bytes must be the terminator.
     Fail(u64),
     /// At most this many bytes. After `Overlong`, input is dropped up to and including the terminator,
     /// and the next frame begins; no `Terminator` follows.
     Skip(u64),
 }
 
-/// A frame ended in a way after which the stream is not to be trusted.
+/// A frame ended in a way after which the stream cannot be trusted.
 ///
 /// It follows the [`Event::Overlong`](crate::Event::Overlong) or
 /// [`Event::WrongEnd`](crate::Event::WrongEnd) that said so, and is returned again by every later call,
@@ -52,7 +52,7 @@ pub enum Limit {
 /// assert_eq!(framer.next(b"abcdef"), Ok(Some(Event::Overlong)));
 /// assert_eq!(framer.next(b"abcdef"), Err(FrameError::Overlong(3)));
 /// assert_eq!(framer.next(b"abcdef"), Err(FrameError::Overlong(3)));
-/// // What is left can be had in another way.
+/// // What is left can be read by setting another terminator.
 /// framer.set_terminator(3);
 /// assert_eq!(framer.next(b"abcdef"), Ok(Some(Event::Chunk(&b"def"[..]))));
 /// ```

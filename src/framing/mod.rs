@@ -2,10 +2,10 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `event.rs`, `step.rs`, `limit.rs`, `terminator.rs` | the vocabulary |
-//! | `word.rs` | a few bytes that are compared at once |
-//! | `framer.rs` | how far the frame at hand has come, and how it ends |
-//! | `search.rs`, `search/` | where the next delimiter is, in each of the ways to find out |
+//! | `event.rs`, `step.rs`, `limit.rs`, `terminator.rs` | the public types besides `Framer` |
+//! | `word.rs` | up to eight bytes that are compared at once |
+//! | `framer.rs` | how far the current frame has come, and how it ends |
+//! | `search.rs`, `search/` | where the next delimiter is, and the strategies to find it |
 
 mod event;
 mod framer;

@@ -1,28 +1,29 @@
-//! Where is the next delimiter, and if there is none, how much of one ends the input?
+//! Finds the next delimiter in the input, and if there is none, how much of one the input ends with.
 //!
-//! There are no events, limits or counts here. There is one question, [`Search::find`], about the input from a
-//! position on. How it is answered is chosen when the delimiter is set ([`Search::aim`]) and changes no answer:
+//! There are no events, limits or counts here. There is one question, [`Search::find`], about the input from a position
+//! on. The strategy by which it is answered is chosen when the delimiter is set ([`Search::aim`]). The answer is the
+//! same with each:
 //!
 //! | delimiter | strategy | file |
 //! |---|---|---|
-//! | up to 22 bytes; sets with a shared suffix; newlines | 64 places at once, and a map of the hits | `hits.rs`, `block.rs` |
+//! | up to 22 bytes; sets with a shared suffix; newlines | 64 positions at once, and a bitmap of hits | `hits.rs`, `block.rs` |
 //! | longer | Knuth-Morris-Pratt across reads, memmem in bulk | `walk.rs`, `long.rs` |
 //! | other sets | Aho-Corasick | `walk.rs`, `set.rs` |
 //!
-//! Where one or two bytes give a delimiter away, a new [`Pattern`] in `hits.rs` and a new [`Hit`] are enough. To add
-//! another strategy, add a [`Strategy`], say in [`Strategy::of`] when it is chosen, and answer
-//! [`Search::find`] with it. What it keeps of the input lives in a type of its own with `forget` and
-//! `consume`, and a test of its own beside it that compares it with the plainest way there is.
+//! For a delimiter that can be found by one or two of its bytes, a new [`Pattern`] in `hits.rs` and a new [`Hit`] are
+//! enough. To add another strategy, add a [`Strategy`], say in [`Strategy::of`] when it is chosen, and answer
+//! [`Search::find`] with it. What it keeps of the input lives in a type of its own with `forget` and `consume`, and a
+//! test of its own beside it that compares it with the simplest search there is.
 //!
 //! # What is known of the input
 //!
 //! Hits that were seen ahead, and the answer that there is no delimiter, are kept only as long as the input is the
 //! same: it begins at the same address, and is no shorter. An input that has moved is searched afresh from where the
-//! frame goes on (a `Walk` keeps its state, since it can tell from the bytes). As a guard against a buffer that was
-//! replaced in place, a kept hit is compared with the delimiter before it is believed.
+//! frame goes on (a `Walk` keeps its state if the bytes confirm it). As a guard against a buffer whose bytes were
+//! replaced in place, a kept hit is compared with the delimiter before it is used.
 //!
-//! [`Search::find_near`] is the same question where what is known, or a look at the next few blocks, answers it. It is
-//! small enough to be inlined where frames are cut.
+//! [`Search::find_near`] answers the same question if what is known, or a look at the next few blocks, is enough for
+//! it. It is small enough to be inlined where frames are cut.
 
 pub(crate) mod block;
 pub(crate) mod hits;
@@ -47,8 +48,8 @@ use super::word::Word;
 pub(crate) struct Next {
     /// No byte before this position is part of a delimiter.
     pub(crate) before: usize,
-    /// If a delimiter begins at `before`, the position behind it. Otherwise the bytes from `before` on are the beginning
-    /// of a delimiter, or there are none, or they were not looked at.
+    /// If a delimiter begins at `before`, the position behind it. Otherwise the bytes from `before` on are the
+    /// beginning of a delimiter, or there are none, or they were not looked at.
     pub(crate) end: Option<NonZeroUsize>,
 }
 
@@ -82,7 +83,8 @@ pub(crate) struct Search {
     strategy: Strategy,
     hits: Hits,
     walk: Walk,
-    /// Where the input began that was looked at last, and its length. No input begins at 0.
+    /// The address at which the input began that was looked at last, and its length. The address is 0 if nothing is
+    /// known, because no input begins there.
     address: usize,
     len: usize,
     /// If all of that input was looked at and there is no delimiter in it: the position before which no byte is part of
@@ -99,7 +101,7 @@ enum Strategy {
     Nothing,
     /// Look for hits, which are this delimiter or something with the same first and last byte.
     Delimiter(Word),
-    /// Look for hits, which are something else.
+    /// Look for hits of another kind.
     Hits(Pattern, Hit),
     /// Walk with a [`long::Long`] delimiter.
     Long,
@@ -107,7 +109,7 @@ enum Strategy {
     Members,
 }
 
-/// What a hit is.
+/// What there is at a hit of [`Strategy::Hits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hit {
     /// A delimiter too long for a [`Word`], or something with the same first and last byte.
@@ -143,7 +145,7 @@ fn pattern_of(needle: &Needle) -> Pattern {
     Pattern::Both { first: needle.first(), last: needle.last(), span: (needle.len() - 1) as u8 }
 }
 
-/// What the first and the last byte of a delimiter look like.
+/// The pattern that a delimiter's first and last byte are.
 #[inline(always)]
 fn ends_of(word: Word) -> Pattern {
     Pattern::Both { first: word.first(), last: word.last(), span: word.count().get() - 1 }
@@ -178,8 +180,8 @@ impl Search {
         &self.target
     }
 
-    /// Sets the delimiter: `Bytes`, `AnyOf` or `Newline`. What is known is of another one, and is
-    /// forgotten.
+    /// Sets the delimiter: `Bytes`, `AnyOf` or `Newline`. What is known of the input concerns the delimiter before, and
+    /// is forgotten.
     #[inline]
     pub(crate) fn aim(&mut self, target: Terminator) {
         self.strategy = Strategy::of(&target);
@@ -195,7 +197,7 @@ impl Search {
         self.walk.forget();
     }
 
-    /// The front of the input has been removed, this many bytes. What is behind is the same.
+    /// This many bytes have been removed from the front of the input. What is behind them is the same.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: usize) {
         if self.address != 0 {
@@ -253,14 +255,14 @@ impl Search {
     }
 
     /// What [`find`](Self::find) would answer, if that is known already, or seen by a look at the next few blocks. The
-    /// delimiters that it finds are short ones, which are neither of a set nor universal newlines.
+    /// delimiters that it finds are those of [`Strategy::Delimiter`]: of up to 8 bytes, and neither of a set nor
+    /// universal newlines.
     ///
     /// A caller that leaves this out gets the same answers from `find`. It is there for speed: most frames of most
-    /// streams are short and end by a short delimiter, and a call would take as long as all of this, which is
-    /// inlined.
+    /// streams are short and end by a short delimiter, and a call would take as long as all of this, which is inlined.
     #[inline(always)]
     pub(crate) fn find_near(&mut self, input: &[u8], from: usize) -> Option<Next> {
-        // Where an empty input lies means nothing.
+        // The address of an empty input has no meaning.
         let is_same = input.as_ptr().addr() == self.address || self.len == 0;
         if !is_same || input.len() != self.len {
             return None;
@@ -283,7 +285,8 @@ impl Search {
         delimiter_at(word, input, hit)
     }
 
-    /// A look at the next few blocks of the input. `None` if no hit in them is a delimiter.
+    /// Looks at the next few blocks of the input. Returns `None` if there is no hit in them, or the first is not a
+    /// delimiter.
     #[inline(always)]
     fn look_near(&mut self, input: &[u8], from: usize) -> Option<Next> {
         match self.strategy {
@@ -306,17 +309,17 @@ impl Search {
         }
     }
 
-    /// The first delimiter that begins at or after `from`, or how far there is none.
+    /// The first delimiter that begins at or after `from`, or the position up to which there is none.
     ///
-    /// If more than `enough` bytes from `from` on are no part of a delimiter, the answer may be so, although there is a
-    /// delimiter behind them. The same question about the same input has the same answer.
+    /// If more than `enough` bytes from `from` on are no part of a delimiter, the answer may be that there is none,
+    /// although there is one behind them. The same question about the same input has the same answer.
     #[inline(always)]
     pub(crate) fn find(&mut self, input: &[u8], from: usize, enough: u64) -> Next {
         let Some(left) = input.get(from..) else {
             return Next::nothing(input.len());
         };
         let same = self.has_grown_to(input);
-        // No delimiter ends before this position.
+        // No delimiter ends at or before this position: only what is behind it is new.
         let new = if same && self.nothing_before <= self.len { from.max(self.len) } else { from };
         if !same {
             self.hits.forget(from);
@@ -324,7 +327,7 @@ impl Search {
         (self.address, self.len) = (input.as_ptr().addr(), input.len());
         self.nothing_before = UNKNOWN;
         if let Strategy::Delimiter(word) = self.strategy {
-            // Peers that send byte by byte make this worth its while.
+            // This short way is for peers that send byte by byte.
             if is_none_in_few(word, input, new) {
                 self.nothing_before = input.len() - partial_of(word, left);
                 return Next::nothing(self.nothing_before);
@@ -334,7 +337,7 @@ impl Search {
             return next;
         }
         let is_all = enough >= left.len() as u64;
-        // To see that enough is no part of a delimiter, no more has to be looked at than this.
+        // To find that `enough` bytes are no part of a delimiter, nothing behind this position has to be looked at.
         let end = match is_all {
             true => input.len(),
             false => input.len().min(from + enough as usize + self.longest()),
@@ -356,7 +359,7 @@ impl Search {
         self.next(found)
     }
 
-    /// What is found, for the caller.
+    /// Notes which member was found, and makes the answer for the caller.
     #[inline(always)]
     fn next(&mut self, found: Found) -> Next {
         match found {
@@ -368,7 +371,7 @@ impl Search {
         }
     }
 
-    /// The search for a delimiter that is a hit, or is at one.
+    /// Searches for a delimiter by hits: looks at each until one is a delimiter.
     #[inline(never)]
     fn find_hit(
         &mut self,
@@ -393,7 +396,7 @@ impl Search {
         Found::Nothing { before: end - begun(target, &input[from..end]) }
     }
 
-    /// The search by an automaton.
+    /// Searches with an automaton.
     #[inline(never)]
     fn find_walking(&mut self, input: &[u8], bounds: Bounds) -> Found {
         match &self.target {
@@ -455,7 +458,7 @@ fn accept(
     Some(Found::At { start: place, end: place + len, member: 0 })
 }
 
-/// How many bytes at the end of the input are the beginning of a delimiter that a hit would be of.
+/// How many bytes at the end of the input are the beginning of a delimiter, for delimiters that are found by hits.
 fn begun(target: &Terminator, input: &[u8]) -> usize {
     match target {
         Terminator::Bytes(delimiter) => longest_partial(delimiter.as_bytes(), input),
@@ -466,7 +469,7 @@ fn begun(target: &Terminator, input: &[u8]) -> usize {
     }
 }
 
-/// What a hit is the first and the last byte of.
+/// The bytes whose first and last make a hit: the delimiter, or the suffix that the members of a set share.
 fn needle_of(target: &Terminator) -> &[u8] {
     match target {
         Terminator::Bytes(delimiter) => delimiter.as_bytes(),
@@ -477,7 +480,7 @@ fn needle_of(target: &Terminator) -> &[u8] {
     }
 }
 
-/// A position that is behind all inputs.
+/// The value of `nothing_before` when it is not known: a position that is behind all inputs.
 const UNKNOWN: usize = usize::MAX;
 
 #[cfg(test)]
@@ -490,8 +493,8 @@ mod tests {
         search
     }
 
-    /// What is known of earlier looks is asked about one input after the other, each of which is the one before and
-    /// more, less some bytes at its front.
+    /// Searches an input that grows at its end and loses bytes at its front, and compares each answer with that of a
+    /// new search.
     #[test]
     fn what_is_near_is_what_a_search_that_knows_nothing_finds() {
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -529,7 +532,7 @@ mod tests {
                     }
                     let found = search.find(input, at, u64::MAX);
                     assert_eq!(found, plain, "{delimiter:?} from {at} in {input:?}");
-                    // A frame, or a piece of one, or a count of bytes.
+                    // Goes on behind a frame, a piece of one, or a count of bytes.
                     let counted = (from + next(3)).min(end);
                     from = match found.end {
                         Some(behind) if next(4) > 0 => front + behind.get(),

@@ -1,4 +1,4 @@
-//! What one look at the input yields.
+//! What one call of the framer returns: a piece of a frame, and how the frame ended.
 
 use super::event::Event;
 

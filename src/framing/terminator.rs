@@ -14,9 +14,9 @@ use super::word::Word;
 /// is converted with `as u64`, which loses nothing: if it converted by itself, a plain `5` would not.
 /// Text and slices convert with `try_into`, since they may be empty.
 ///
-/// A terminator is at most 24 bytes and cheap to clone. Delimiters of up to 22 bytes are held in place:
-/// setting one allocates nothing and prepares nothing. A longer one, and a set, is prepared once and
-/// then shared: keep it and clone it.
+/// A terminator is at most 24 bytes and cheap to clone. Delimiters of up to 22 bytes are stored inline: setting one
+/// allocates nothing and prepares nothing. A longer one, and a set, is prepared once and then shared: keep it and clone
+/// it.
 ///
 /// ```
 /// use asynchat::{Framer, Terminator};
@@ -40,18 +40,18 @@ use super::word::Word;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Terminator {
-    /// The leftmost occurrence of a delimiter, which stays armed for the next frame.
+    /// The leftmost occurrence of a delimiter, which stays in force for the next frame.
     Bytes(Delimiter),
     /// The member of a set that ends first; of those that end together, the longest.
     AnyOf(DelimiterSet),
     /// A newline of any kind: CR, LF, or CR and LF together, also where they come in different reads.
     ///
-    /// A CR ends the frame at once. If the very next byte is LF, it is dropped, whatever terminator is
-    /// set by then. Nothing is ever withheld. So a line behind which the stream is given away for another
-    /// protocol, as a STARTTLS, is better ended by `b"\r\n"`: its LF may come too late to be dropped.
+    /// A CR ends the frame at once. If the very next byte is LF, it is dropped, whatever terminator is set by then.
+    /// Nothing is ever withheld. So a line after which the stream is handed over to another protocol, as after
+    /// STARTTLS, is better ended by `b"\r\n"`: its LF may come too late to be dropped.
     Newline,
-    /// This many bytes from here. As it is spent the terminator becomes `None`; `Count(0)` ends the
-    /// frame at once, before any input, exactly once.
+    /// This many bytes from here. When it is spent the terminator becomes `None`; `Count(0)` ends the frame at once,
+    /// before any input, exactly once.
     ///
     /// A count states its own size, which no [`Limit`](crate::Limit) governs. It is often the peer's
     /// word: compare it with what you allow before you set it.
@@ -92,12 +92,12 @@ impl Terminator {
     /// the end is payload. Then the delimiter that was set last is in force again (or `None`, if there
     /// was none).
     ///
-    /// Anything else in its place is [`End::WrongEnd`](crate::End::WrongEnd), and what is there belongs
-    /// to no frame: another terminator set at that event governs it. (The delimiter that was set last is in
-    /// force again, and to set it changes nothing: [`resume`](crate::Framer::resume) lets it govern what is
-    /// there.) Otherwise [`Limit::Skip`](crate::Limit::Skip) drops it up to and including the delimiter that
-    /// was set last, as it does with the rest of an overlong line, and any other limit makes the next call
-    /// fail with [`FrameError::WrongEnd`](crate::FrameError::WrongEnd).
+    /// Anything else in the place of the end is [`End::WrongEnd`](crate::End::WrongEnd), and the bytes from there on
+    /// belong to no frame. Another terminator that is set at that event governs them. The delimiter that was set last
+    /// is in force again already, so setting it changes nothing; [`resume`](crate::Framer::resume) lets it govern them.
+    /// If neither is done, [`Limit::Skip`](crate::Limit::Skip) drops them up to and including the delimiter that was
+    /// set last, as it does with the rest of an overlong line, and any other limit makes the next call fail with
+    /// [`FrameError::WrongEnd`](crate::FrameError::WrongEnd).
     ///
     /// ```
     /// use asynchat::{End, Framer, Step, Terminator};
@@ -159,7 +159,8 @@ impl From<DelimiterSet> for Terminator {
     }
 }
 
-/// So many bytes, and then exactly these: see [`Terminator::count_then`], which makes one of literals.
+/// A count of bytes, and the exact bytes that must follow them: see [`Terminator::count_then`], which makes one of
+/// literals.
 ///
 /// ```
 /// use asynchat::{CountThen, Ending, Terminator};
@@ -170,7 +171,7 @@ impl From<DelimiterSet> for Terminator {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CountThen {
-    /// The count. As bytes it needs no alignment, for which a `Terminator` of 24 bytes has no room.
+    /// The count, as bytes: the alignment of a `u64` would make a `Terminator` longer than 24 bytes.
     count: [u8; 8],
     end: Ending,
 }
@@ -188,7 +189,7 @@ impl CountThen {
         u64::from_ne_bytes(self.count)
     }
 
-    /// What must be behind them.
+    /// The bytes that must follow them.
     #[inline]
     pub fn end(&self) -> Ending {
         self.end
@@ -356,7 +357,7 @@ impl PartialEq for Delimiter {
             (DelimiterKind::Long(one), DelimiterKind::Long(other)) => {
                 Arc::ptr_eq(one, other) || one.as_bytes() == other.as_bytes()
             }
-            // They differ in length.
+            // One is short and the other long, so they differ in length.
             _ => false,
         }
     }
@@ -409,8 +410,9 @@ try_from_bytes!(&[u8], &str, Vec<u8>, String);
 pub struct DelimiterSet(pub(crate) Arc<Members>);
 
 impl DelimiterSet {
-    /// Makes a set of delimiters, in an order of the caller's choosing, which only
-    /// [`Framer::matched`](crate::Framer::matched) reflects. It takes time in proportion to their bytes.
+    /// Makes a set of delimiters. Their order is the caller's choice and does not change what is found:
+    /// [`Framer::matched`](crate::Framer::matched) and [`iter`](Self::iter) follow it, and sets in another order are
+    /// not equal. It takes time in proportion to their bytes.
     ///
     /// # Errors
     ///
@@ -564,7 +566,7 @@ mod tests {
         assert_eq!(refused(&["a", "b", "a"]), Some(DelimiterSetError::Duplicate));
         assert_eq!(refused(&["abc", "b"]), Some(DelimiterSetError::Unreachable));
         assert_eq!(refused(&["ab", "abc"]), Some(DelimiterSetError::Unreachable));
-        // As a suffix and elsewhere too: "aa" inside "baaa" ends before it.
+        // "aa" is a suffix of "baaa", but it also occurs before its end.
         assert_eq!(refused(&["aa", "baaa"]), Some(DelimiterSetError::Unreachable));
         assert_eq!(refused(&["\n", "\r\n", ";"]), None);
     }

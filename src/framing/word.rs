@@ -1,11 +1,11 @@
-//! A few bytes that are compared all at once.
+//! One to eight bytes, held in a `u64` so that they are compared all at once.
 
 use std::num::NonZeroU8;
 
 /// From one byte to eight, which is what most delimiters and ends have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word {
-    /// The first byte lowest, and zeros behind the last.
+    /// The first byte is the least significant, and the bytes behind the last are zero.
     bytes: u64,
     /// At most 8.
     len: NonZeroU8,
@@ -23,7 +23,7 @@ impl Word {
         Some(Word::padded(padded, NonZeroU8::new(bytes.len() as u8)?))
     }
 
-    /// The first `len` of these bytes, of which the others are zeros.
+    /// The first `len` of these bytes. The others must be zero.
     #[inline(always)]
     pub(crate) fn padded(bytes: [u8; Word::MAX], len: NonZeroU8) -> Self {
         Word { bytes: u64::from_le_bytes(bytes), len }
@@ -59,8 +59,8 @@ impl Word {
     /// Whether the input begins with it.
     #[inline(always)]
     pub(crate) fn begins(self, input: &[u8]) -> bool {
-        // Where there are eight bytes: a comparison of a length that is not known when this is compiled is
-        // a call.
+        // If there are eight bytes, they are compared at once. A comparison of a length that is not known at compile
+        // time would be a call.
         match input.first_chunk() {
             Some(eight) => {
                 let others = u64::BITS - 8 * u32::from(self.len.get());
@@ -77,7 +77,7 @@ impl Word {
         self.bytes().get(..self.len()).is_some_and(|bytes| input.starts_with(bytes))
     }
 
-    /// Whether the input, which is shorter, is the beginning of it.
+    /// Whether the input is shorter than the word and the beginning of it.
     pub(crate) fn is_begun_by(self, input: &[u8]) -> bool {
         input.len() < self.len() && self.bytes().starts_with(input)
     }

@@ -1,14 +1,14 @@
-//! Sixty-four places compared at once, with a bit for each that is right.
+//! Compares 64 places of the input at once, and returns a bit for each: 1 if it matches.
 //!
-//! On x86-64 this takes registers of 16 bytes, which every such machine has; elsewhere eight bytes at a
-//! time, in plain arithmetic. Both are compiled and tested on x86-64.
+//! On x86-64 this is done in SIMD registers of 16 bytes, which every such machine has; elsewhere eight bytes at a time,
+//! by integer arithmetic. Both are compiled and tested on x86-64.
 
 /// The places that are looked at together: a bit for each in a `u64`.
 pub(crate) const BLOCK: usize = 64;
 
 /// A bit for each of the 64 places at which one byte is `first` and the byte `span` behind it `last`.
 ///
-/// The window has `64 + span` bytes; no place is right in a shorter one.
+/// The window has `64 + span` bytes; in a shorter one no place matches.
 #[inline(always)]
 pub(crate) fn both(window: &[u8], first: u8, last: u8, span: usize) -> u64 {
     let (Some(here), Some(behind)) =
@@ -64,7 +64,7 @@ mod wide {
         bytemuck::cast(*block)
     }
 
-    /// Most blocks have no hit where delimiters are rare, and that is asked first.
+    /// A bit for each byte that is equal. Where delimiters are rare, most blocks have none, so that is checked first.
     #[inline(always)]
     fn mask(lanes: [i8x16; 4]) -> u64 {
         let [a, b, c, d] = lanes;
@@ -127,7 +127,7 @@ mod tests {
                     random ^= random << 13;
                     random ^= random >> 7;
                     random ^= random << 17;
-                    // Bytes that differ in one bit only, and the top bit too.
+                    // Bytes that differ in one bit only, also in the top one.
                     [0, 1, 0x80, 0x81, b'\n', 0xff, 0x7f][random as usize % (2 + round % 6)]
                 })
                 .collect();

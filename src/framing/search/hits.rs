@@ -1,22 +1,22 @@
-//! The strategy for short delimiters: look at many places at once, and keep what was seen.
+//! The strategy for short delimiters: look at many places at once, and keep a bitmap of the hits.
 //!
-//! A *place* is a position at which a delimiter may begin. One look compares two bytes of each of 64
-//! places with the delimiter's first and last, and leaves a bit for each place where both are right. The
-//! bits of some blocks are kept as a map, so that where frames are short most searches only read it.
-//! What has been looked at is never looked at again, however the frames in it are cut or counted: the
-//! map is asked for the first hit behind a position, and nothing in it is used up.
+//! A *place* is a position at which a delimiter may begin. One look compares two bytes of each of 64 places, which are
+//! a *block*, with the delimiter's first and last. A place where both match is a *hit*, and its bit is set. The bits of
+//! some blocks are kept as a map, so that where frames are short most searches only read it. Bytes that have been
+//! looked at are never looked at again, however the frames in them are cut or counted: a search reads from the map the
+//! first hit at or behind a position, and changes nothing in it.
 //!
-//! A delimiter of three bytes or more may turn out to be something else in between, so the caller
-//! compares the bytes at a hit before it believes it.
+//! A hit of a delimiter of three bytes or more may have other bytes in the middle, so the caller compares all of them
+//! before it uses the hit.
 
 use super::block::{BLOCK, both, either, one};
 
 /// What makes a place a hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
-    /// The byte there is the first, and the byte `span` behind it the last.
+    /// The byte at the place is `first`, and the byte `span` behind it is `last`.
     Both { first: u8, last: u8, span: u8 },
-    /// The byte there is one of the two.
+    /// The byte at the place is one of the two.
     Either(u8, u8),
 }
 
@@ -40,8 +40,9 @@ impl Pattern {
         }
     }
 
-    /// After this many bytes without a hit, the next one is taken to be far. To look far for one byte costs
-    /// little to begin with; for more it is prepared anew each time.
+    /// After this many bytes without a hit, the next one is taken to be far away and is searched for by `far` (see
+    /// [`Hits::find`]). To begin that costs little for a single byte; for a longer delimiter it is prepared anew each
+    /// time.
     #[inline(always)]
     fn near(self) -> usize {
         match self {
@@ -73,13 +74,12 @@ impl Pattern {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Hits {
-    /// The place that the lowest bit of the map tells of. It wraps around where that is no longer in the
-    /// input.
+    /// The place of the lowest bit of the map. It wraps around below 0 where that place is no longer in the input.
     base: usize,
     /// A bit for each hit. The last block is empty, so that each block has one behind it.
     map: [u64; BLOCKS + 1],
-    /// Every place before this position has been looked at: if it lies behind the base and is a hit,
-    /// it has its bit.
+    /// Every place before this position has been looked at. The hits among those from `base` on have their bits in the
+    /// map.
     searched: usize,
 }
 
@@ -95,8 +95,8 @@ impl Hits {
         if block >= BLOCKS {
             return None;
         }
-        // The 64 bits from that place on, of whatever blocks they are: where a block ends depends on the
-        // lengths of the frames before, and would be a branch that the processor cannot foretell.
+        // The 64 bits from that place on, which may be of two blocks. They are put together without a branch: where a
+        // block ends depends on the lengths of the frames before, and the processor could not predict it.
         let places = self.map[block] >> place | self.map[block + 1] << 1 << (BLOCK - 1 - place);
         (places != 0).then(|| from + places.trailing_zeros() as usize)
     }
@@ -104,7 +104,7 @@ impl Hits {
     /// The first known hit at or after `from`.
     #[inline]
     fn known(&self, from: usize) -> Option<usize> {
-        // The map may begin behind: what was looked at before it had no hit.
+        // The map may begin behind `from`. What is in front of it was looked at and had no hit.
         let ahead = self.base.wrapping_sub(from) as isize;
         let from = if ahead > 0 { self.base } else { from };
         self.next(from).or_else(|| {
@@ -120,15 +120,15 @@ impl Hits {
         })
     }
 
-    /// Forgets everything: what is at and behind this position has not been looked at.
+    /// Forgets everything: nothing at or behind this position has been looked at.
     #[inline]
     pub(crate) fn forget(&mut self, from: usize) {
-        // All of the map lies before it.
+        // All places of the map are now before `from`, so that none of its bits is read.
         self.base = from.wrapping_sub(BLOCKS * BLOCK);
         self.searched = from;
     }
 
-    /// The front of the input has been removed, this many bytes.
+    /// This many bytes have been removed from the front of the input.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: usize) {
         match self.searched.checked_sub(bytes) {
@@ -142,9 +142,9 @@ impl Hits {
 
     /// The first hit at or after `from`.
     ///
-    /// No place at or behind `end` is looked at, but for the rest of a block. Where there is no hit for
-    /// long, `far` says where in the rest of the input the next one is. It is asked once for each such hit, and
-    /// must not look further than to that: to look through all of the rest each time would not be linear.
+    /// No place at or behind `end` is looked at, except for the rest of a block. Where there is no hit for long, `far`
+    /// returns where in the rest of the input the next one is. It is called once for each such hit, and must stop
+    /// there: to look through all of the rest each time would not be linear.
     #[inline]
     pub(crate) fn find(
         &mut self,
@@ -159,7 +159,7 @@ impl Hits {
             if pattern.is_at(input, hit) {
                 return Some(hit);
             }
-            // It is no hit any more: the buffer was replaced in place.
+            // It is no hit any more: the bytes of the buffer were replaced in place.
             known = hit + 1;
         }
         let first = self.searched.max(from);
@@ -170,7 +170,7 @@ impl Hits {
         if places - first > FEW {
             return self.look(pattern, input, first, places, far);
         }
-        // A read may bring one byte.
+        // The last read brought few bytes, perhaps one.
         for place in first..places {
             if pattern.is_at(input, place) {
                 return self.keep(place, 1, 1);
@@ -180,7 +180,8 @@ impl Hits {
         None
     }
 
-    /// As [`find`](Self::find), in the next few blocks, where [`next`](Self::next) has nothing to tell.
+    /// As [`find`](Self::find), but only in the next few blocks. It is called where [`next`](Self::next) has returned
+    /// `None`.
     #[inline(never)]
     pub(crate) fn look_near(
         &mut self,
@@ -254,7 +255,7 @@ impl Hits {
         near: usize,
         end: usize,
     ) -> Option<usize> {
-        // What a place is compared with is asked once, and not for each block.
+        // The kind of pattern is asked for once here, and not for each block.
         match pattern {
             Pattern::Both { first: byte, span: 0, .. } => {
                 self.look_by(input, first, near, end, 0, |window| one(window, byte))
@@ -285,7 +286,7 @@ impl Hits {
             let mask = places(window);
             if mask != 0 {
                 self.keep(at, mask, BLOCK);
-                // Where there is one there are more.
+                // Where there is one hit there are probably more.
                 for kept in &mut self.map[1..BLOCKS] {
                     let at = self.searched;
                     let Some(window) = input.get(at..at + BLOCK + span) else { break };
@@ -303,7 +304,7 @@ impl Hits {
         None
     }
 
-    /// Keeps a block, and forgets the others.
+    /// Keeps the bits of one block and forgets those of the others. Returns its first hit.
     #[inline(always)]
     fn keep(&mut self, at: usize, mask: u64, places: usize) -> Option<usize> {
         *self = Hits { base: at, map: [0; BLOCKS + 1], searched: at + places };
@@ -312,7 +313,7 @@ impl Hits {
     }
 }
 
-/// This many places are looked at one by one: a read may bring one byte.
+/// Up to this many places are looked at one by one, since a read may bring a single byte.
 pub(crate) const FEW: usize = 8;
 
 #[cfg(test)]
@@ -334,7 +335,7 @@ mod tests {
         loop {
             left = &left[left.partition_point(|&hit| hit < from)..];
             let found = hits.find(pattern, input, from, usize::MAX, far);
-            // Far away, a needle of three bytes is found whole, or not at all.
+            // `far` compares all bytes of a needle of three bytes, and not just the first and the last.
             let wanted = left.iter().find(|&&p| {
                 let whole = !matches!(pattern, Pattern::Both { span: 2.., .. });
                 whole || Some(p) == found || input[p..].starts_with(needle)
@@ -397,7 +398,7 @@ mod tests {
         assert!(hits.searched <= 10 + BLOCK);
         assert_eq!(hits.find(pattern, &input, 0, 5000, far), None);
         assert_eq!(hits.searched, 5000);
-        // Nor behind a hit.
+        // Nor is more looked at behind a hit.
         let input = b"abc\n".repeat(1 << 10);
         let mut hits = Hits::default();
         assert_eq!(hits.find(pattern, &input, 0, 100, far), Some(3));

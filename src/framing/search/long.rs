@@ -1,17 +1,17 @@
-//! A delimiter that is too long to be kept in place, prepared for searching.
+//! A delimiter that is too long to be stored inline in a `Terminator`, prepared for searching.
 
 use memchr::memmem::Finder;
 
 use super::Found;
 use super::walk::Automaton;
 
-/// The delimiter, with what Knuth, Morris and Pratt's search needs to go on across reads, and a search
-/// in bulk for where it does not.
+/// The delimiter, prepared for two searches: that of Knuth, Morris and Pratt, which goes on across reads, and a faster
+/// one in bulk (`memmem`), which does not.
 #[derive(Debug)]
 pub(crate) struct Long {
     finder: Finder<'static>,
-    /// For each length of a beginning of the delimiter, the length of the next shorter beginning that it
-    /// ends with: what is left of it if the next byte does not fit.
+    /// For each length of a beginning of the delimiter, the length of the longest shorter beginning that it ends with:
+    /// what still matches if the next byte does not.
     shorter: Box<[u32]>,
 }
 
@@ -38,7 +38,7 @@ impl Long {
     }
 }
 
-/// A state is the number of bytes that fit.
+/// A state is the number of bytes of the delimiter that match.
 impl Automaton for Long {
     #[inline]
     fn start(&self) -> u32 {

@@ -1,8 +1,8 @@
-//! A delimiter short enough to be kept in place and searched without preparation.
+//! A delimiter short enough to be stored inline in a `Terminator` and searched without preparation.
 
 use std::fmt;
 
-/// The longest delimiter that is kept in place: what makes a `Terminator` 24 bytes.
+/// The length of the longest delimiter that is stored inline. It is as long as a `Terminator` of 24 bytes allows.
 pub(crate) const MAX_SHORT: usize = 22;
 
 /// Up to [`MAX_SHORT`] bytes, at least one.
@@ -55,7 +55,8 @@ impl Needle {
 }
 
 impl PartialEq for Needle {
-    /// Setting the delimiter that is in force costs next to nothing: most have one or two bytes.
+    /// Two bytes are compared first, since most delimiters have no more: setting the one that is in force then costs
+    /// next to nothing.
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len

@@ -16,7 +16,7 @@ pub(crate) struct Members {
     /// For each state, by its number, the beginning of a member that it stands for: which member, and
     /// how many bytes of it.
     beginnings: Vec<(u32, u32)>,
-    /// A faster way to search, where the members allow it.
+    /// A faster way to search, if the members share a suffix.
     suffix: Option<SharedSuffix>,
 }
 
@@ -61,7 +61,7 @@ impl Members {
                 }
                 set.beginnings[place] = (number, seen);
             }
-            // The longest of the matches that end here is the member itself, or its twin.
+            // Of the matches that end here, those of the member's length are the member itself and its duplicates.
             let twins = (0..set.nfa.match_len(id(state)))
                 .filter(|&i| {
                     let other = set.nfa.match_pattern(id(state), i).as_usize();
@@ -85,14 +85,14 @@ impl Members {
 }
 
 fn id(state: u32) -> StateID {
-    // Every state is a number that the automaton has given.
+    // Every state is a number that came from the automaton, so it is valid.
     StateID::new(state as usize).unwrap_or_default()
 }
 
 impl Automaton for Members {
     #[inline]
     fn start(&self) -> u32 {
-        // The automaton has no look-behind and is built for unanchored searches, so it has one.
+        // The automaton has no look-behind and is built for unanchored searches, so it has a start state.
         self.nfa.start_state(Anchored::No).unwrap_or_default().as_u32()
     }
 
@@ -132,11 +132,11 @@ impl Automaton for Members {
     }
 }
 
-/// A set whose shortest member is a suffix of all the others, like `\n` of `\r\n`: to find any of them
-/// is to find that one.
+/// A set whose shortest member is a suffix of all the others, like `\n` of `\r\n`. Wherever one of them ends, the
+/// shortest ends too, so it is enough to search for that one.
 pub(crate) struct SharedSuffix {
     needle: Needle,
-    /// Each with its place in the caller's order; the longest first.
+    /// The members, the longest first, each with its index in the caller's order.
     members: Vec<(u32, Needle)>,
 }
 
@@ -170,7 +170,7 @@ impl SharedSuffix {
     pub(crate) fn widen(&self, input: &[u8], from: usize, hit: usize) -> Option<Found> {
         let end = hit + self.needle.len();
         if let ([(wide, member), (narrow, _)], true) = (&*self.members, self.needle.len() == 1) {
-            // A byte, and perhaps one before it: line ends, most of the time.
+            // A short way for a member of one byte and one of two, which are mostly `\n` and `\r\n`.
             if member.len() == 2 {
                 let wider = hit > from && input[hit - 1] == member.first();
                 let (start, member) = if wider { (hit - 1, *wide) } else { (hit, *narrow) };

@@ -1,18 +1,17 @@
 //! The strategy for long delimiters and for sets: an automaton that takes one byte after the other.
 //!
-//! Its state says how many of the last bytes are the beginning of a delimiter, so that nothing is
-//! searched twice however small the reads are. Where it has no beginning in hand, it searches in bulk
-//! with a search made for that.
+//! Its state says how many of the last bytes are the beginning of a delimiter, so that nothing is searched twice
+//! however small the reads are. Where they are not the beginning of one, the input is searched in bulk by
+//! [`Automaton::find`], which is faster.
 //!
-//! The bytes that the state tells of stay in the caller's buffer. When that buffer is not the one that
-//! was looked at before (it has been moved, or replaced by somebody), the state is only believed as far as
-//! the bytes bear it out: those that turn into payload, and those of a delimiter, are compared with what
-//! the state says they are, and if they differ the search begins anew. So each byte is compared once, and
-//! what was known of other bytes never touches these.
+//! The bytes that the state stands for stay in the caller's buffer. When that buffer is not the one that was looked at
+//! before (it was moved, or replaced), the state is kept only if the bytes from the frame's position up to the walk's
+//! are just those that the state stands for. Otherwise the search begins anew. So what was known of other bytes never
+//! decides about these.
 
 use super::Found;
 
-/// A searching automaton. A state is a number; that of the start is [`start`](Self::start).
+/// An automaton that searches for delimiters. A state is a number; the first one is [`start`](Self::start).
 pub(crate) trait Automaton {
     /// The state in which no beginning of a delimiter has been seen.
     fn start(&self) -> u32;
@@ -20,13 +19,13 @@ pub(crate) trait Automaton {
     /// The state after one more byte.
     fn next(&self, state: u32, byte: u8) -> u32;
 
-    /// The longest beginning of a delimiter that the last bytes are.
+    /// The longest beginning of a delimiter that the bytes taken so far end with.
     fn beginning(&self, state: u32) -> &[u8];
 
-    /// The length of that.
+    /// The length of [`beginning`](Self::beginning).
     fn depth(&self, state: u32) -> usize;
 
-    /// What a state reached before `input[end]` has found.
+    /// The delimiter that ends at `end`, if one does, where this is the state after the bytes before `end`.
     fn found(&self, state: u32, end: usize) -> Option<Found>;
 
     /// The first delimiter in the input that begins at or after `from`.
@@ -42,7 +41,7 @@ pub(crate) struct Walk {
     state: u32,
     /// The position before which every byte has been taken.
     at: usize,
-    /// There is a state. Otherwise the walk begins where it is asked to.
+    /// Whether `state` and `at` mean anything. If not, the next search begins at `Bounds::from`.
     under_way: bool,
 }
 
@@ -53,9 +52,9 @@ pub(crate) struct Bounds {
     pub(crate) from: usize,
     /// No byte at or behind this position matters.
     pub(crate) end: usize,
-    /// If this many bytes from `from` on are payload, nothing else matters.
+    /// If more than this many bytes from `from` on are payload, nothing behind them matters.
     pub(crate) enough: u64,
-    /// The bytes that were walked over may be others now.
+    /// Whether the bytes that were walked over may have been replaced by others.
     pub(crate) doubtful: bool,
 }
 
@@ -64,7 +63,7 @@ impl Walk {
         self.under_way = false;
     }
 
-    /// The front of the input has been removed, this many bytes.
+    /// This many bytes have been removed from the front of the input.
     #[inline]
     pub(crate) fn consume(&mut self, bytes: usize) {
         match self.at.checked_sub(bytes) {
@@ -81,7 +80,8 @@ impl Walk {
         bounds: Bounds,
     ) -> Found {
         let Bounds { from, end, doubtful, .. } = bounds;
-        // The state must tell of bytes that are still there, and in doubt of no others.
+        // The bytes that the state stands for must lie in the frame and, in case of doubt, be the same and all that
+        // there is of it up to here.
         let goes_on = self.under_way && self.at <= end && {
             let beginning = automaton.beginning(self.state);
             self.at >= from + beginning.len() && (!doubtful || input[from..self.at] == *beginning)
@@ -99,7 +99,7 @@ impl Walk {
         while self.at < end {
             if end - self.at >= longest && self.state == automaton.start() {
                 if let Some(found) = automaton.find(&input[..end], self.at) {
-                    // The walk stays before it, so that the same question has the same answer.
+                    // `at` and `state` stay before the delimiter, so that the same question has the same answer.
                     return found;
                 }
                 // What is left may be the beginning of one.
@@ -127,7 +127,7 @@ mod tests {
     use super::super::long::Long;
     use super::*;
 
-    /// A delimiter that counts the bytes that it is asked about.
+    /// A delimiter that counts the bytes that it has looked at.
     struct Counting {
         long: Long,
         taken: Cell<usize>,

@@ -29,8 +29,7 @@ impl Verifier {
     ///
     /// # Panics
     ///
-    /// If the items or the error depend on how the input is cut, if the decoder panics, or if it goes on
-    /// with items for ever.
+    /// If the items or the error depend on how the input is cut, if the decoder panics, or if it yields items for ever.
     #[track_caller]
     pub fn decoder<D>(&self, input: &[u8], make: impl FnMut() -> D) -> Decoded<D::Item>
     where
@@ -41,9 +40,9 @@ impl Verifier {
         self.merging_decoder(input, make, |_, item| Some(item))
     }
 
-    /// As [`decoder`](Self::decoder), for one that passes on what it has of a frame: adjacent items are
-    /// merged before they are compared. `merge` is given an item and the next one, and returns the next one
-    /// if it does not belong to the first.
+    /// As [`decoder`](Self::decoder), for a decoder that yields a frame in pieces as they come: adjacent items are
+    /// merged before they are compared. `merge` is given an item and the next one, and returns the next one if it does
+    /// not belong to the first.
     ///
     /// ```
     /// use asynchat::verify::{Verifier, merge_chunks};
@@ -83,9 +82,9 @@ impl Verifier {
         })
     }
 
-    /// Verifies a parser of messages that is given what there is of the input: all bytes behind the last
-    /// message. It returns a message and how many bytes it had, or `None` if it wants more. `make` makes a
-    /// new one for each delivery.
+    /// Verifies a parser of messages, which is a function of the bytes so far: it is given all bytes that have come
+    /// behind the last message. It returns a message and how many bytes that had, or `None` if it wants more. `make`
+    /// makes a new one for each delivery.
     ///
     /// ```
     /// use asynchat::verify::Verifier;
@@ -135,7 +134,7 @@ impl Verifier {
     }
 }
 
-/// Delivers to a decoder as `FramedRead` does.
+/// Calls a decoder as `FramedRead` does.
 fn decode<T, E: Debug>(
     delivery: &Delivery,
     mut merge: impl FnMut(&mut T, T) -> Option<T>,

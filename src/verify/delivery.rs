@@ -3,7 +3,7 @@ use std::thread;
 
 /// One way to deliver an input: in which reads, and whether the input ends there.
 ///
-/// Its `Display` is what a failure says of it.
+/// Its `Display` shows the reads and how to replay them, as the message of a failure does.
 ///
 /// ```
 /// use asynchat::verify::Verifier;
@@ -28,7 +28,7 @@ pub struct Delivery {
 pub(super) enum Way {
     /// At these places; the whole at once if there are none.
     At(Vec<usize>),
-    /// As follows from this seed.
+    /// At random places, which follow from this seed.
     Random(u64),
 }
 
@@ -54,8 +54,8 @@ impl Delivery {
         &self.input
     }
 
-    /// Whether the input ends behind the last read. If not, more may come, and all that can be known of what
-    /// has come must be out.
+    /// Whether the input ends behind the last read. If not, more may come, and everything that can be known from what
+    /// has come must be out already.
     pub fn ends(&self) -> bool {
         self.ends
     }
@@ -105,7 +105,7 @@ impl fmt::Display for Delivery {
     }
 }
 
-/// Writes bytes as a literal, and of very many the beginning and the end.
+/// Writes bytes as a literal. If there are very many, writes only the beginning and the end.
 fn show(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match bytes {
         [] => f.write_str("b\"\""),
@@ -151,7 +151,7 @@ impl Random {
         (self.next() >> 11) as usize % bound.max(1)
     }
 
-    /// Where to cut: reads of up to a few bytes, or up to many, some of them empty.
+    /// The ends of random reads, which have up to a few bytes, or up to many. Some are empty.
     fn cuts(&mut self, len: usize) -> Vec<usize> {
         let longest = [2, 4, 9, 40, 400, len / 2][self.below(6)];
         let mut cuts = Vec::new();
@@ -164,7 +164,7 @@ impl Random {
     }
 }
 
-/// Seeds without end that follow from one.
+/// Any number of seeds that follow from one.
 pub(super) fn seeds(seed: u64) -> impl Iterator<Item = u64> {
     let mut random = Random::new(seed);
     std::iter::repeat_with(move || random.next())

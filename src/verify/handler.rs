@@ -61,8 +61,8 @@ impl Verifier {
     /// }
     /// ```
     ///
-    /// It needs a runtime with tokio's clock, and that should be paused, as above (tokio's feature
-    /// `test-util`): every input without an end is waited for, and otherwise the waits are real. See
+    /// It needs a runtime with tokio's clock, and that should be paused, as above (tokio's feature `test-util`): the
+    /// verifier waits after every input without an end, and on a clock that runs each wait takes real time. See
     /// [`patience`](Self::patience).
     ///
     /// # Panics
@@ -162,7 +162,7 @@ impl Verifier {
         outcomes.of_whole()
     }
 
-    /// One connection, until it is closed or at rest.
+    /// Runs one connection until it is closed or has done nothing for a while.
     async fn answer<H>(
         &self,
         channel: &ChannelBuilder,
@@ -190,10 +190,10 @@ impl Verifier {
     }
 }
 
-/// A handler that is lent, and of which is known whether it waits: a run is not dropped then, since a
+/// A borrowed handler that notes whether one of its callbacks is waiting. The run is not dropped then, since the
 /// callback would be lost.
 ///
-/// A method that [`Handler`] gets has to be passed on here too.
+/// A method that is added to [`Handler`] has to be passed on here too.
 struct Watched<'a, H> {
     handler: &'a mut H,
     waits: &'a AtomicBool,
@@ -274,7 +274,7 @@ impl<H: Handler> Handler for Watched<'_, H> {
     }
 }
 
-/// Notes that a callback has begun, and that it has returned.
+/// Runs a callback, and notes when it has begun and when it has returned.
 async fn watch<F: Future>(waits: &AtomicBool, callback: F) -> F::Output {
     waits.store(true, Ordering::Relaxed);
     let output = callback.await;

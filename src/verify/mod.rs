@@ -1,9 +1,9 @@
 //! Checks that what reads a stream does not depend on how the network has cut it.
 //!
-//! TCP delivers what was sent in pieces of its own choosing. A parser that works as long as a message
-//! arrives in one read, and fails when it is cut behind its `\r`, passes every test on the machine where it
-//! was written. A [`Verifier`] delivers an input in all the ways that matter, and in many random ones, and
-//! compares what comes out with what comes of the whole input at once:
+//! TCP delivers what was sent in pieces of its own choosing. A parser that works as long as a message arrives in one
+//! read, and fails when it is cut behind its `\r`, passes every test on the machine where it was written. A
+//! [`Verifier`] delivers an input in all the ways that matter, and in many random ones, and compares each outcome with
+//! that of the whole input in one read:
 //!
 //! ```text
 //!  whole           [ L E N   2 \r \n h i ]
@@ -54,10 +54,10 @@ pub use self::handler::Answered;
 #[cfg(feature = "tokio")]
 pub use self::stream::{DeliveryStream, Streamed};
 
-/// Delivers an input in many ways and sees to it that the outcome is the same for all of them.
+/// Delivers an input in many ways and checks that the outcome is the same for all of them.
 ///
-/// What is not set has a default that suits inputs up to some hundred bytes: enough for any protocol's
-/// corner. A verifier is set up once and used for any number of inputs.
+/// What is not set has a default that suits inputs up to some hundred bytes, which is enough for the corner cases of a
+/// protocol. A verifier is set up once and used for any number of inputs.
 ///
 /// Every run is repeatable: what is random follows from the [`seed`](Self::seed), which is always the same
 /// unless it is set.
@@ -124,9 +124,9 @@ impl Verifier {
         self
     }
 
-    /// Up to which length of an input, in bytes, every way to cut it in two is tried: 1024 by default. There
-    /// are as many as bytes, so the time is quadratic in the length. What is behind the input is not counted
-    /// and not cut.
+    /// Up to which length of an input, in bytes, every way to cut it in two is tried: 1024 by default. There are as
+    /// many such ways as bytes, so the time is quadratic in the length. What is behind the input is not counted and not
+    /// cut.
     pub fn two_reads_up_to(mut self, bytes: usize) -> Self {
         self.two_reads = bytes;
         self
@@ -145,14 +145,13 @@ impl Verifier {
         self
     }
 
-    /// Sets what the random ways follow from. A test that takes another each night finds more.
+    /// Sets the seed that the random ways follow from. A test that takes another seed each night finds more.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Delivers in one random way alone, besides the whole to compare with: the one that a failure has
-    /// named.
+    /// Delivers in one random way alone, besides the whole to compare with: the one whose seed a failure has named.
     pub fn replay(mut self, seed: u64) -> Self {
         self.only = Some(Way::Random(seed));
         self
@@ -176,9 +175,9 @@ impl Verifier {
         self
     }
 
-    /// How long a `Handler` may do nothing at all until it is taken to be waiting for
-    /// more input: 10 ms by default. It has to be longer than what the handler itself sleeps, and shorter
-    /// than the channel's deadlines. On tokio's paused clock it takes no time.
+    /// How long a `Handler`, or a function of a [`stream`](Self::stream), may do nothing at all until it is taken to be
+    /// waiting for more input: 10 ms by default. It has to be longer than what that sleeps itself, and shorter than the
+    /// deadlines of its channel. On tokio's paused clock it takes no time.
     #[cfg(feature = "tokio")]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -268,7 +267,7 @@ impl Verifier {
         })
     }
 
-    /// The ways for an input of this length, which is longer with what is behind it.
+    /// The ways for an input of `len` bytes, or `all` bytes together with what is behind it.
     fn ways(&self, len: usize, all: usize) -> Vec<Way> {
         let mut ways = vec![Way::At(Vec::new())];
         if let Some(way) = &self.only {
@@ -278,7 +277,7 @@ impl Verifier {
         if all > 1 {
             ways.push(Way::At((1..all).collect()));
         }
-        // Of two bytes, byte by byte was the only way.
+        // For two bytes, byte by byte was the only way.
         if all > 2 && len <= self.two_reads {
             ways.extend((1..=len.min(all - 1)).map(|at| Way::At(vec![at])));
         }
@@ -297,12 +296,12 @@ impl Default for Verifier {
     }
 }
 
-/// Outcomes, each beside that of the whole input.
+/// Compares each outcome with that of the whole input.
 #[derive(Debug)]
 struct Outcomes<T> {
-    /// Of the first delivery: the whole input, with its end and nothing behind it.
+    /// The outcome of the first delivery: of the whole input, with its end and nothing behind it.
     first: Option<T>,
-    /// Of the last whole input, unless that was the first.
+    /// The outcome of the last whole input, unless that was the first.
     whole: Option<T>,
 }
 

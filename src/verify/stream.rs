@@ -97,7 +97,8 @@ pub(super) enum Stop<T> {
     Cancelled,
 }
 
-/// Polls a future until it is ready, or cancelled, which is asked each time that it is not, or at rest.
+/// Polls a future until it is ready, has done nothing for as long as there is patience, or is cancelled: `is_cancelled`
+/// is called each time that the future is pending.
 pub(super) async fn until_rest<F: Future>(
     future: F,
     patience: Duration,
@@ -156,7 +157,7 @@ pub(super) struct Peer {
     reads: VecDeque<Vec<u8>>,
     ends: bool,
     pub(super) output: Vec<u8>,
-    /// What is random about it, in a random delivery.
+    /// The source of its random choices, in a random delivery.
     random: Option<Random>,
     /// Whether there was a pause before the next read.
     paused: bool,
@@ -208,7 +209,7 @@ impl Peer {
 #[derive(Debug)]
 pub struct DeliveryStream(Arc<Mutex<Peer>>);
 
-/// A stream that brings this delivery, and its other end.
+/// Makes a stream from which this delivery is read, and its other end.
 pub(super) fn connect(delivery: &Delivery) -> (DeliveryStream, Arc<Mutex<Peer>>) {
     let peer = Arc::new(Mutex::new(Peer::new(delivery)));
     (DeliveryStream(peer.clone()), peer)
@@ -221,7 +222,7 @@ impl AsyncRead for DeliveryStream {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut peer = lock(&self.0);
-        // A read of nothing would be the end: it is a pause instead.
+        // An empty read would be the end of the input, so it is left out.
         while peer.reads.front().is_some_and(Vec::is_empty) {
             peer.reads.pop_front();
         }

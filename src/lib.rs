@@ -2,20 +2,21 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
-// The map. The folders follow the way of the data: in by `framing`, then `codec` or `session` and `handler`,
-// out by `output`. Each can be used without those behind it.
+// The map. The folders are in the order in which data passes through them: input by `framing`, then `codec` or
+// `session` and `handler`, and output by `output`. Each can be used without those behind it.
 //
 //   framing/   Bytes in, positions of frames out; no I/O, no clock, no runtime. `framer.rs` knows how far a
 //              frame has come, `search.rs` where the next delimiter is.
 //   codec/     The framer as tokio-util's `Decoder`, and the encoders.
 //   output/    The queue of bytes and producers, and the sink over a `FramedWrite`.
-//   session/   One connection: `conn.rs` is what moves it, `channel.rs` what its owner calls, `read.rs` and
-//              `write.rs` its two halves, `input.rs` the memory that is read into, `state.rs` how it comes to
-//              its end, `timer.rs` its deadlines, `handle.rs` who pushes into it from elsewhere, `control.rs`
-//              what a callback may do, `builder.rs` what has a default.
-//   handler/   asynchat's callbacks, `dispatch.rs`, the one loop that calls them, and `signal.rs`, what ends it.
+//   session/   One connection: `conn.rs` polls it, `channel.rs` has what its owner calls, `read.rs` and `write.rs`
+//              are its two halves, `input.rs` the memory that is read into, `state.rs` how it is closed,
+//              `timer.rs` its deadlines, `handle.rs` pushes from other tasks, `control.rs` what a callback may
+//              do, `builder.rs` the settings that have a default.
+//   handler/   asynchat's callbacks; `dispatch.rs`, the only loop that calls them; and `signal.rs`, the signal
+//              that ends this loop from outside.
 //   serve.rs   The accept loop.   pool.rs  Buffers to read into and to write from.   trace.rs  Events for `tracing`.
-//   verify/    What checks that a decoder, a handler or a client does not depend on how its input is cut.
+//   verify/    Checks that a decoder, a handler or a client does not depend on how its input is cut.
 //
 // What to touch:
 //
@@ -27,8 +28,8 @@
 //   a new deadline                 `Timeouts` in session/timer.rs
 //   a new callback                 `Handler` in handler/handler.rs, called from handler/dispatch.rs, and passed on
 //                                  in verify/handler.rs, where the compiler does not ask for it
-//   a new thing to do in one       `Control` in session/control.rs and, for whoever pulls, session/channel.rs
-//   a new setting                  session/builder.rs; what it governs is in session/conn.rs, or a half of it
+//   a new method for callbacks     `Control` in session/control.rs and, for those who pull, session/channel.rs
+//   a new setting                  session/builder.rs; what it governs is in session/conn.rs, read.rs or write.rs
 //   a new counter                  `Traffic` in session/write.rs; bytes are counted in session/read.rs and
 //                                  output/queue.rs
 //   a new source of output         output/producer.rs

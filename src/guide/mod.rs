@@ -2,13 +2,13 @@
 //!
 //! | page | what it answers |
 //! |---|---|
-//! | [`which_way`] | a framer, a codec, a channel, a handler? And how to write a proxy, Redis, a flush in time |
+//! | [`which_way`] | a framer, a codec, a channel, or a handler? And how to write a proxy or Redis, and when to flush |
 //! | [`limits`] | what must be bounded before the open internet, and what bounds it |
 //! | [`back_pressure`] | what happens when somebody is too fast |
 //! | [`cancellation`] | what may be dropped, and how to use `select!` |
-//! | [`shutdown`] | how a server stops without breaking its word |
+//! | [`shutdown`] | how a server stops and still finishes what it has begun |
 //! | [`tls`] | where TLS goes, and STARTTLS |
-//! | [`logging`] | what is told to `tracing`, and how to see it |
+//! | [`logging`] | what is logged with `tracing`, and how to see it |
 //! | [`testing`] | tests without a network and without waiting, and `verify`, which cuts the input in every way |
 //! | [`lines_codec`] | I have a `LinesCodec` |
 //! | [`python`], [`twisted`], [`netty`] | I come from there |

@@ -47,7 +47,7 @@ async fn main() -> io::Result<()> {
                         }
                     });
                 }
-                // Out of file descriptors, say: it may pass, and trying at once would only spin.
+                // Such as a lack of file descriptors: it may pass, and to try again at once would only spin.
                 Err(error) => {
                     eprintln!("accept: {error}");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;

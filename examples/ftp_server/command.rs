@@ -10,7 +10,7 @@ use std::str;
 pub(crate) struct Reply(Cow<'static, str>);
 
 impl Reply {
-    /// It refuses a command that is wrong in itself, or a login.
+    /// Whether it refuses a command that is wrong in itself, or a login.
     pub(crate) fn is_offence(&self) -> bool {
         self.0.starts_with("50") || self.0.starts_with("530")
     }
@@ -28,7 +28,7 @@ impl From<String> for Reply {
     }
 }
 
-/// What a peer is told of an error of the file system: no path of this machine.
+/// What a peer is told of an error of the file system. It contains no path of this machine.
 impl From<io::Error> for Reply {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -50,7 +50,7 @@ impl From<io::Error> for Reply {
     }
 }
 
-/// The machine is at fault: a disk that cannot be read, too many open files.
+/// Whether the machine is at fault: a disk that cannot be read, too many open files.
 fn is_failure(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     const ENFILE: i32 = 23;
@@ -74,9 +74,9 @@ pub(crate) enum Command {
     Feat,
     Help,
     Stat,
-    /// Words that are agreed to, and change nothing.
+    /// A command that is answered with this reply and changes nothing.
     Agree(&'static str),
-    /// Extended: the port alone.
+    /// Extended passive mode: the reply has the port alone.
     Epsv(Epsv),
     Pasv,
     Abor,
@@ -84,10 +84,10 @@ pub(crate) enum Command {
     Retr(String),
     Stor(String),
     Appe(String),
-    /// Without a name: the working directory.
+    /// Lists what has this name, or the working directory if there is no name.
     List(Style, Option<String>),
     Mlst(Option<String>),
-    /// What MLST and MLSD are to say.
+    /// OPTS: the facts that MLST and MLSD are to say.
     Facts(Facts),
     Size(String),
     Mdtm(String),
@@ -98,13 +98,13 @@ pub(crate) enum Command {
     Dele(String),
     Rnfr(String),
     Rnto(String),
-    /// A line of HTTP. A web page can make a browser send what it likes to any port, and what are commands in the
-    /// body of a POST must not be obeyed.
+    /// A line of HTTP. A web page can make a browser send anything to any port, and commands in the body of a POST must
+    /// not be obeyed.
     Http,
 }
 
 impl Command {
-    /// It is obeyed only for who has logged in.
+    /// Whether it is obeyed only after a login.
     pub(crate) fn needs_login(&self) -> bool {
         use Command::*;
         !matches!(
@@ -129,7 +129,7 @@ pub(crate) enum Epsv {
     Any,
     V4,
     V6,
-    /// No PASV will come any more.
+    /// EPSV ALL: the client promises not to send PASV any more.
     All,
 }
 
@@ -153,14 +153,14 @@ const FACTS: [&str; 4] = ["type", "size", "modify", "perm"];
 impl Facts {
     pub(crate) const ALL: Self = Facts([true; FACTS.len()]);
 
-    /// Those that `MLST type;size;` names. Others are passed over.
+    /// Those that `type;size;` names, as in `OPTS MLST type;size;`. Unknown names are ignored.
     fn named(options: &str) -> Self {
         let (_, names) = options.split_once(' ').unwrap_or_default();
         let is_named = |fact: &str| names.split(';').any(|name| name.eq_ignore_ascii_case(fact));
         Facts(FACTS.map(is_named))
     }
 
-    /// Their names, and whether each is one of them.
+    /// The names of all facts, and whether each is among these.
     pub(crate) fn each(self) -> impl Iterator<Item = (&'static str, bool)> {
         FACTS.into_iter().zip(self.0)
     }
@@ -234,14 +234,14 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, Reply> {
         "ADAT" | "AUTH" | "CCC" | "CONF" | "ENC" | "LANG" | "MIC" | "PBSZ" | "PROT" | "REIN"
         | "SITE" | "SMNT" | "STOU" => return Err("502 not spoken here".into()),
         "GET" | "POST" | "CONNECT" => Command::Http,
-        // `Host:` and the like: the first line may have been too long to be seen.
+        // `Host:` and the like. The request line before it may have been too long to be seen.
         field if field.ends_with(':') => Command::Http,
         _ => return Err("500 there is no such command".into()),
     })
 }
 
-/// What a line says without Telnet's commands: clients send "interrupt process" and "data mark" before an
-/// ABOR. A byte of 255 begins each; twice it is itself.
+/// A line without Telnet's commands: clients send "interrupt process" and "data mark" before an ABOR. Each command
+/// begins with a byte of 255; two of these stand for the byte itself.
 fn without_telnet(line: &[u8]) -> Cow<'_, [u8]> {
     if !line.contains(&IAC) {
         return line.into();

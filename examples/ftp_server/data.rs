@@ -1,13 +1,12 @@
 //! Data connections: each is a channel of its own, and carries one file or listing.
 //!
-//! The client connects to a port that was made for it. Only its own address is let in, within a time.
-//! What it gets comes from a producer, behind which the channel closes. What it sends has no terminator:
-//! it goes to the disk as it comes, and no more is read than that can take. The end of the connection is the
-//! end of the file.
+//! The client connects to a port that was opened for it. Only connections from its own address are accepted, and only
+//! for a time. A download is a producer, behind which the channel closes. An upload has no terminator: it is written to
+//! the disk as it comes, and no more is read than the disk takes. The end of the connection is the end of the file.
 //!
-//! The channel of a file runs in one of a few threads that may wait for the disk: what was read from one is
-//! written to the other at once. It costs less than to hand all bytes, or each part of a file, to another
-//! thread and back.
+//! The channel of a file runs in one of a few threads that may wait for the disk: what was read from the socket is
+//! written to the disk at once, or the other way round. This costs less than to hand all bytes, or each part of a file,
+//! to another thread and back.
 
 use std::io::{self, Read as _, Write as _};
 use std::iter;
@@ -32,17 +31,17 @@ use crate::sendfile;
 
 /// The bytes of a file that are read at a time.
 const BLOCK: usize = 128 * 1024;
-/// How many connections may wait to be accepted. There is one that is wanted, and perhaps some strangers'.
+/// How many connections may wait to be accepted: the client's, and perhaps some of strangers.
 const BACKLOG: u32 = 8;
 
 pub(crate) const ABORTED: &str = "426 the transfer is aborted";
 
-/// How data connections are treated.
+/// The settings of data connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
-    /// How long the client is waited for: to connect, and then without a byte.
+    /// How long to wait for the client: to connect, and then for the next byte.
     pub(crate) wait: Duration,
-    /// Bytes per second of each transfer.
+    /// The most bytes per second of each transfer, or `None` without a limit.
     pub(crate) rate: Option<u32>,
 }
 
@@ -54,7 +53,7 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// At the address that the client knows already.
+    /// Opens a port at `local`, which is the address that the client is connected to already.
     pub(crate) fn open(mut local: SocketAddr, peer: IpAddr) -> io::Result<Self> {
         let socket = if local.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         local.set_port(0);
@@ -66,7 +65,7 @@ impl Port {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// The client's connection. Anybody else's is closed without a word.
+    /// Accepts the client's connection. Connections from other addresses are closed without an answer.
     async fn accept(self, terms: Terms) -> Result<TcpStream, Reply> {
         let accepting = async {
             loop {
@@ -86,9 +85,9 @@ impl Port {
 }
 
 fn channels(terms: Terms) -> ChannelBuilder {
-    // The close says that the file is complete: there is nothing to wait for behind it.
+    // The close says that the file is complete, and there is nothing to wait for after it.
     let timeouts = Timeouts::default().idle(terms.wait).write_stall(terms.wait).linger(None);
-    // What is read at once is the least that waits at a pace.
+    // A rate limit delays whole reads, so at a low rate they are small.
     Channel::builder(None).timeouts(timeouts).read_size(terms.block().min(64 * 1024))
 }
 
@@ -110,9 +109,8 @@ impl Transfers {
 
     /// Writes what the client sends to a file. Returns the reply for the control connection.
     ///
-    /// What has come stays in the file, whatever happens: of an upload that was cut the client can send the
-    /// rest. When it is aborted, nothing is being written any more once this returns: whoever writes to the
-    /// file next has it alone.
+    /// What has come stays in the file, whatever happens: if an upload was cut, the client can send the rest. If it is
+    /// aborted, all writing has ended when this returns, so that the next upload has the file to itself.
     pub(crate) async fn receive(self, port: Port, file: File, abort: CancellationToken) -> Reply {
         let Transfers { terms, threads } = self;
         let stop = abort.clone();
@@ -133,7 +131,7 @@ where
     T: Future<Output = Reply> + 'static,
 {
     let io = match abort.run_until_cancelled(port.accept(terms)).await {
-        // It belongs to the runtime of that thread from here on.
+        // The stream is taken out of this runtime, and given to that of the thread below.
         Some(Ok(io)) => io.into_std(),
         Some(Err(reply)) => return reply,
         None => return ABORTED.into(),
@@ -147,7 +145,7 @@ where
     transferring.await.unwrap_or_else(|error| cut(&error))
 }
 
-/// A transfer of which nothing is left when it is dropped.
+/// Runs a transfer, which is dropped when it is aborted. So it must be one that leaves nothing behind then.
 pub(crate) async fn unless(
     abort: CancellationToken,
     transfer: impl Future<Output = Reply>,
@@ -168,7 +166,7 @@ async fn deliver(io: TcpStream, file: File, terms: Terms) -> Reply {
     }
 }
 
-/// A file → the bytes of a data connection. It waits for the disk.
+/// A file → the bytes of a data connection. This blocks while the disk does.
 fn read(mut file: File, terms: Terms) -> impl Producer + Send + 'static {
     let block = terms.block() as u64;
     producer::stream(stream::iter(iter::from_fn(move || {
@@ -216,7 +214,7 @@ async fn produce(io: TcpStream, producer: impl Producer + Send + 'static, terms:
     }
 }
 
-/// Of what has gone wrong where a file is sent by the kernel: was it the file?
+/// Whether an error of a producer is one of the file. Where the kernel sends the file, it may be one of the connection.
 fn is_disk(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     !matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut)
@@ -227,7 +225,7 @@ fn cut(reason: &dyn std::fmt::Display) -> Reply {
 }
 
 impl Terms {
-    /// The bytes that go at a time: not for seconds, at a slow pace.
+    /// How many bytes are sent or received at a time: at a low rate so few that none of it takes seconds.
     fn block(&self) -> usize {
         self.rate.map_or(BLOCK, |rate| (rate as usize / 4).clamp(512, BLOCK))
     }
@@ -241,7 +239,7 @@ struct Upload {
 impl Handler for Upload {
     type Error = io::Error;
 
-    /// It waits for the disk.
+    /// Blocks while the disk does, which this thread may.
     fn collect_incoming_data(&mut self, data: Chunk<'_>, _: &mut Control<'_>) -> io::Result<()> {
         if let Some(pace) = &mut self.pace {
             pace.spend(data.len());

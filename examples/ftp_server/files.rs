@@ -1,9 +1,9 @@
 //! The directory that is served, and nothing else.
 //!
-//! Every file is opened, listed, renamed and removed by way of the open root directory, by a name that the
-//! operating system (`openat2`), or else cap-std step by step, does not let lead out of it. There is no
-//! moment between a check and its use. A symbolic link is followed within the root; one that is absolute
-//! or leads out is refused.
+//! Every file is opened, listed, renamed and removed relative to the open root directory, and the operating system
+//! (`openat2`), or else cap-std step by step, does not let its name lead out of that. There is no time between a check
+//! and the use of what was checked. A symbolic link is followed within the root; one that is absolute or leads out is
+//! refused.
 
 use std::io::{self, Seek as _, SeekFrom};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub(crate) struct Files {
 pub(crate) enum Start {
     /// In place of what is there.
     Anew,
-    /// Behind so many bytes of it, in place of the rest.
+    /// Behind this many bytes of it, in place of the rest.
     At(u64),
     /// Behind all of it.
     Append,
@@ -46,7 +46,7 @@ impl Files {
         self.writable
     }
 
-    /// Does something in a thread that may wait for the disk.
+    /// Calls a function in a thread that may wait for the disk.
     pub(crate) async fn with<T: Send + 'static, E: Into<Reply>>(
         &self,
         work: impl FnOnce(&Dir) -> Result<T, E> + Send + 'static,
@@ -55,7 +55,7 @@ impl Files {
         off_thread(move || Ok(work(&root).map_err(E::into))).await?
     }
 
-    /// The same for what changes something.
+    /// The same, for a function that changes something. It is refused if the directory is not writable.
     pub(crate) async fn change<T: Send + 'static, E: Into<Reply>>(
         &self,
         work: impl FnOnce(&Dir) -> Result<T, E> + Send + 'static,
@@ -66,13 +66,13 @@ impl Files {
         self.with(work).await
     }
 
-    /// What is known of a file or directory.
+    /// The metadata of a file or directory.
     pub(crate) async fn metadata(&self, path: &VirtualPath) -> Result<Metadata, Reply> {
         let path = path.clone();
         self.with(move |root| root.metadata(path.below_root())).await
     }
 
-    /// A file that is read from there on.
+    /// Opens a file to be read from `offset` on.
     pub(crate) async fn download(&self, path: VirtualPath, offset: u64) -> Result<File, Reply> {
         self.with(move |root| {
             let (mut file, size) = open_regular(root, &path, OpenOptions::new().read(true))?;
@@ -82,7 +82,7 @@ impl Files {
         .await
     }
 
-    /// A file that is written from there on, made if there is none.
+    /// Opens a file to be written from `start` on, and makes it if there is none.
     pub(crate) async fn upload(&self, path: VirtualPath, start: Start) -> Result<File, Reply> {
         self.change(move |root| {
             let mut options = OpenOptions::new();
@@ -101,7 +101,7 @@ impl Files {
     }
 }
 
-/// Opens a regular file, and says how large it is.
+/// Opens a regular file. Returns it and its size.
 fn open_regular(
     root: &Dir,
     path: &VirtualPath,
@@ -110,7 +110,7 @@ fn open_regular(
     #[cfg(unix)]
     {
         use cap_std::fs::OpenOptionsExt as _;
-        // To open a pipe would wait for its other end.
+        // Without this, to open a pipe would wait for its other end.
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     }
     let file = root.open_with(path.below_root(), options)?;
@@ -129,7 +129,7 @@ fn seek(file: &mut File, offset: u64, size: u64) -> Result<(), Reply> {
     Ok(())
 }
 
-/// Waits for the disk in a thread that may wait.
+/// Calls a function that may wait for the disk in a thread that may wait.
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

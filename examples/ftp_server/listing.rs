@@ -1,7 +1,7 @@
 //! Directories → the lines of LIST, NLST, MLSD and MLST.
 //!
-//! A symbolic link is shown as what it leads to, and not at all if that is nothing or not below the root.
-//! Nor is a file shown whose name is not UTF-8 or holds a CR or LF: a line could not say it.
+//! A symbolic link is shown as what it leads to, and not at all if that is nothing or not below the root. Nor is a file
+//! shown whose name is not UTF-8 or holds a CR or LF, since a line cannot hold such a name.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::command::{Facts, Reply, Style};
 use crate::files::{Files, off_thread};
 use crate::path::VirtualPath;
 
-/// A producer of the lines: so many entries are read at a time, however many there are.
+/// How many entries of a directory are read at a time, however many there are.
 const ENTRIES: usize = 256;
 
 pub(crate) async fn list(
@@ -53,9 +53,9 @@ struct Listing {
 }
 
 enum Entries {
-    /// Those of a directory.
+    /// The entries of a directory.
     Of(ReadDir),
-    /// A file that was asked for itself.
+    /// A single file, whose own name was given; `None` once its line was made.
     One(Option<Metadata>),
 }
 
@@ -71,7 +71,7 @@ impl Listing {
             }
             Entries::Of(entries) => {
                 let mut left = ENTRIES;
-                // A group of entries none of which can be shown must not look like the end.
+                // The search goes on if none of the entries can be shown, because no lines would mean the end.
                 while left > 0 || lines.is_empty() {
                     left = left.saturating_sub(1);
                     let Some(entry) = entries.next().transpose()? else { break };
@@ -81,7 +81,7 @@ impl Listing {
                     }
                     let link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
                     if self.line.style == Style::Names && !link {
-                        // Nothing has to be known of it.
+                        // The name is enough, so its metadata is not read.
                         lines += &name;
                         lines += "\r\n";
                         continue;
@@ -91,7 +91,7 @@ impl Listing {
                     } else {
                         entry.metadata()
                     };
-                    // It may be gone by now.
+                    // The file may have been removed meanwhile.
                     let Ok(metadata) = metadata else { continue };
                     self.line.write(&mut lines, &name, &metadata);
                 }
@@ -101,7 +101,7 @@ impl Listing {
     }
 }
 
-/// What is said of each entry.
+/// How the line of an entry is written.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     style: Style,
@@ -128,7 +128,7 @@ impl Line {
     }
 }
 
-/// What is wanted of what is known of a file, as RFC 3659 writes it.
+/// The wanted facts of a file, as RFC 3659 writes them.
 pub(crate) fn facts(metadata: &Metadata, writable: bool, wanted: Facts) -> String {
     let permitted = match (metadata.is_dir(), writable) {
         (true, true) => "elcdfmp",
@@ -159,7 +159,7 @@ pub(crate) struct Time {
 
 pub(crate) fn modified(metadata: &Metadata) -> Time {
     let at = metadata.modified().map_or(SystemTime::UNIX_EPOCH, |time| time.into_std());
-    // What is out of the ordinary is shown as its end.
+    // A time before 1970 or after `LAST` is shown as the nearest of these.
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST);
     let at = SystemTime::UNIX_EPOCH + since;
     Time { at, text: httpdate::fmt_http_date(at) }

@@ -1,37 +1,37 @@
-//! An FTP server: lines for commands, producers for what is sent, and for what comes no terminator at all.
+//! An FTP server: commands are lines, downloads are producers, and uploads have no terminator at all.
 //!
 //! ```text
 //! cargo run --release --example ftp_server [ADDR] [DIR] [--writable] [--login NAME:PASSWORD]
 //!                                          [--rate BYTES] [--wait SECONDS]
 //! ```
 //!
-//! It serves the files below `DIR`, for reading unless it is writable. Without `--login` any name and password
-//! will do. `--rate` limits each transfer to so many bytes per second,
-//! `--wait` says how long a client is waited for on a data connection: 60 seconds.
+//! It serves the files below `DIR`, for reading unless it is writable. Without `--login` any name and password will do.
+//! `--rate` limits each transfer to so many bytes per second, and `--wait` says how long to wait for a client on a data
+//! connection, 60 seconds by default.
 //!
 //! | what | |
 //! |---|---|
-//! | to come and go | USER PASS QUIT |
+//! | login and logout | USER PASS QUIT |
 //! | data connections | EPSV PASV, from the client's own address only |
 //! | files | RETR STOR APPE REST ABOR, SIZE MDTM, DELE RNFR RNTO |
 //! | directories | LIST NLST MLSD MLST, CWD CDUP PWD MKD RMD |
-//! | for the record | FEAT SYST HELP NOOP STAT ALLO ACCT OPTS TYPE MODE STRU |
+//! | information and settings | FEAT SYST HELP NOOP STAT ALLO ACCT OPTS TYPE MODE STRU |
 //! | left out | TLS, PORT and EPRT, changing times and permissions, STAT of a file, more than one user |
 //! | cut off | HTTP: `GET`, `POST`, `CONNECT`, and fields such as `Host:` |
 //! | limits | commands, replies, offences, connections, waiting: stated where they are enforced |
 //!
 //! - **TYPE A** is accepted, and changes nothing: bytes are sent and stored as they are. Translating line
 //!   ends has destroyed more files than it has helped, and SIZE and REST mean nothing where it is done.
-//! - **A way out** of `DIR` there is not: `..` ends at `/`, and a symbolic link that is absolute or leads out
-//!   is refused, at the moment of opening: see `files.rs`.
-//! - **Names** are UTF-8. One with a CR or LF cannot be said by the protocol, and is not shown.
-//! - **An upload that is cut**, aborted or too large for the disk leaves in the file what has been written of
-//!   it: the client can ask for SIZE and send the rest by APPE, or by REST and STOR. The end of an upload is
-//!   the end of its connection: that of a client that is ended in good order cannot be told from a whole one.
-//!   Nothing is forced to the disk before it is answered.
+//! - **Files outside of** `DIR` cannot be reached: `..` ends at `/`, and a symbolic link that is absolute or leads out
+//!   is refused when it is opened: see `files.rs`.
+//! - **Names** are UTF-8. The protocol cannot express a name with a CR or LF, so such a file is not shown.
+//! - **An upload that is cut**, aborted or too large for the disk leaves in the file what has been written of it: the
+//!   client can ask for SIZE and send the rest by APPE, or by REST and STOR. The end of the connection is the end of an
+//!   upload: if a client is stopped and its connection is closed in the usual way, its part of a file cannot be told
+//!   from a whole file. Data is not forced to the disk before the reply.
 //! - **REST** before STOR drops what is behind that point. Beyond the end of a file it is refused (554).
-//! - **Many commands at a time** are obeyed in turn. While something is being transferred ABOR and STAT are
-//!   obeyed at once, also behind Telnet's interrupt, and the rest when it is over.
+//! - **Many commands at a time** are obeyed in turn. During a transfer ABOR and STAT are obeyed at once, also behind
+//!   Telnet's interrupt, and the others when it is over.
 //!
 //! | file | what it knows |
 //! |---|---|
@@ -40,7 +40,7 @@
 //! | `urgent.rs` | Telnet's urgent data |
 //! | `command.rs` | a line → a command (no I/O) |
 //! | `path.rs` | what clients call a file → a path below the root (no I/O) |
-//! | `files.rs` | that path → a file, and no way out |
+//! | `files.rs` | that path → a file, never one outside of the root |
 //! | `listing.rs` | a directory → lines |
 //! | `data.rs` | one data connection |
 //! | `sendfile.rs` | a file → a socket, without a copy (Linux) |
@@ -82,7 +82,7 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
 /// Connections at a time. Each has a file descriptor, and two more while something is transferred.
 const CONNECTIONS: usize = 300;
-/// Threads that wait for the disk, and those that do and serve the connections of files.
+/// The number of threads that wait for the disk, and of those that do so and serve the connections of files.
 const DISK_THREADS: usize = 16;
 const TRANSFER_THREADS: usize = 4;
 /// How long connections may take to end once the server is to stop.
@@ -101,7 +101,8 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}\nthe defaults are {DEFAULT_ADDR} and {DEFAULT_DIR}");
         return ExitCode::from(2);
     };
-    // One thread for all connections: what costs time is done by the kernel, in those that wait for the disk.
+    // One thread serves all control connections. The work that takes time is done by the kernel, in the threads that
+    // wait for the disk.
     let runtime =
         Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
     match runtime.and_then(|runtime| runtime.block_on(run(options))) {
@@ -168,7 +169,7 @@ async fn run(options: Options) -> io::Result<()> {
         let (host, channels) = (host.clone(), channels.clone());
         async move {
             let io = connection.io;
-            // Replies are written together; waiting for more would only delay them.
+            // Replies are written together. To wait for more (Nagle's algorithm) would only delay them.
             io.set_nodelay(true)?;
             let session = Session::new(&host, io.local_addr()?, io.peer_addr()?.ip());
             let control = channels.build(Inline::new(io)?);

@@ -1,4 +1,4 @@
-//! So many bytes a second.
+//! Limits a transfer to a number of bytes per second.
 
 use std::future;
 use std::io;
@@ -10,12 +10,12 @@ use asynchat::producer::Producer;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How fast the bytes of one transfer may go.
+/// The rate limit of one transfer.
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// In bytes per second.
     rate: u32,
-    /// When all that has gone has had its time.
+    /// When the next bytes may be transferred: when all before have had their time.
     due: Pin<Box<Sleep>>,
 }
 
@@ -25,14 +25,14 @@ impl Pace {
         Pace { rate: rate.max(1), due: Box::pin(sleep_until(Instant::now())) }
     }
 
-    /// Bytes have gone.
+    /// Notes that so many bytes were transferred.
     pub(crate) fn spend(&mut self, bytes: usize) {
         let time = Duration::from_secs_f64(bytes as f64 / f64::from(self.rate));
         let due = self.due.deadline().max(Instant::now()) + time;
         self.due.as_mut().reset(due);
     }
 
-    /// Waits until more may go.
+    /// Waits until more may be transferred.
     pub(crate) async fn keep(&mut self) {
         future::poll_fn(|cx| self.poll_keep(cx)).await;
     }
@@ -42,7 +42,7 @@ impl Pace {
     }
 }
 
-/// Another producer, at a pace. While it waits its channel has nothing to write, and no deadline runs.
+/// Another producer, with a rate limit. While it waits, its channel has nothing to write, and no deadline runs.
 #[derive(Debug)]
 pub(crate) struct Throttled<P> {
     producer: Pin<Box<P>>,

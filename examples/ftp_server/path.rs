@@ -1,14 +1,14 @@
 //! What clients call a file → a path below the root (no I/O).
 //!
-//! Names are taken apart here, so that `..` leads to the parent that the client sees and never above the
-//! root. What leads elsewhere by a symbolic link is for `files.rs`, where the file is opened.
+//! Names are taken apart here, so that `..` leads to the parent that the client sees and never above the root. Symbolic
+//! links that lead elsewhere are handled by `files.rs`, where the file is opened.
 
 use std::fmt;
 use std::path::Path;
 
 use crate::command::Reply;
 
-/// Bytes of a path, which the operating system limits to about as much.
+/// The most bytes of a path. The operating system has about the same limit.
 const MAX_PATH: usize = 4096;
 
 /// A path as clients see it: `/` is the directory that is served.
@@ -19,7 +19,7 @@ pub(crate) struct VirtualPath {
 }
 
 impl VirtualPath {
-    /// What `name` means if this is the working directory.
+    /// The path that `name` means if this is the working directory.
     pub(crate) fn resolve(&self, name: &str) -> Result<Self, Reply> {
         let mut names: Vec<&str> = match name.strip_prefix('/') {
             Some(_) => Vec::new(),
@@ -49,7 +49,7 @@ impl VirtualPath {
         self.names.is_empty()
     }
 
-    /// As the directory that is served has it. It is relative.
+    /// The path relative to the directory that is served.
     pub(crate) fn below_root(&self) -> &Path {
         Path::new(if self.is_root() { "." } else { &self.names })
     }

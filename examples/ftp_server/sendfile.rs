@@ -1,9 +1,9 @@
 //! A file → a socket, without a copy of it in this process.
 //!
-//! The kernel sends it by itself (`sendfile`). This is a producer nevertheless, so that its channel closes
-//! behind it: it has nothing to hand over but empty items, one for each part that has gone. For that it has
-//! a handle of its own to the channel's socket, in which nothing else is sent. The channel does not see
-//! whether the peer reads, and so the deadline is here. The kernel may wait for the disk meanwhile.
+//! The kernel sends the file by itself (`sendfile`). This is a producer nevertheless, so that its channel closes behind
+//! it. It sends by its own handle to the channel's socket, on which nothing else is sent, and all that it yields is an
+//! empty item for each part that was sent. The channel does not see whether the peer reads, so the deadline is here.
+//! The kernel may wait for the disk meanwhile.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The bytes that are sent at a time, if the socket takes so many.
+/// The most bytes that are sent at a time. The socket may take fewer.
 const PART: usize = 1024 * 1024;
 
 /// Sends the rest of the file. It fails if the peer takes nothing for as long as `wait`.
@@ -34,7 +34,7 @@ pub(crate) fn producer(
         match socket.try_io(Interest::WRITABLE, send) {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some((Bytes::new(), (socket, file)))),
-            // Others may have filled the kernel's memory meanwhile.
+            // The memory of the kernel may have been filled by other sockets since this one was writable.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Ok(Some((Bytes::new(), (socket, file))))
             }

@@ -1,9 +1,9 @@
 //! One control connection: what is answered, limits, deadlines.
 //!
-//! It is pulled: a line is the next event, or the end of the transfer that is under way, or the wish to
-//! stop. A transfer is a future that this task polls beside its control connection. While there is one, ABOR
-//! and STAT are obeyed at once; all other commands wait for its end, or a client that sends many at a time
-//! could not tell the replies apart.
+//! The channel is pulled: the next event is a line, the end of the transfer that is under way, or the signal to stop. A
+//! transfer is a future that this task polls beside its control connection. While there is one, ABOR and STAT are
+//! obeyed at once; all other commands wait for its end, or a client that sends many at a time could not tell the
+//! replies apart.
 
 use std::collections::VecDeque;
 use std::future;
@@ -24,27 +24,27 @@ use crate::files::{Files, Start};
 use crate::listing;
 use crate::path::VirtualPath;
 
-/// Bytes of a command.
+/// The most bytes of a command.
 pub(crate) const MAX_LINE: u64 = 4096;
-/// Commands that may wait for the end of a transfer.
+/// How many commands may wait for the end of a transfer.
 pub(crate) const MAX_WAITING: usize = 16;
-/// Commands in a row that are wrong in themselves, after which the connection ends.
+/// How many commands in a row may be wrong in themselves before the connection ends.
 pub(crate) const MAX_OFFENCES: u32 = 20;
-/// Wrong passwords, after which it does.
+/// How many wrong passwords may be given before the connection ends.
 pub(crate) const MAX_GUESSES: u32 = 3;
-/// How long a wrong password is thought about.
+/// How long the reply to a wrong password is delayed.
 const GUESS: Duration = Duration::from_secs(1);
-/// How long it may take to log in, from the connection on: time for somebody who types, and looks a password
-/// up first. A client that is not known yet holds its connection no longer than that.
+/// How long it may take to log in, from the connection on: time for somebody who types, and looks a password up first.
+/// A client that has not logged in can hold its connection no longer than that.
 const LOGIN: Duration = Duration::from_secs(60);
 /// How long the next command may take, from nothing to its end.
 const WAIT: Duration = Duration::from_secs(5 * 60);
-/// Bytes of replies that wait for the client, above which its commands do.
+/// The high-water mark: above so many bytes of queued replies no more commands are read.
 const REPLIES: usize = 16 * 1024;
 /// How long a transfer may go on once the server is to stop.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// What all connections have in common.
+/// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) files: Files,
@@ -53,7 +53,7 @@ pub(crate) struct Host {
     pub(crate) login: Option<(String, String)>,
 }
 
-/// What all control connections have in common. They begin before the login.
+/// The settings of all control connections, as they are before the login.
 pub(crate) fn channels() -> ChannelBuilder {
     let timeouts = Timeouts::default().idle(WAIT).session(LOGIN);
     Channel::builder(b"\r\n")
@@ -67,32 +67,32 @@ pub(crate) fn channels() -> ChannelBuilder {
 /// What is known of a connection.
 pub(crate) struct Session<'a> {
     host: &'a Host,
-    /// Of the control connection.
+    /// The server's address of the control connection.
     local: SocketAddr,
     peer: IpAddr,
     login: Login,
     guesses: u32,
     offences: u32,
     working: VirtualPath,
-    /// What the client wants to be told of files.
+    /// The facts of files that the client has asked for.
     facts: Facts,
-    /// EPSV ALL has been said.
+    /// Whether the client has sent EPSV ALL.
     extended: bool,
     /// Where the next data connection is expected.
     port: Option<Port>,
     /// Where the next transfer begins.
     restart: u64,
-    /// RNFR has been said.
+    /// The file to be renamed, after RNFR.
     renamed: Option<VirtualPath>,
     transfer: Option<Transfer>,
-    /// What has come since it began.
+    /// Commands that have come since the transfer began.
     waiting: VecDeque<Result<Command, Reply>>,
 }
 
 struct Transfer {
-    /// It ends with what is said of it.
+    /// The transfer, which returns its reply.
     over: Pin<Box<dyn Future<Output = Reply> + Send>>,
-    /// Ends it soon, when it is dropped too.
+    /// When this is dropped, the transfer is aborted, and ends soon.
     abort: DropGuard,
 }
 
@@ -105,7 +105,7 @@ impl Transfer {
 
 enum Login {
     Unknown,
-    /// USER has been said.
+    /// After USER, with its name.
     Named(String),
     In,
 }
@@ -151,9 +151,9 @@ impl<'a> Session<'a> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         control.push("220 ready\r\n")?;
-        // When a transfer is not waited for any longer.
+        // Until when the end of a transfer is waited for, once the server is to stop.
         let mut deadline = None;
-        // Whether the client has ever logged in. To do so again it may take its time.
+        // Whether the client has ever logged in. If so, another login has no deadline of its own.
         let mut admitted = false;
         while !control.is_closed() {
             let event = self.next(&mut control, stop, deadline).await;
@@ -183,7 +183,8 @@ impl<'a> Session<'a> {
             admitted |= matches!(self.login, Login::In);
             let transferring = self.transfer.is_some();
             if (admitted, transferring) != before {
-                // A transfer takes as long as it takes, and only a login has to come in time.
+                // A transfer may take as long as it needs. The deadline of the whole session is only for the first
+                // login.
                 let wait = (!transferring).then_some(WAIT);
                 control.set_timeouts(Timeouts::default().idle(wait));
             }
@@ -226,7 +227,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Obeys a line, or lets it wait.
+    /// Obeys a line, or keeps it until the transfer is over.
     async fn take<S>(
         &mut self,
         line: Result<Command, Reply>,
@@ -415,7 +416,7 @@ impl<'a> Session<'a> {
         Ok(format!("227 connect ({a},{b},{c},{d},{high},{low})").into())
     }
 
-    /// In place of the one before, if that was not used.
+    /// Opens a port, in place of the one before if that was not used.
     fn open_port(&mut self) -> Result<u16, Reply> {
         let opened = Port::open(self.local, self.peer);
         let numbered = opened.and_then(|port| Ok((port.number()?, port)));
@@ -436,7 +437,7 @@ impl<'a> Session<'a> {
         self.restart = 0;
         let path = self.below_root(name)?;
         if self.port.is_none() {
-            // What is there stays.
+            // The file is not opened, so what is in it stays.
             return Err(NO_PORT.into());
         }
         let file = self.host.files.upload(path, start).await?;
@@ -472,13 +473,14 @@ impl<'a> Session<'a> {
         self.working.resolve(name.unwrap_or("."))
     }
 
-    /// A path that is not the root's.
+    /// The path of `name`, which must not be the root itself.
     fn below_root(&self, name: &str) -> Result<VirtualPath, Reply> {
         let path = self.working.resolve(name)?;
         if path.is_root() { Err("550 not the root".into()) } else { Ok(path) }
     }
 
-    /// RFC 2389 begins each line with a space, RFC 3659 marks the facts that are told.
+    /// The reply to FEAT. Each line begins with a space (RFC 2389), and a star marks the facts that are told (RFC
+    /// 3659).
     fn features(&self) -> Reply {
         let mark = |(fact, told)| format!("{fact}{};", if told { "*" } else { "" });
         let facts: String = self.facts.each().map(mark).collect();

@@ -1,11 +1,11 @@
-//! A control connection on which urgent data is data like any other.
+//! A control connection on which urgent data is read like any other data.
 //!
 //! Clients send what comes before an ABOR, or all of it, as Telnet's urgent data. The last byte of that is
 //! left out of the stream unless one asks for it, and it may be the LF of the command.
 //!
-//! A read ends in front of that byte, though it is there. Tokio takes a read that does not fill its buffer
-//! for the last until the kernel says that there is more, which it has said already. So here every read is
-//! tried until it would block.
+//! A read ends in front of that byte, even if it has come. After a read that does not fill its buffer Tokio waits until
+//! the kernel reports more input, but the kernel has reported it already. So here every read is tried until it would
+//! block.
 
 use std::io;
 use std::pin::Pin;

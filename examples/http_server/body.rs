@@ -23,8 +23,8 @@ use crate::response::Refusal;
 
 /// The longest line that states the size of a chunk.
 const MAX_SIZE_LINE: u64 = 256;
-/// The bytes that the extensions of all chunks of a body may have: one byte of payload with each
-/// extension of 200 would cost the server far more than the client.
+/// The bytes that the extensions of all chunks of a body may have: a body with an extension of 200 bytes for each byte
+/// of payload would cost the server far more than the client.
 const MAX_EXTENSIONS: usize = 16 * 1024;
 /// The bytes that all trailer fields of a body may have.
 const MAX_TRAILERS: usize = 8 * 1024;
@@ -67,7 +67,7 @@ pub(crate) enum Step {
     End,
 }
 
-/// A terminator and how far off it may be.
+/// A terminator, and the limit of the frame that it ends.
 #[derive(Debug)]
 pub(crate) struct Aim(pub Terminator, pub Limit);
 
@@ -157,7 +157,7 @@ impl Body {
             (State::DataEnd, Event::Overlong | Event::Chunk(_)) => {
                 Err(Refusal::new(400, "a chunk is longer than its size"))
             }
-            // A count has no limit.
+            // These cannot happen: a count has no limit, and no end that could be wrong.
             (_, Event::WrongEnd) | (State::Length | State::Data, Event::Overlong) => {
                 Err(too_large())
             }

@@ -1,10 +1,9 @@
 //! One connection: the handler that takes heads and bodies in, and queues responses.
 //!
-//! The channel is aimed at the end of the head, then at whatever the body's framing asks for, then at
-//! the next head. Whatever is to be said is pushed, in the order of the requests; a file or a stream is
-//! pushed as a producer, and asked for more when the peer has read what came before. The channel does
-//! the rest: it writes when there is nothing more to read, reads no further while a peer does not read
-//! its answers, and keeps the deadlines.
+//! The terminator is the end of the head, then whatever the body's framing asks for, then the end of the next head.
+//! Responses are pushed in the order of the requests; a file or a stream is pushed as a producer, and asked for more
+//! when the peer has read what came before. The channel does the rest: it writes when there is nothing more to read,
+//! reads no further while a peer does not read its answers, and keeps the deadlines.
 
 use std::mem;
 use std::pin::Pin;
@@ -28,14 +27,14 @@ use crate::head::{Framing, Head, Method, Request};
 use crate::producers::{Chunked, Exact, Watched, ticks};
 use crate::response::{self, Length, Refusal};
 
-/// The size of a request's head, without the empty line at its end.
+/// The largest head of a request, in bytes, without the empty line at its end.
 const MAX_HEAD: u64 = 16 * 1024;
-/// The size of a body that is echoed.
+/// The largest body that is echoed, in bytes.
 const MAX_BODY: u64 = 1 << 30;
-/// The size of a body that is read only to get to the next request. After a larger one the
+/// The largest body that is read only to get to the next request, in bytes. After a larger one the
 /// connection ends.
 const MAX_SKIPPED: u64 = 64 * 1024;
-/// The lines of a `/stream`, and how many there are if the request does not say.
+/// The most lines of a `/stream`, and how many there are if the request does not say.
 const MAX_TICKS: u32 = 100;
 const TICKS: u32 = 10;
 
@@ -43,10 +42,10 @@ const TICKS: u32 = 10;
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a head may take from its first byte to its last.
 const HEAD: Duration = Duration::from_secs(10);
-/// How long a body may keep the server waiting before it must have earned more, see [`MIN_RATE`].
+/// How long a body may take, to which its bytes add: see [`MIN_RATE`].
 const BODY: Duration = Duration::from_secs(20);
-/// The bytes of a body that earn one more second of waiting, so that a slow but honest upload lives,
-/// and one that trickles to hold the connection does not.
+/// For each so many bytes of a body one more second is allowed, so that a slow but honest upload succeeds, and one that
+/// sends single bytes to hold the connection does not.
 const MIN_RATE: u32 = 1024;
 /// How long the peer may read nothing of what is there for it.
 const WRITE: Duration = Duration::from_secs(30);
@@ -55,7 +54,7 @@ const WRITE: Duration = Duration::from_secs(30);
 const HIGH_WATER: usize = 64 * 1024;
 const LOW_WATER: usize = 16 * 1024;
 
-/// What all channels have in common. They begin with a head.
+/// The settings of all channels. The first frame is a head.
 pub(crate) fn channels() -> ChannelBuilder {
     Channel::builder(b"\r\n\r\n")
         .limit(Limit::Skip(MAX_HEAD))
@@ -81,7 +80,7 @@ pub(crate) async fn serve<A>(
     channels: ChannelBuilder,
     site: Arc<Site>,
 ) {
-    // Whole responses are written at a time; waiting for more would only delay them.
+    // Whole responses are written at a time. To wait for more (Nagle's algorithm) would only delay them.
     let _ = connection.io.set_nodelay(true);
     let shutdown = connection.shutdown;
     let session = Session {
@@ -100,12 +99,12 @@ pub(crate) async fn serve<A>(
 struct Session {
     site: Arc<Site>,
     member: Member,
-    /// Cancelled when the request at hand is to be the last.
+    /// Cancelled when the current request is to be the last.
     shutdown: CancellationToken,
     head: Head,
-    /// The body that is being read; without one it is a head.
+    /// The body that is being read, or `None` while a head is.
     upload: Option<Upload>,
-    /// Ends when what was last queued to be produced has been, or is dropped.
+    /// It is ready when the producer that was pushed last has ended, or is dropped.
     producing: Option<oneshot::Receiver<()>>,
 }
 
@@ -113,20 +112,22 @@ struct Session {
 #[derive(Debug)]
 struct Upload {
     body: Body,
-    /// Send it back. Else it is dropped: its request has been answered.
+    /// How the body is sent back. If `None`, the body is dropped, since its request has been answered.
     echo: Option<Echo>,
     keep_alive: bool,
 }
 
 #[derive(Debug)]
 struct Echo {
-    /// Waits for the first bytes of the body: until then the request can still be refused.
+    /// The head of the response, until the first bytes of the body have come. Till then the request can still be
+    /// refused.
     head: Option<Box<response::Head>>,
     chunked: bool,
 }
 
-/// What a response has behind its head: bytes that are there, and what is yet to be produced. The
-/// former fill the queue, so that a peer that pipelines requests does not have many files open.
+/// What a response has behind its head: bytes that are in memory, which count towards the high-water mark, and a
+/// producer of the rest, which has a file open. A small file has no rest, so that a peer that pipelines requests does
+/// not have many files open.
 #[derive(Default)]
 struct Content {
     start: Bytes,
@@ -164,7 +165,7 @@ impl Handler for Session {
         let answered = match self.upload {
             None => {
                 self.member.busy();
-                // The request borrows from it.
+                // The head is taken out because the request borrows from it.
                 let mut head = mem::take(&mut self.head);
                 let answered = match head.finish() {
                     Ok(request) => self.answer(&request, control).await,
@@ -201,7 +202,7 @@ impl Handler for Session {
 
     fn timed_out(&mut self, timeout: Timeout, control: &mut Control<'_>) -> Result<(), Refusal> {
         match (&self.upload, timeout) {
-            // It had nothing to ask.
+            // There is no request to refuse.
             (None, Timeout::Idle) => Ok(()),
             (None, _) => self.refuse(Refusal::new(408, "the request took too long"), control),
             (Some(_), _) => self.refuse(Upload::TOO_SLOW, control),
@@ -209,14 +210,14 @@ impl Handler for Session {
     }
 
     async fn shutdown(&mut self, control: &mut Control<'_>) -> Result<(), Refusal> {
-        // A request that has begun is still answered, unless others want the place of one who is slow to ask.
+        // A request that has begun is still answered, unless the connection has to make room for others.
         let begun = self.upload.is_some() || self.head.has_begun();
         if begun && !self.member.is_evicted() {
             return Ok(());
         }
         if control.queued_bytes() == 0 {
-            // It has been told nothing that a reset could destroy. That it takes the refusal of a body in is not waited
-            // for: whoever does not close would keep its place meanwhile.
+            // No output is queued that a reset could destroy. Nor does the server wait until the peer has read that its
+            // body is refused: a peer that does not close would keep its place meanwhile.
             control.set_timeouts(timeouts(IDLE, HEAD).linger(None));
         }
         if self.upload.is_some() {
@@ -228,8 +229,8 @@ impl Handler for Session {
 }
 
 impl Session {
-    /// Tells the peer why this is the end, unless an answer has begun. That one is incomplete, which
-    /// can be told from its framing.
+    /// Tells the peer why the connection ends, unless a response has begun. That response is incomplete then, which its
+    /// framing shows.
     fn refuse(&mut self, refusal: Refusal, control: &mut Control<'_>) -> Result<(), Refusal> {
         let unanswered = match &self.upload {
             None => true,
@@ -278,11 +279,11 @@ impl Session {
         }
     }
 
-    /// Waits until nothing is left to be produced for the requests before: a peer that asks for many files
-    /// and reads none has one open, not all of them.
+    /// Waits until the producer of the response before has ended, so that a peer that asks for many files and reads
+    /// none has only one of them open.
     async fn produced(&mut self) {
         if let Some(producing) = &mut self.producing {
-            // It is dropped, not sent.
+            // The sender is dropped and sends nothing.
             let _ = producing.await;
             self.producing = None;
         }
@@ -297,7 +298,7 @@ impl Session {
                 let length = Length::Known(opened.length);
                 let head = response::Head::new(200, opened.content_type, length);
                 let mut content = Content::from(Bytes::from(opened.start));
-                // No more than was promised, and no less, even if the file changes.
+                // The head states the length, so just as many bytes are sent, even if the file changes.
                 let left = opened.length - content.start.len() as u64;
                 if left > 0 {
                     let file = tokio::fs::File::from_std(opened.file);
@@ -345,7 +346,7 @@ impl Session {
             Framing::Length(length) => Length::Known(length),
             Framing::Chunked => Length::Chunked,
         };
-        // Not the type the request stated: a page echoed as a page would run its scripts here.
+        // This is not the type that the request stated: an HTML page that is echoed as such would run its scripts.
         let mut head = response::Head::new(200, "application/octet-stream", length);
         let Some((body, aim)) = body else {
             return self.respond(request, head, Content::default(), control);
@@ -370,8 +371,8 @@ impl Session {
         aim.take(control);
     }
 
-    /// Queues a response, its body unless the request was HEAD, and perhaps the close. A body that
-    /// came with the request is not wanted.
+    /// Queues a response, its body unless the request was HEAD, and the close if the connection does not go on. A body
+    /// of the request is skipped.
     fn respond(
         &mut self,
         request: &Request<'_>,
@@ -381,7 +382,7 @@ impl Session {
     ) -> Result<(), Refusal> {
         let skippable = match request.body {
             Framing::Empty => true,
-            // If the answer comes without a 100 before it, the body may come or may not.
+            // If the client waits for `100 Continue` and is answered without, its body may come or may not.
             Framing::Length(length) => length <= MAX_SKIPPED && !request.expects_continue,
             Framing::Chunked => false,
         };

@@ -1,13 +1,13 @@
-//! Who is connected, and who of them has been waited for longest.
+//! All connections, and which of them the server has waited for longest.
 //!
-//! A peer that asks nothing, or never comes to the end of what it asks, costs a place that another could use.
-//! When places run short, the connection that has been waited for longest is asked to go, as by a shutdown of
-//! its own: first of those that are idle or have begun a head, and if there are none, of those whose request lacks
-//! the end of its body. One whose request is complete never is: the deadlines of answers are for that.
+//! A peer that sends no request, or never completes one, takes a place that another could use. When places run short,
+//! the connection that the server has waited for longest is evicted, by a shutdown of its own: first one of those that
+//! are idle or have begun a head, and if there are none, one of those whose request lacks the end of its body. A
+//! connection whose request is complete is never evicted: the deadlines of output are for that.
 //!
-//! A connection whose request begins is waited for anew, so that one that was idle has as much time for it as one
-//! that has just come. More bytes of it change nothing, nor do those of a body: else one that trickles would stay for
-//! ever.
+//! When a request begins, the time of waiting starts anew, so that a connection that was idle has as much time for it
+//! as a new one. More bytes of the head or the body do not start it anew, or a peer that sends single bytes would stay
+//! for ever.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,28 +19,28 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Default)]
 pub(crate) struct Crowd {
     seats: Mutex<HashMap<u64, Seat>>,
-    /// Counts what happens, which says what came before what.
+    /// A counter in place of a clock: a lower number is an earlier event.
     clock: AtomicU64,
 }
 
-/// What is known of one.
+/// What is known of one connection.
 #[derive(Debug)]
 struct Seat {
-    /// Since when it has been waited for, with [`BODY`] if for a body, or [`BUSY`], or [`EVICTED`].
+    /// Since when the server waits for it; [`BODY`] is added if it waits for a body. Or [`BUSY`], or [`EVICTED`].
     awaited_since: Arc<AtomicU64>,
     shutdown: CancellationToken,
 }
 
-/// Is added to the time since which a body is waited for: whoever has not asked yet goes before it.
+/// Is added to the time if a body is waited for, so that connections without a complete head are evicted first.
 const BODY: u64 = 1 << 63;
-/// Its request is complete, and not answered yet.
+/// The request of the connection is complete, and not answered yet.
 const BUSY: u64 = u64::MAX - 1;
-/// It has been asked to go.
+/// The connection has been told to end.
 const EVICTED: u64 = u64::MAX;
 
 impl Crowd {
-    /// One more, who is waited for from now on. If there are `most` already, or more, the one that has been
-    /// waited for longest goes.
+    /// Adds a connection, which is waited for from now on. If there are `most` already, or more, the one that has been
+    /// waited for longest is evicted.
     pub(crate) fn enter(self: &Arc<Self>, shutdown: CancellationToken, most: usize) -> Member {
         let id = self.tick();
         let awaited_since = Arc::new(AtomicU64::new(id));
@@ -66,7 +66,7 @@ impl Crowd {
     }
 }
 
-/// One of the crowd, until it is dropped.
+/// A connection's membership of the crowd. To drop it gives up the place.
 #[derive(Debug)]
 pub(crate) struct Member {
     crowd: Arc<Crowd>,
@@ -75,27 +75,27 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// It is waited for from now on: a request has begun, or the last one is answered.
+    /// Starts the time of waiting anew: a request has begun, or the last one is answered.
     pub(crate) fn awaited(&self) {
         self.set(self.crowd.tick());
     }
 
-    /// A request is complete but for its body, which is waited for from now on.
+    /// The same, for a request that is complete except for its body.
     pub(crate) fn awaited_for_body(&self) {
         self.set(BODY + self.crowd.tick());
     }
 
-    /// The head of a request is complete, and the server has to say what becomes of it.
+    /// The head of a request is complete: from now on the peer waits for the server.
     pub(crate) fn busy(&self) {
         self.set(BUSY);
     }
 
-    /// Has it been asked to make room?
+    /// Whether the connection has been evicted.
     pub(crate) fn is_evicted(&self) -> bool {
         self.awaited_since.load(Relaxed) == EVICTED
     }
 
-    /// Whoever has been asked to go is not asked twice.
+    /// Does nothing if the connection has been evicted, so that this is not done twice.
     fn set(&self, since: u64) {
         let unless_evicted = |old| (old != EVICTED).then_some(since);
         let _ = self.awaited_since.fetch_update(Relaxed, Relaxed, unless_evicted);

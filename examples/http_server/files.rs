@@ -30,15 +30,15 @@ pub(crate) enum Found {
     File(Opened),
     /// A page that is part of the program.
     Page(&'static str),
-    /// A directory that was asked for without the `/` at its end: where it really is.
+    /// A directory that was asked for without the `/` at its end: the path with it.
     Moved(String),
     Nothing,
     /// There is a file, but it cannot be opened now: too many others are open, say.
     Unavailable,
 }
 
-/// A regular file below the root, and the beginning of it: most files are read with one trip to the
-/// threads that may block.
+/// A regular file below the root, and its first bytes: they are read when it is opened, so that for most files only one
+/// call goes to the threads that may block.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) file: File,
@@ -99,7 +99,7 @@ fn find_below(root: &Path, names: &[String], ends_with_slash: bool) -> Option<Fo
     } else if ends_with_slash {
         return None;
     }
-    // Asked before it is opened: opening a pipe would wait for its writer.
+    // This is checked before it is opened, because to open a pipe would wait for its writer.
     if !path.is_file() {
         return None;
     }
@@ -123,8 +123,8 @@ fn names(path: &str) -> Option<Vec<String>> {
     let decoded = percent_decode(path)?;
     let mut names = Vec::new();
     for name in decoded.split('/') {
-        // A name that begins with a dot is `.`, `..`, or hidden for a reason. A colon is a drive or
-        // a stream, and a backslash a separator, where they are not simply rare.
+        // A name that begins with a dot is `.`, `..`, or hidden for a reason. On Windows a colon marks a drive or a
+        // stream, and a backslash is a separator; elsewhere they are rare.
         if name.starts_with('.') || name.contains(['\0', '\\', ':']) {
             return None;
         }

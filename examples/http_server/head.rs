@@ -51,7 +51,7 @@ pub(crate) enum Method {
 pub(crate) enum Framing {
     /// There is no body.
     Empty,
-    /// So many bytes, at least one.
+    /// The number of its bytes, at least one.
     Length(u64),
     /// Chunks that each state their length.
     Chunked,
@@ -70,7 +70,7 @@ impl Head {
         let before = self.bytes.len();
         self.bytes.reserve(bytes.len() + END.len());
         self.bytes.extend_from_slice(bytes);
-        // A CR may have come before.
+        // A CR may have come with the bytes before.
         let new = &self.bytes[before.saturating_sub(1)..];
         if self.bytes.starts_with(b"\n") || has_bare_lf(new) {
             return Err(Refusal::new(400, "a line ends with LF alone"));
@@ -107,7 +107,7 @@ const KEPT: usize = 128;
 
 /// Whether an LF comes behind anything but a CR.
 fn has_bare_lf(bytes: &[u8]) -> bool {
-    // Without stopping at the first, which lets the compiler look at many bytes at a time.
+    // It does not stop at the first one, which lets the compiler look at many bytes at a time.
     let is_bare = |pair: &[u8]| (pair[0] != b'\r') & (pair[1] == b'\n');
     bytes.windows(2).fold(false, |found, pair| found | is_bare(pair))
 }

@@ -8,9 +8,9 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET`, `HEAD` | a file below `DIR`, or `index.html` of a directory |
-//! | `GET`, `HEAD /hello` | a line that is no file |
+//! | `GET`, `HEAD /hello` | a line that is in no file |
 //! | `POST /echo` | the body, while it is still arriving |
-//! | `GET /stream?n=5` | so many lines, ten if it is not said, one at a time |
+//! | `GET /stream?n=5` | `n` lines, ten if it is not given, one at a time |
 //!
 //! Requests may be pipelined. Heads, bodies, waiting times and connections have limits, stated where
 //! they are enforced, and a request that could be read in two ways is refused ([`head`] says which).
@@ -56,11 +56,11 @@ const DEFAULT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/http_se
 
 /// Connections at a time; further ones wait until the operating system's queue is full.
 const CONNECTIONS: usize = 1024;
-/// From so many on, whoever has been waited for longest makes room for each that comes.
+/// From so many connections on, each new one evicts the one that has been waited for longest: see `crowd.rs`.
 const CROWDED: usize = CONNECTIONS - 64;
-/// What the kernel keeps of what a peer has not read yet, in bytes, about. It says that there is room again
-/// only when a good part of this has been read: the more it is, the longer a steady but slow reader seems
-/// to read nothing. And the less, the slower is a fast one that is far away.
+/// About how many bytes the kernel keeps that a peer has not read yet. It reports room again only when a good part of
+/// this has been read. So the larger it is, the longer a steady but slow reader seems to read nothing; and the smaller
+/// it is, the slower is the transfer to a fast reader that is far away.
 const SEND_BUFFER: u32 = 64 * 1024;
 /// Threads that wait for the disk. Many of them, with a small file each, would mostly wake one another.
 const DISK_THREADS: usize = 4;
@@ -97,7 +97,7 @@ async fn run(addr: &str, dir: Option<&str>) -> io::Result<()> {
     let site = match dir {
         Some(dir) => Site::new(Path::new(dir))
             .map_err(|error| io::Error::new(error.kind(), format!("{dir}: {error}")))?,
-        // A program that was copied to another machine has left its files behind.
+        // If this program was copied to another machine, the files are not there.
         None => Site::new(Path::new(DEFAULT_DIR)).unwrap_or_else(|_| Site::empty()),
     };
     let site = Arc::new(site);
@@ -130,7 +130,7 @@ async fn listen(addr: &str) -> io::Result<TcpListener> {
     let mut failed = io::ErrorKind::AddrNotAvailable.into();
     for addr in tokio::net::lookup_host(addr).await? {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // What is accepted inherits it.
+        // Accepted connections inherit this.
         socket.set_send_buffer_size(SEND_BUFFER)?;
         if cfg!(unix) {
             // As `TcpListener::bind` does.

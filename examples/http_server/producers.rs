@@ -1,4 +1,4 @@
-//! Producers of responses: what is asked for more when the peer has read what came before.
+//! Producers of responses, which are asked for more when the peer has read what came before.
 
 use std::io;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 /// The pause between two ticks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// So many bytes of a reader. That it has fewer is an error, which cuts the connection: the peer was
-/// promised them.
+/// A fixed number of bytes of a reader. If it has fewer, that is an error, which cuts the connection: the peer was
+/// promised more.
 pub(crate) struct Exact<R> {
     reader: Reader<R>,
     left: u64,
@@ -47,10 +47,10 @@ impl<R: AsyncRead + Unpin> Producer for Exact<R> {
     }
 }
 
-/// Another producer, of which somebody wants to know when it is over.
+/// Another producer, whose end somebody waits for.
 pub(crate) struct Watched<P> {
     producer: P,
-    /// Dropped with it.
+    /// Dropped with the producer, which completes the receiver.
     _over: oneshot::Sender<()>,
 }
 
@@ -90,7 +90,7 @@ impl<P: Producer + Unpin> Producer for Chunked<P> {
             return Poll::Ready(None);
         };
         Poll::Ready(Some(match ready!(Pin::new(producer).poll_more(cx)) {
-            // A chunk of nothing would be the end.
+            // An empty chunk would mean the end of the body.
             Some(Ok(bytes)) if bytes.is_empty() => Ok(bytes),
             Some(Ok(bytes)) => {
                 let size = format!("{:x}\r\n", bytes.len());

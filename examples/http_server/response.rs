@@ -61,12 +61,12 @@ impl Head {
         self
     }
 
-    /// Whether another response may follow.
+    /// Whether the end of the body can be found without closing, so that another response may follow.
     pub(crate) fn tells_its_end(&self) -> bool {
         !matches!(self.length, Length::Connection)
     }
 
-    /// Says whether the connection goes on, where the request would not know.
+    /// Adds a field that says whether the connection goes on, if the client could not tell from the version.
     pub(crate) fn connection(&mut self, request: &Request<'_>, keep_alive: bool) {
         self.connection = match (keep_alive, request.is_1_1) {
             (true, true) => None,
@@ -75,9 +75,9 @@ impl Head {
         };
     }
 
-    /// Queues it.
+    /// Queues the head.
     pub(crate) fn push(&self, control: &mut Control<'_>) {
-        // It is written to where it is sent from, so that it is not copied.
+        // It is written directly to the output queue, so that it is not copied.
         control.push_with(|output| self.write(output));
     }
 
@@ -113,10 +113,10 @@ fn put_field(output: &mut BytesMut, name: &str, value: &str) {
     }
 }
 
-/// Appends the date, which is put into words once a second.
+/// Appends the date, which is formatted once a second.
 fn put_date(output: &mut BytesMut) {
     thread_local! {
-        /// The words, and while they are true.
+        /// The formatted date, and the time in which it is right.
         static WORDS: RefCell<(String, Range<SystemTime>)> =
             const { RefCell::new((String::new(), UNIX_EPOCH..UNIX_EPOCH)) };
     }

@@ -1,7 +1,7 @@
-//! What each command of a client does that has registered (no I/O).
+//! What each command of a registered client does (no I/O).
 //!
-//! A command is carried out while the network is locked. What the client itself is told is written to its
-//! output in place; the others are told by their handles.
+//! A command is carried out while the network is locked. The replies to the client itself are written directly to its
+//! output; lines for others are pushed through their handles.
 
 use std::fmt;
 use std::str;
@@ -15,19 +15,19 @@ use crate::message::{
 };
 use crate::network::{CHANNELS, JOINS, Locked, Network, State, Topic, seconds};
 
-/// The server's name. It has a dot, by which clients tell it from a nickname.
+/// The server's name. It has a dot, by which clients distinguish it from a nickname.
 pub(crate) const SERVER: &str = "irc.localhost";
 const VERSION: &str = concat!("asynchat-", env!("CARGO_PKG_VERSION"));
-/// Bytes.
+/// The most bytes of a topic.
 const TOPIC_LENGTH: usize = 300;
 const AWAY_LENGTH: usize = 200;
 const KICK_LENGTH: usize = 200;
 const KEY_LENGTH: usize = 23;
-/// Targets of one PRIVMSG or NOTICE.
+/// The most targets of one PRIVMSG or NOTICE.
 const TARGETS: usize = 4;
-/// Modes with a parameter in one MODE.
+/// The most modes with a parameter in one MODE.
 const MODES: usize = 4;
-/// Channels or clients that one piece of a long list holds.
+/// How many channels or clients one piece of a long list holds.
 const PIECE: usize = 50;
 const MOTD: [&str; 3] = [
     "This is an example of asynchat's: a server to talk with, and to read.",
@@ -39,16 +39,16 @@ const MOTD: [&str; 3] = [
 #[derive(Debug)]
 pub(crate) enum Then {
     Go,
-    /// The client wants to leave, and said so.
+    /// The client wants to leave, and this is its message.
     Quit(Bytes),
-    /// There is a list to be told, as the client reads it.
+    /// A list is to be sent, piece by piece as the client reads it.
     List(List),
 }
 
-/// What a client is told.
+/// Writes the replies to a client.
 pub(crate) struct Reply<'a> {
     pub(crate) out: &'a mut BytesMut,
-    /// Whom it is told to; `*` if that is not known yet.
+    /// The client's nickname, or `*` if it has none yet.
     pub(crate) nick: Arc<str>,
 }
 
@@ -97,7 +97,8 @@ impl Reply<'_> {
         }
     }
 
-    /// What a command has to do with, which may be anything.
+    /// A numbered reply with a subject and a text. The subject comes from the client and may be anything, so it is
+    /// cleaned.
     pub(crate) fn about(&mut self, code: &str, subject: &[u8], text: &str) {
         let subject = String::from_utf8_lossy(fitting(subject, 100));
         let subject = subject.replace(|c: char| c.is_control() || c == ' ', "?");
@@ -108,7 +109,7 @@ impl Reply<'_> {
         self.about("461", command, "Not enough parameters");
     }
 
-    /// Whoever is here is told so, and what there is.
+    /// The replies to a client that has just registered.
     pub(crate) fn welcome(&mut self, state: &State, id: u64) {
         let source = state.users.get(&id).map_or("*", |user| &user.source);
         self.text("001", format_args!(""), format!("Welcome to the network, {source}"));
@@ -152,7 +153,7 @@ impl Reply<'_> {
         self.text("376", format_args!(""), "End of /MOTD command");
     }
 
-    /// What can be asked at any time.
+    /// The reply to PING, which may come at any time.
     pub(crate) fn pong(&mut self, message: &Message<'_>) {
         match message.param(0) {
             Some(token) => {
@@ -162,7 +163,7 @@ impl Reply<'_> {
         }
     }
 
-    /// There is nothing to negotiate, and a client that tries learns so.
+    /// The replies to CAP. There are no capabilities to negotiate.
     pub(crate) fn capabilities(&mut self, message: &Message<'_>) {
         let Some(subcommand) = message.param(0) else { return self.too_few(b"CAP") };
         match subcommand.to_ascii_uppercase().as_slice() {
@@ -230,7 +231,7 @@ pub(crate) fn run(
     Then::Go
 }
 
-/// A number and a text, for the client.
+/// The number and the text of a reply that refuses something.
 type Refusal = (&'static str, &'static str);
 
 struct Client<'a> {
@@ -249,7 +250,7 @@ impl Client<'_> {
         self.state.tell_channel(key, self.id, &line);
     }
 
-    /// A channel that is there. Else the client is told that it is not.
+    /// The channel of this name. If there is none, the client is told so.
     fn find_channel(&mut self, name: &[u8]) -> Option<Folded> {
         let key = message::channel(name).map(Folded::new);
         let found = key.filter(|key| self.state.channels.contains_key(key));
@@ -259,7 +260,7 @@ impl Client<'_> {
         found
     }
 
-    /// A channel that the client is in. Else it is told that it is not.
+    /// The channel of this name, if the client is in it. Otherwise the client is told that it is not.
     fn own_channel(&mut self, name: &[u8]) -> Option<Folded> {
         let key = self.find_channel(name)?;
         if !self.state.channels[&key].members.contains_key(&self.id) {
@@ -352,7 +353,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// What is said, as the others are told it.
+    /// A message of this client, as it is sent to others.
     fn said(&self, answered: bool, target: &str, text: &[u8]) -> Bytes {
         let command = if answered { "PRIVMSG" } else { "NOTICE" };
         let mut line = BytesMut::with_capacity(LINE + 2);
@@ -405,7 +406,7 @@ impl Client<'_> {
             return self.reply.text(code, format_args!(" {name}"), text);
         }
         self.state.seat(self.id, name);
-        // In whatever case the client wrote it: the channel has its name from its first.
+        // The channel keeps the spelling of its first member, whatever case this client has used.
         let Some(name) = self.state.channels.get(&key).map(|channel| channel.name.clone()) else {
             return;
         };
@@ -507,7 +508,7 @@ impl Client<'_> {
             let next = Next::Members(name.into(), None);
             return Then::List(List { nick: self.reply.nick.clone(), next: Some(next) });
         }
-        // Nobody is told who there is at all.
+        // Only an exact nickname is found: a mask would reveal all who are connected.
         let found = self.state.find(mask);
         if let Some(user) = found.and_then(|id| self.state.users.get(&id)) {
             user.who(&mut self.reply, "*", "");
@@ -554,7 +555,7 @@ impl Client<'_> {
             Some(id) if id != self.id => {
                 self.reply.text("502", format_args!(""), "Can't change mode for other users");
             }
-            // All are found by their name, or in a channel, only: there is nothing to change.
+            // All clients have the mode `i`, and it cannot be changed.
             Some(_) => match message.param(1) {
                 None => self.reply.plain("221", format_args!(" +i")),
                 Some(flags) if flags.iter().all(|flag| b"+-i".contains(flag)) => {}
@@ -711,7 +712,7 @@ impl crate::network::User {
 }
 
 impl crate::network::Modes {
-    /// Changes a mode that has to do with no member. Returns whether there is such a one.
+    /// Changes a mode of the channel itself, and not of a member. Returns whether there is such a mode.
     fn change<'a>(
         &mut self,
         add: bool,
@@ -764,7 +765,7 @@ impl crate::network::Modes {
         true
     }
 
-    /// All that hold. The key is for those who know it.
+    /// All modes that are set. The key is shown to members only.
     fn display(&self, member: bool) -> String {
         let mut flags = "+".to_owned();
         let mut params = String::new();
@@ -783,7 +784,7 @@ impl crate::network::Modes {
     }
 }
 
-/// Modes that were changed, as they are told: `+o-v` and the parameters.
+/// Modes that were changed, in the form in which they are announced: `+o-v` and the parameters.
 #[derive(Debug, Default)]
 struct Changes {
     flags: String,

@@ -4,21 +4,20 @@
 //! cargo run --release --example irc_server [ADDR] [--no-flood-control]
 //! ```
 //!
-//! It keeps nothing: a channel is there while somebody is in it, and whoever comes first is its operator.
+//! It stores nothing: a channel exists while somebody is in it, and whoever comes first is its operator.
 //!
 //! | what | |
 //! |---|---|
 //! | commands | NICK USER PING PONG QUIT, JOIN PART TOPIC NAMES LIST KICK, PRIVMSG NOTICE AWAY, WHO WHOIS ISON USERHOST, MODE, MOTD LUSERS |
 //! | modes | of channels `n t m k l`, of their members `o v`; all clients are `i` and nothing else |
-//! | capabilities | none, and whoever asks is told so |
+//! | capabilities | none, and a client that asks is told so |
 //! | lines | of 512 bytes with their end, which is CR, LF or CRLF; of any bytes but NUL |
 //! | left out | other servers, services, operators of the server, passwords, TLS, bans, invitations, secret channels, the names behind addresses, idents |
 //! | limits | connections, channels, channels of one client, lengths, lines in a time, waiting: stated where they are enforced |
 //!
-//! A line that is too long is refused (417), and the session goes on. Who sends too fast is let wait, and who
-//! sends far ahead is cut off ("Excess Flood"), as is who does not read what the others say ("SendQ
-//! exceeded"): nobody waits for anybody, and nobody costs the others memory. `--no-flood-control` is for
-//! measuring.
+//! A line that is too long is refused (417), and the session goes on. A client that sends too fast has to wait, and one
+//! that sends far ahead is disconnected ("Excess Flood"), as is one that does not read what the others say ("SendQ
+//! exceeded"): no client waits for another, and none costs the others memory. `--no-flood-control` is for measuring.
 //!
 //! All clients are served by one thread, so that nobody waits for a lock.
 //!

@@ -7,20 +7,20 @@ use std::str;
 
 use bytes::BytesMut;
 
-/// Bytes of a line, without its end. With CR and LF they are the 512 of RFC 1459.
+/// The most bytes of a line, without its end. With CR and LF they are the 512 of RFC 1459.
 pub(crate) const LINE: usize = 510;
 pub(crate) const NICK_LENGTH: usize = 30;
 pub(crate) const USER_LENGTH: usize = 10;
 pub(crate) const CHANNEL_LENGTH: usize = 50;
-/// The words of a line behind its command. What is behind the last belongs to it.
+/// The most words of a line behind its command. Whatever is behind the last belongs to it.
 const PARAMS: usize = 15;
-/// The longest command is USERHOST.
+/// The length of the longest command, USERHOST.
 const COMMAND: usize = 8;
 
 /// What a peer has sent: `[:prefix] COMMAND word word :words to the end`.
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
-    /// In capitals. Of a command that is longer than all there are, the beginning.
+    /// The command in capitals. If it is longer than all that there are, its beginning.
     name: [u8; COMMAND],
     command: &'a [u8],
     params: [&'a [u8]; PARAMS],
@@ -28,8 +28,8 @@ pub(crate) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// `None` if the line is empty, or has a NUL in it, which no line may have. A prefix says who the peer
-    /// is, which we know better.
+    /// `None` if the line is empty, or has a NUL in it, which no line may have. A prefix is dropped: it says who the
+    /// peer is, which the server knows.
     pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
         if line.contains(&0) {
             return None;
@@ -60,13 +60,13 @@ impl<'a> Message<'a> {
         Some(message)
     }
 
-    /// The command in capitals; nothing, if it is longer than all there are.
+    /// The command in capitals; empty if it is longer than all that there are.
     pub(crate) fn name(&self) -> &[u8] {
         let len = if self.command.len() <= COMMAND { self.command.len() } else { 0 };
         &self.name[..len]
     }
 
-    /// The command as it came.
+    /// The command as the client wrote it.
     pub(crate) fn command(&self) -> &'a [u8] {
         self.command
     }
@@ -81,7 +81,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The first word, and what comes behind it and the spaces there.
+/// The first word, and the rest behind it without the spaces between.
 fn word(line: &[u8]) -> (&[u8], &[u8]) {
     let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     let (word, rest) = line.split_at(end);
@@ -89,8 +89,8 @@ fn word(line: &[u8]) -> (&[u8], &[u8]) {
     (word, &rest[begin..])
 }
 
-/// A name of a client or a channel, by which it is found: `[]\~` are the capitals of `{}|^`, as Scandinavian
-/// keyboards once had it (`CASEMAPPING=rfc1459`).
+/// The name of a client or a channel in lower case, by which it is found: `[]\~` are the capitals of `{}|^`, as
+/// Scandinavian keyboards once had it (`CASEMAPPING=rfc1459`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Folded(Box<str>);
 
@@ -107,7 +107,7 @@ impl Folded {
     }
 }
 
-/// A nickname, if it may be one.
+/// The bytes as a nickname, if they are a valid one.
 pub(crate) fn nick(bytes: &[u8]) -> Option<&str> {
     let special = |byte: u8| byte.is_ascii_alphabetic() || b"[]\\`_^{|}".contains(&byte);
     let (first, rest) = bytes.split_first()?;
@@ -116,7 +116,8 @@ pub(crate) fn nick(bytes: &[u8]) -> Option<&str> {
     if valid && bytes.len() <= NICK_LENGTH { str::from_utf8(bytes).ok() } else { None }
 }
 
-/// A channel's name, if it may be one. It has nothing that a terminal would obey.
+/// The bytes as the name of a channel, if they are a valid one. It has no characters that control a terminal or the
+/// direction of text.
 pub(crate) fn channel(bytes: &[u8]) -> Option<&str> {
     let name = str::from_utf8(bytes).ok().filter(|name| name.len() <= CHANNEL_LENGTH)?;
     let rest = name.strip_prefix('#')?;
@@ -128,15 +129,15 @@ pub(crate) fn channel(bytes: &[u8]) -> Option<&str> {
     if rest.is_empty() || rest.contains(bad) { None } else { Some(name) }
 }
 
-/// What a client calls its user, without what has a meaning in `nick!user@host`. Nobody has checked it, which
-/// is what the tilde says.
+/// What a client calls its user, without the characters that have a meaning in `nick!user@host`. The tilde says that
+/// nobody has checked it.
 pub(crate) fn user(bytes: &[u8]) -> String {
     let valid = |byte: &&u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let name = bytes.iter().filter(valid).take(USER_LENGTH).map(|byte| char::from(*byte));
     format!("~{}", name.collect::<String>())
 }
 
-/// As much of some bytes as fits, without half a character at the end.
+/// The first `most` bytes at most, without half a character at the end.
 pub(crate) fn fitting(bytes: &[u8], most: usize) -> &[u8] {
     let Some(cut) = bytes.get(..most).filter(|cut| cut.len() < bytes.len()) else { return bytes };
     // A character has at most three bytes behind its first.
@@ -156,7 +157,7 @@ pub(crate) fn fitting(bytes: &[u8], most: usize) -> &[u8] {
 /// cut off.
 pub(crate) fn write(out: &mut BytesMut, head: fmt::Arguments<'_>, text: Option<&[u8]>) {
     let start = out.len();
-    // It grows as it needs to.
+    // The buffer grows as needed, so this cannot fail.
     let _ = out.write_fmt(head);
     if let Some(text) = text {
         out.extend_from_slice(b" :");
@@ -165,7 +166,7 @@ pub(crate) fn write(out: &mut BytesMut, head: fmt::Arguments<'_>, text: Option<&
     end(out, start);
 }
 
-/// Ends the line that has begun here.
+/// Ends the line that begins at `start`, and cuts it if it is too long.
 pub(crate) fn end(out: &mut BytesMut, start: usize) {
     let len = fitting(&out[start..], LINE).len();
     out.truncate(start + len);

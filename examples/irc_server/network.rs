@@ -1,8 +1,8 @@
 //! Who is in which channel, and who is told what (no I/O of its own).
 //!
-//! Everything happens under one lock, which is never held across an await: pushing through a [`Handle`] does
-//! not wait. What a client causes goes to the others by their handles and to itself by its own output, both
-//! under that lock, so that all see the same in the same order.
+//! Everything happens under one lock, which is never held across an await: pushing through a [`Handle`] does not wait.
+//! What a client does is announced to the others by their handles and to itself by its own output, both under that
+//! lock, so that all see the same in the same order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -15,12 +15,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::message::{self, Folded};
 
-/// Channels that there may be.
+/// The most channels that there may be.
 pub(crate) const CHANNELS: usize = 2000;
-/// Channels that one client may be in.
+/// The most channels that one client may be in.
 pub(crate) const JOINS: usize = 20;
 
-/// All clients and channels. Clones are the same.
+/// All clients and channels. All clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Network(Arc<Mutex<State>>);
 
@@ -28,13 +28,13 @@ pub(crate) struct Network(Arc<Mutex<State>>);
 pub(crate) struct State {
     pub(crate) users: HashMap<u64, User>,
     nicks: HashMap<Folded, u64>,
-    /// None of them is empty.
+    /// The channels, none of which is empty.
     pub(crate) channels: BTreeMap<Folded, Channel>,
-    /// How many clients there have ever been.
+    /// How many clients there have been so far: the id of the last.
     last: u64,
-    /// Who has not kept up, and is to be dropped before the lock is given up.
+    /// Clients that have not kept up, and are to be dropped before the lock is released.
     slow: Vec<u64>,
-    /// Who leaves now is not announced.
+    /// Whether the server is closing: clients that leave are not announced then.
     closing: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct User {
     pub(crate) nick: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) host: Arc<str>,
-    /// `nick!user@host`, as which the others know the client.
+    /// `nick!user@host`, the client's name in the lines that the others receive.
     pub(crate) source: Arc<str>,
     pub(crate) real: Bytes,
     pub(crate) away: Option<Bytes>,
@@ -86,22 +86,22 @@ impl Member {
     }
 }
 
-/// What holds in a channel.
+/// The modes of a channel.
 #[derive(Debug)]
 pub(crate) struct Modes {
-    /// `n`: who is not here is not heard here.
+    /// `n`: only members may send to the channel.
     pub(crate) no_outsiders: bool,
     /// `t`: only operators set the topic.
     pub(crate) topic_by_operators: bool,
-    /// `m`: only those with a voice are heard.
+    /// `m`: only operators, and members with a voice, may send to the channel.
     pub(crate) moderated: bool,
-    /// `k`: what has to be said to come in.
+    /// `k`: the key that is needed to join.
     pub(crate) key: Option<String>,
-    /// `l`: so many may be here.
+    /// `l`: the most members.
     pub(crate) limit: Option<usize>,
 }
 
-/// A client's place. It is given up when it is dropped, however that comes about.
+/// A client's place in the network. The client leaves when this is dropped, for whatever reason.
 #[derive(Debug)]
 pub(crate) struct Seat {
     network: Network,
@@ -113,20 +113,20 @@ impl Network {
         Locked { network: self, state: self.0.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// From now on nobody is told who leaves.
+    /// From now on clients that leave are not announced.
     pub(crate) fn close(&self) {
         self.lock().closing = true;
     }
 }
 
-/// The network, for one who may look and change. Before others may, who was found too slow is dropped.
+/// The locked network. Before the lock is released, the clients that were found too slow are dropped.
 pub(crate) struct Locked<'a> {
     network: &'a Network,
     state: MutexGuard<'a, State>,
 }
 
 impl Locked<'_> {
-    /// Seats a newcomer, if the nickname is free.
+    /// Adds a client, if the nickname is free.
     pub(crate) fn enter(
         &mut self,
         nick: &str,
@@ -174,7 +174,7 @@ impl std::ops::DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // To tell the others may show that more are too slow.
+        // While this is announced, more clients may turn out to be too slow.
         while let Some(id) = self.state.slow.pop() {
             self.state.quit(id, b"SendQ exceeded");
         }
@@ -211,19 +211,19 @@ impl Drop for Seat {
 }
 
 impl State {
-    /// Who has this nickname, in whatever case.
+    /// The client that has this nickname, in whatever case.
     pub(crate) fn find(&self, nick: &[u8]) -> Option<u64> {
         self.nicks.get(&Folded::new(message::nick(nick)?)).copied()
     }
 
-    /// Tells one client, which is not the one that causes it.
+    /// Sends a line to a client other than the one that causes it.
     pub(crate) fn tell(&mut self, id: u64, line: Bytes) {
         if let Some(user) = self.users.get(&id) {
             deliver(&mut self.slow, id, &user.handle, &line);
         }
     }
 
-    /// Tells all in a channel but one.
+    /// Sends a line to all in a channel but one.
     pub(crate) fn tell_channel(&mut self, key: &Folded, except: u64, line: &Bytes) {
         let Some(channel) = self.channels.get(key) else { return };
         for (id, member) in &channel.members {
@@ -233,7 +233,7 @@ impl State {
         }
     }
 
-    /// Tells all that share a channel with a client, once each and not itself.
+    /// Sends a line to all that share a channel with a client, once each, and not to the client itself.
     pub(crate) fn tell_neighbours(&mut self, id: u64, line: &Bytes) {
         let Some(user) = self.users.get(&id) else { return };
         let channels = user.channels.iter().filter_map(|key| self.channels.get(key));
@@ -261,7 +261,7 @@ impl State {
         Some(())
     }
 
-    /// Puts a client into a channel, which comes to be if need be. The first is its operator.
+    /// Puts a client into a channel, which is made if there is none. The first member is its operator.
     pub(crate) fn seat(&mut self, id: u64, name: &str) {
         let Some(user) = self.users.get_mut(&id) else { return };
         let key = Folded::new(name);
@@ -284,7 +284,7 @@ impl State {
         channel.members.insert(id, Member { operator, voice: false, handle });
     }
 
-    /// Takes a client out of a channel. One that is empty is no more.
+    /// Takes a client out of a channel, which is removed if it is empty then.
     pub(crate) fn unseat(&mut self, id: u64, key: &Folded) {
         if let Some(user) = self.users.get_mut(&id) {
             user.channels.remove(key);
@@ -314,7 +314,7 @@ impl State {
         }
     }
 
-    /// So many channels behind one, in the order of their names.
+    /// The next channels behind one, in the order of their names.
     pub(crate) fn channels_behind<'a>(
         &'a self,
         key: Option<&Folded>,
@@ -324,12 +324,12 @@ impl State {
     }
 }
 
-/// Gives a line to one client. It is there once, however many are given it.
+/// Sends a line to one client. All that it is sent to share its bytes.
 ///
-/// Who has not kept up is dropped: it must cost the others neither time nor memory.
+/// A client that has not kept up is dropped: it must cost the others neither time nor memory.
 fn deliver(slow: &mut Vec<u64>, id: u64, handle: &Handle, line: &Bytes) {
     match handle.push(line.clone()) {
-        // One that is closed leaves by itself.
+        // A client whose connection is closed leaves by itself.
         Ok(()) | Err(HandleError::Closed(_)) => {}
         Err(_) => {
             handle.abort();
@@ -338,7 +338,7 @@ fn deliver(slow: &mut Vec<u64>, id: u64, handle: &Handle, line: &Bytes) {
     }
 }
 
-/// In seconds since 1970.
+/// The time in seconds since 1970.
 pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

@@ -1,4 +1,4 @@
-//! One connection: lines, who it is, how fast it may talk, deadlines.
+//! One connection: lines, registration, flood control, deadlines.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,22 +23,22 @@ use crate::message::{self, LINE, Message};
 use crate::network::{Network, Seat};
 
 const CONNECTIONS: usize = 2000;
-/// How long farewells may take.
+/// How long the last lines may take to be sent when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
-/// A connection that is nobody yet has so long to become somebody.
+/// How long a connection may take to register.
 const REGISTRATION: Duration = Duration::from_secs(30);
-/// Who is silent for so long is asked whether he is still there,
+/// A client that has been silent for so long is sent a PING,
 const QUIET: Duration = Duration::from_secs(120);
-/// and for so long, is not.
+/// and one that has been silent for so long is disconnected.
 const IDLE: Duration = Duration::from_secs(240);
-/// Bytes that may wait for a client in the hands of those who talk to it: its "SendQ".
+/// How many bytes pushed by others may wait for a client: its "SendQ".
 const BACKLOG: usize = 64 * 1024;
-/// Bytes that may wait in its channel, and about as many in its socket.
+/// How many bytes may be queued in its channel, and about as many in its socket.
 const QUEUE: u32 = 32 * 1024;
 /// A client may send so many lines at once, and after that one in each interval.
 const BURST: u32 = 20;
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Bytes that a client that has to wait may have sent ahead.
+/// How many bytes a client that has to wait may have sent ahead.
 const AHEAD: usize = 8 * 1024;
 
 /// Listens, with send buffers that do not hide a client that does not read.
@@ -82,7 +82,7 @@ where
     Ok(served?)
 }
 
-/// What all channels have in common. A connection begins as nobody's.
+/// The settings of all channels, as they are before the client has registered.
 pub(crate) fn channels() -> ChannelBuilder {
     Channel::builder(Terminator::Newline)
         .limit(Limit::Skip(LINE as u64))
@@ -101,10 +101,10 @@ fn timeouts() -> Timeouts {
 #[derive(Debug)]
 pub(crate) struct Session {
     network: Network,
-    /// The peer's address, as a word of a line.
+    /// The peer's address, in a form that may be a word of a line.
     host: Arc<str>,
     line: Vec<u8>,
-    /// `None` without flood control.
+    /// The flood control, or `None` without it.
     pace: Option<Pace>,
     stage: Stage,
 }
@@ -121,7 +121,7 @@ struct Registration {
     nick: Option<String>,
     /// What it calls its user, and its real name.
     user: Option<(String, Bytes)>,
-    /// It has asked for capabilities, and will say when it has done.
+    /// Whether it has asked for capabilities, and has not ended that with `CAP END`.
     negotiating: bool,
 }
 
@@ -144,19 +144,20 @@ impl Session {
         }
     }
 
-    /// Waits until one more line may be taken. Returns whether it may: not if too much has been sent ahead.
+    /// Waits until one more line may be taken. Returns `false` if the client is disconnected, for sending too far
+    /// ahead.
     async fn keep_pace(&mut self, control: &mut Control<'_>) -> bool {
         let Some(wait) = self.pace.as_mut().and_then(Pace::take) else { return true };
         if control.pending_input() > AHEAD {
             self.bid_farewell(b"Excess Flood", control);
             return false;
         }
-        // Meanwhile the client's input stays where it is, and its output goes on.
+        // While this waits, the client's input stays in the buffer, and its output is written.
         sleep(wait).await;
         true
     }
 
-    /// Tells the client, and the others, why it goes.
+    /// Tells the client, and the others, why it is disconnected.
     fn bid_farewell(&self, why: &[u8], control: &mut Control<'_>) {
         if let Stage::Registered(seat) = &self.stage {
             seat.leave(why);
@@ -169,8 +170,8 @@ impl Session {
     fn obey(&mut self, message: &Message<'_>, control: &mut Control<'_>) {
         let Stage::Registered(seat) = &self.stage else { return self.register(message, control) };
         let then = {
-            // Locked before the output is taken hold of: what others have told this client until now comes
-            // first, and what comes later cannot be told before it is done.
+            // The network is locked before the output is borrowed: what others have pushed to this client until now
+            // comes first, and they cannot push more until the reply is written.
             let mut network = self.network.lock();
             control.push_with(|out| commands::run(&mut network, seat.id(), message, out))
         };
@@ -185,7 +186,7 @@ impl Session {
         }
     }
 
-    /// A line of a client that is not known yet.
+    /// A line of a client that has not registered yet.
     fn register(&mut self, message: &Message<'_>, control: &mut Control<'_>) {
         let Stage::Registering(known) = &mut self.stage else { return };
         let quits =
@@ -198,14 +199,15 @@ impl Session {
             return;
         };
         let handle = control.handle();
-        // As in `obey`: whoever learns of this client from now on is heard by it behind the welcome.
+        // The network is locked first, as in `obey`: what others send to this client from now on comes behind the
+        // welcome.
         let mut network = self.network.lock();
         let seat = network.enter(nick, user, self.host.clone(), real.clone(), handle);
         control.push_with(|out| match &seat {
             Some(seat) => {
                 Reply { out, nick: nick.as_str().into() }.welcome(&network, seat.id());
             }
-            // It is not this client's name.
+            // The nickname belongs to another client, so it cannot be used here.
             None => Reply { out, nick: "*".into() }.about(
                 "433",
                 nick.as_bytes(),
@@ -229,7 +231,7 @@ impl Registration {
         self.nick.as_deref().unwrap_or("*").into()
     }
 
-    /// Learns from a line. Returns whether the client leaves.
+    /// Takes what a line says for the registration. Returns whether the client leaves.
     fn take(&mut self, message: &Message<'_>, reply: &mut Reply<'_>) -> bool {
         match message.name() {
             b"CAP" => {
@@ -253,7 +255,7 @@ impl Registration {
                 _ => reply.too_few(b"USER"),
             },
             b"PING" => reply.pong(message),
-            // There is no password to be wrong.
+            // There are no passwords, so PASS is ignored.
             b"PONG" | b"PASS" => {}
             b"QUIT" => return true,
             _ => reply.text("451", format_args!(""), "You have not registered"),
@@ -265,7 +267,7 @@ impl Registration {
 impl Handler for Session {
     type Error = Infallible;
 
-    /// A line, or as much of one that is too long as may be.
+    /// A line, or as much as the limit allows of one that is too long.
     fn collect_incoming_data(
         &mut self,
         data: Chunk<'_>,
@@ -278,13 +280,13 @@ impl Handler for Session {
 
     async fn found_terminator(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         let line = mem::take(&mut self.line);
-        // An empty line, too, has to be looked at.
+        // Empty lines count too, since they also take time.
         if self.keep_pace(control).await {
             if let Some(message) = Message::parse(&line) {
                 self.obey(&message, control);
             }
         }
-        // For the next.
+        // The buffer is kept for the next line.
         self.line = line;
         Ok(())
     }
@@ -335,7 +337,7 @@ fn timeout_text(timeout: Timeout) -> String {
     }
 }
 
-/// A bucket of tokens, one for each line. It is told by when it would be full again.
+/// A bucket of tokens, one for each line. What is stored is when it would be full again.
 #[derive(Debug)]
 struct Pace {
     full: Instant,
@@ -346,7 +348,7 @@ impl Pace {
         Pace { full: Instant::now() }
     }
 
-    /// Takes a token. How long until it is there, if it is not.
+    /// Takes a token. If there is none, returns how long it takes until there is.
     fn take(&mut self) -> Option<Duration> {
         let now = Instant::now();
         self.full = self.full.max(now) + INTERVAL;

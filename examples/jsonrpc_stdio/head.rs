@@ -1,4 +1,4 @@
-//! What the lines before a message say (no I/O).
+//! The head before a message, which says how long that is (no I/O).
 
 /// The longest head, in bytes, with all its lines.
 pub(crate) const MAX_HEAD: u64 = 8 << 10;
@@ -12,7 +12,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Adds a line, without its end. If the head makes no sense, nobody knows how long the message is.
+    /// Adds a line, without its end. An error means that the length of the message cannot be known.
     pub(crate) fn add(&mut self, line: &[u8]) -> Result<(), &'static str> {
         self.size += line.len() as u64 + 1;
         if self.size > MAX_HEAD {
@@ -25,7 +25,7 @@ impl Head {
         }
         let value = value.trim_ascii();
         if name.eq_ignore_ascii_case("Content-Length") {
-            // `parse` would take a plus sign.
+            // `parse` would accept a plus sign.
             let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
             let length = value.parse().ok().filter(|_| digits);
             let length = length.ok_or("Content-Length is not a number of bytes")?;
@@ -45,7 +45,7 @@ impl Head {
         Ok(())
     }
 
-    /// No line has come.
+    /// Whether no line has come.
     pub(crate) fn is_empty(&self) -> bool {
         self.size == 0
     }
@@ -55,13 +55,14 @@ impl Head {
         self.length.ok_or("there is no Content-Length")
     }
 
-    /// The message is not in UTF-8.
+    /// Whether the message is in another encoding than UTF-8.
     pub(crate) fn is_foreign(&self) -> bool {
         self.foreign
     }
 }
 
-/// As in HTTP. A message that comes where a head should be is not taken for one, though it has colons.
+/// Which bytes a header's name may have, as in HTTP. So a message that comes in place of a head is not taken for one,
+/// although it has colons.
 fn is_part_of_a_name(byte: u8) -> bool {
     byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]{}"#.contains(&byte)
 }

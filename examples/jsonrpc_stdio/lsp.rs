@@ -1,4 +1,4 @@
-//! A language server for which every text is made of words (no I/O).
+//! A language server that counts the words of a text, in whatever language (no I/O).
 
 use std::collections::HashMap;
 
@@ -9,16 +9,16 @@ use crate::words::{word_at, words};
 
 const SERVER_NOT_INITIALIZED: i32 = -32002;
 
-/// All texts that are open at a time have so many bytes together. More are not kept.
+/// The most bytes of all texts that are open at a time. Texts beyond that are not kept.
 const MAX_TEXTS: usize = 64 << 20;
-/// So many may be open.
+/// The most texts that may be open.
 const MAX_OPEN: usize = 10_000;
 
 /// A client's state, and its open texts.
 #[derive(Debug, Default)]
 pub(crate) struct Lsp {
     phase: Phase,
-    /// By their URI, with LF at the end of each line.
+    /// The open texts by their URI, with LF at the end of each line.
     texts: HashMap<String, String>,
 }
 
@@ -27,7 +27,7 @@ enum Phase {
     #[default]
     Start,
     Running,
-    /// Shutdown has been asked for.
+    /// The client has asked for a shutdown.
     Ending,
     Exit(i32),
 }
@@ -40,7 +40,7 @@ impl Service for Lsp {
                 Ok(json!({
                     "capabilities": {
                         "positionEncoding": "utf-16",
-                        // Changes come with the whole text.
+                        // 1 means that a change is sent as the whole text.
                         "textDocumentSync": { "openClose": true, "change": 1 },
                         "hoverProvider": true,
                     },
@@ -74,7 +74,7 @@ impl Service for Lsp {
                 self.keep(uri(params), params["textDocument"]["text"].as_str());
             }
             (Phase::Running, "textDocument/didChange") => {
-                // The last change that is the whole text decides.
+                // Of several changes, the last one that is a whole text counts.
                 let mut changes = params["contentChanges"].as_array().into_iter().flatten();
                 let text = changes.rfind(|change| change["range"].is_null());
                 self.keep(uri(params), text.and_then(|change| change["text"].as_str()));
@@ -95,7 +95,7 @@ impl Service for Lsp {
 }
 
 impl Lsp {
-    /// Keeps a text, if there is room for it. Of one that changed and is not kept, the old text is not either.
+    /// Keeps a text, if there is room for it. If there is not, its old version is dropped too.
     fn keep(&mut self, uri: Option<&str>, text: Option<&str>) {
         let (Some(uri), Some(text)) = (uri, text) else { return };
         self.texts.remove(uri);

@@ -5,9 +5,9 @@
 //! cargo run --release --example jsonrpc_stdio
 //! ```
 //!
-//! What the client writes first says what it speaks, by its first byte that is not white space. A letter
-//! begins a head, as in `Content-Length: 38`, and so an editor that wants a language server (LSP). Anything
-//! else is a message on a line of its own, as MCP has it, and this is an MCP server then:
+//! The first byte that the client writes, apart from white space, says which protocol it speaks. A letter begins a
+//! head, as in `Content-Length: 38`: this is an editor that wants a language server (LSP). Anything else is a message
+//! on a line of its own, as in MCP, and then this is an MCP server:
 //!
 //! ```console
 //! $ echo '{"jsonrpc": "2.0", "id": 1, "method": "ping"}' | cargo run -q --example jsonrpc_stdio
@@ -22,17 +22,17 @@
 //! | left out | requests to the client, changes of parts of a text, MCP without a handshake (2026-07-28) |
 //! | too long | a message of more than 8 MiB is answered by an error, skipped, and the session goes on |
 //! | ends | with `exit`, at the end of stdin, and at SIGTERM or SIGINT |
-//! | exit code | 1 for what goes wrong, and for `exit` without `shutdown`; otherwise 0 |
+//! | exit code | 1 after an error, and after `exit` without `shutdown`; otherwise 0 |
 //!
 //! Of a head:
 //!
 //! | what | |
 //! |---|---|
-//! | `Content-Length` that is missing, given twice, or no number | how long the message is nobody can know: an error, and the end |
-//! | a line that is no `Name: value`, a head of more than 8 KiB | the same |
+//! | `Content-Length` that is missing, given twice, or no number | the length of the message cannot be known: an error, and the end |
+//! | a line that is no `Name: value`, a head of more than 8 KiB | likewise |
 //! | a charset in `Content-Type` other than UTF-8 | the message is skipped and answered by an error |
 //! | other headers | ignored |
-//! | lines that end with LF alone | taken: behind a pipe there is one reader, whom nobody can smuggle past |
+//! | lines that end with LF alone | accepted: a pipe has one reader only, so nothing can be smuggled past another |
 //! | empty lines before it | ignored, as they are between lines |
 //!
 //! | file | what it knows |
@@ -70,8 +70,8 @@ async fn main() {
             1
         }
     };
-    // Not by returning: if stdin is no pipe, a thread of the runtime may be reading it, and the runtime would
-    // wait for that. All output has been written.
+    // The process is not ended by returning: if stdin is no pipe, a thread of the runtime may be reading it, and the
+    // runtime would wait for that. All output has been written.
     std::process::exit(code);
 }
 
@@ -89,7 +89,7 @@ async fn serve(stop: impl Future<Output = ()>) -> i32 {
     }
 }
 
-/// Standard input. A pipe is waited for as a socket is; anything else is read by a thread.
+/// Standard input. A pipe is read like a socket, without a thread; anything else is read by a thread.
 fn stdin() -> Box<dyn AsyncRead + Unpin> {
     #[cfg(unix)]
     {

@@ -9,7 +9,7 @@ use crate::words::words;
 const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 const TOOL: &str = "count_words";
 
-/// Whether the client has said who it is.
+/// Whether the client has sent `initialize`.
 #[derive(Debug, Default)]
 pub(crate) struct Mcp {
     initialized: bool,
@@ -30,12 +30,12 @@ impl Service for Mcp {
     }
 
     fn notification(&mut self, _: &str, _: &Value) {
-        // Requests are answered before a cancellation could arrive, and nothing follows from the rest.
+        // All notifications are ignored, cancellations too: requests are answered before one could arrive.
     }
 }
 
 impl Mcp {
-    /// The client names the version it would like, and is told one that there is.
+    /// The client names the version that it wants, and is told the version that is used.
     fn initialize(&mut self, params: &Value) -> Result<Value, Failure> {
         let Some(wanted) = params["protocolVersion"].as_str() else {
             return Err(Failure::new(INVALID_PARAMS, "initialize has a protocolVersion"));
@@ -75,7 +75,7 @@ fn call(params: &Value) -> Result<Value, Failure> {
     if params["name"] != TOOL {
         return Err(Failure::new(INVALID_PARAMS, "there is no such tool"));
     }
-    // What is wrong with the arguments is for the model to read.
+    // An error in the arguments is returned as a result, so that the model can read it.
     let Some(text) = params["arguments"]["text"].as_str() else {
         let content = json!([{ "type": "text", "text": "the argument `text` is a string" }]);
         return Ok(json!({ "content": content, "isError": true }));

@@ -10,8 +10,8 @@ pub(crate) const INVALID_REQUEST: i32 = -32600;
 pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
 pub(crate) const INVALID_PARAMS: i32 = -32602;
 
-/// The most messages of a batch. An answer to nothing is longer than nothing: without a limit a small batch
-/// would have a large answer.
+/// The most messages of a batch. Even the shortest message has a longer answer: without a limit a small batch would
+/// have a large one.
 const MAX_BATCH: usize = 1000;
 
 /// Why there is no result.
@@ -31,15 +31,15 @@ impl Failure {
     }
 }
 
-/// What is done by a server of requests.
+/// The methods of a server.
 pub(crate) trait Service: Debug + Send {
-    /// Without parameters they are null.
+    /// Carries out a request. If it has no parameters, `params` is null.
     fn request(&mut self, method: &str, params: &Value) -> Result<Value, Failure>;
 
-    /// One that is not known is ignored.
+    /// Takes a notification. An unknown one is ignored.
     fn notification(&mut self, method: &str, params: &Value);
 
-    /// The client wants this process to end, with this code.
+    /// The exit code, if the client wants this process to end.
     fn exit_code(&self) -> Option<i32> {
         None
     }
@@ -66,7 +66,7 @@ fn answer_one(service: &mut dyn Service, message: Value) -> Option<Value> {
         return Some(invalid(Value::Null, "a message is an object"));
     };
     if is_response(&message) {
-        // Nothing was asked.
+        // A response gets no answer.
         return None;
     }
     let id = message.remove("id");
@@ -96,7 +96,7 @@ fn is_response(message: &Map<String, Value>) -> bool {
     !has("method") && (has("result") || has("error"))
 }
 
-/// The answer to something that has failed. Where its id is not known, that is null.
+/// The answer to a message that has failed. If its id is not known, `id` is null.
 pub(crate) fn failure(id: Value, why: Failure) -> Value {
     let error = json!({ "code": why.code, "message": why.message });
     json!({ "jsonrpc": "2.0", "id": id, "error": error })

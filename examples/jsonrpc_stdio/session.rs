@@ -1,8 +1,8 @@
 //! The two framings, and their limits.
 //!
-//! Both begin with a line, handed over whole. In MCP's framing each is a message. In LSP's they are the head
-//! of one: behind the empty line the channel is aimed at a count, and then at a line again. A message that
-//! is too long is not collected: a line is skipped by the limit, a counted one in pieces that are dropped.
+//! Both begin with a line, handed over whole. In MCP's framing each line is a message. In LSP's the lines are the head
+//! of one: behind the empty line the terminator is a count, and then the end of a line again. A message that is too
+//! long is not collected: a line is skipped by the limit, and a counted message is read in pieces, which are dropped.
 
 use std::convert::Infallible;
 use std::mem;
@@ -17,12 +17,12 @@ use crate::lsp::Lsp;
 use crate::mcp::Mcp;
 use crate::rpc::{self, Failure, INVALID_REQUEST, PARSE_ERROR, Service};
 
-/// The client has started this process: it may be quiet for as long as it likes. But it has to read.
+/// How long the client may read nothing. It has started this process, so it may be silent for as long as it likes.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a message that has begun may take to its end once the server is to stop.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// A channel that begins with a line. A message may have so many bytes.
+/// The settings of the channel, which begins with a line. A message may have `max_message` bytes.
 pub(crate) fn channels(max_message: u64) -> ChannelBuilder {
     let timeouts = Timeouts::NONE.write_stall(WRITE_STALL).shutdown(SHUTDOWN);
     Channel::builder(b"\n").limit(Limit::Skip(max_message)).whole_frames(true).timeouts(timeouts)
@@ -36,18 +36,18 @@ pub(crate) struct Session {
     frame: Bytes,
     reading: Reading,
     client: Option<Client>,
-    /// The client is out of step.
+    /// Whether the client has sent something behind which the next message cannot be found.
     broken: bool,
 }
 
-/// What the channel is aimed at.
+/// What is read now, and so which terminator is set.
 #[derive(Debug)]
 enum Reading {
-    /// A line; of a head, if some of that has come.
+    /// A line. If the head is not empty, the line is part of a head.
     Line(Head),
     /// The message behind a head.
     Message,
-    /// The same, but it is not wanted.
+    /// The same, but the message is dropped.
     Unwanted,
 }
 
@@ -108,13 +108,13 @@ impl Session {
         Session { max_message, frame: Bytes::new(), reading, client: None, broken: false }
     }
 
-    /// What the client has asked for by its way to end, if it did not end in the middle of something.
+    /// The exit code: 1 if the session is broken, or else what the client has asked for, or 0.
     pub(crate) fn exit_code(&self) -> i32 {
         let asked = self.client.as_ref().and_then(|client| client.service.exit_code());
         if self.broken { 1 } else { asked.unwrap_or(0) }
     }
 
-    /// The client, of whom this is the beginning of the first line if nothing has come before.
+    /// The client. If `line` is its first line, the first byte of it decides which protocol the client speaks.
     fn client(&mut self, line: &[u8]) -> &mut Client {
         self.client.get_or_insert_with(|| match line.trim_ascii_start().first() {
             Some(byte) if byte.is_ascii_alphabetic() => {
@@ -174,13 +174,13 @@ impl Session {
         }
     }
 
-    /// Answers what is no message.
+    /// Answers something that is no message.
     fn say(&mut self, failure: Failure, control: &mut Control<'_>) {
         let framing = self.client(b"").framing;
         write(framing, &rpc::failure(Value::Null, failure), control);
     }
 
-    /// Nobody can tell where the next message begins.
+    /// Answers an error behind which the next message cannot be found, and closes.
     fn refuse(&mut self, reason: &'static str, control: &mut Control<'_>) {
         self.say(Failure::new(PARSE_ERROR, reason), control);
         self.broken = true;
@@ -193,7 +193,7 @@ impl Session {
     }
 }
 
-/// A message with a head is over: the next thing is a line.
+/// After a message with a head: sets the terminator to the end of a line again.
 fn expect_head(control: &mut Control<'_>) {
     control.end_message();
     control.set_whole_frames(true);

@@ -5,8 +5,8 @@ pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character| !is_part(character)).filter(|word| !word.is_empty())
 }
 
-/// The word at a place of a line, and where it begins and ends. Places are counted as LSP does, in units of
-/// UTF-16; one behind the end is the end.
+/// The word at a column of a line, and the columns where it begins and ends. They are counted as in LSP, in units of
+/// UTF-16; a column behind the end counts as the end.
 pub(crate) fn word_at(line: &str, column: usize) -> Option<(&str, usize, usize)> {
     let mut units = 0;
     let mut at = line.len();

@@ -1,6 +1,6 @@
 //! What each command does (no I/O of its own).
 //!
-//! To add one: a function, and a line in [`COMMANDS`].
+//! To add a command, add a function and a line in [`COMMANDS`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,11 @@ use crate::pubsub::{Hub, Subscriptions};
 use crate::store::{MEMORY, Side, Store};
 use crate::waiting::{SHORT, Waiting};
 
-/// The answers and messages that may wait for all clients together, in bytes, without short ones. A value counts each
-/// time it is sent, since after a change the old value is kept only for whoever it is being sent to.
+/// The most bytes of answers and messages that may wait for all clients together. Short ones do not count. A value
+/// counts each time it is sent, because after a change the old value stays in memory only for the client that it is
+/// being sent to.
 const ANSWERS: usize = 256 << 20;
-/// The same for commands of which more is to come.
+/// The same for commands that are not complete yet.
 const COMMANDS_BEGUN: usize = 256 << 20;
 /// The longest name that a client may give itself, in bytes.
 const NAME: usize = 1 << 10;
@@ -26,7 +27,7 @@ const SYNTAX: Refusal = Refusal::new("ERR syntax error");
 const OUT_OF_MEMORY: Refusal =
     Refusal::new("OOM command not allowed when used memory > 'maxmemory'.");
 
-/// What all clients share. Clones are the same.
+/// What all clients share. All clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     store: Arc<Mutex<Store>>,
@@ -47,7 +48,7 @@ impl Default for Shared {
 }
 
 impl Shared {
-    /// The data, as it is now. The lock is held for one command, so that each is done at once or not yet.
+    /// The data, without expired keys. The lock is held for one command, so that others see all of its effect or none.
     fn store(&self) -> MutexGuard<'_, Store> {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         store.expire();
@@ -61,7 +62,7 @@ pub(crate) struct Client {
     pub(crate) id: u64,
     pub(crate) shared: Shared,
     name: Vec<u8>,
-    /// Not before its first SUBSCRIBE.
+    /// `None` before the client's first SUBSCRIBE.
     pub(crate) subscriptions: Option<Subscriptions>,
 }
 
@@ -75,20 +76,20 @@ impl Client {
     }
 }
 
-/// What is to be done besides sending what was written.
+/// What is to be done after a command, besides sending what was written.
 #[derive(Debug)]
 pub(crate) enum Then {
     Go,
-    /// Before the next command others have their turn.
+    /// Let other clients have their turn before the next command.
     GiveWay,
     Close,
-    /// And not even to send what was written before.
+    /// Abort the connection, without sending what was written before.
     Abort,
-    /// This is the answer, and was not written.
+    /// Send this answer, which was not written to the output.
     SendLong(Bytes),
-    /// What was written is to be sent, then these bytes, and CRLF.
+    /// Send what was written, then these bytes, and CRLF.
     SendValue(Bytes),
-    /// See [`confirm_subscriptions`].
+    /// Call [`confirm_subscriptions`].
     Subscribe,
 }
 
@@ -102,7 +103,7 @@ struct Call<'a, 'r> {
 type Done = Result<Then, Refusal>;
 
 pub(crate) struct Command {
-    /// In lower case.
+    /// The name in lower case.
     name: &'static str,
     /// How many words it has with its name; if negative, it may have more.
     words: i8,
@@ -117,21 +118,21 @@ enum Keys {
     No,
     First,
     All,
-    /// Each second.
+    /// Every second word, beginning with the first.
     Pairs,
 }
 
 /// When a command may be given.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// Not by a subscriber.
+    /// It may not be given by a subscriber.
     Usual,
-    /// The same, and not when there is no memory left.
+    /// It may not be given by a subscriber, nor when there is no memory left.
     Grows,
     Always,
 }
 
-/// In the order of their names.
+/// All commands, in the order of their names.
 const COMMANDS: &[Command] = {
     use {Keys::*, When::*};
     const fn command(
@@ -186,8 +187,8 @@ const COMMANDS: &[Command] = {
     ]
 };
 
-/// A name in lower case and its length, as a number: those in [`COMMANDS`] are in order, and one is found
-/// without comparing bytes.
+/// A name in lower case and its length, as a number. The numbers of [`COMMANDS`] are in order, so that a command is
+/// found by comparing numbers and not bytes.
 #[inline]
 const fn number(name: &[u8]) -> Option<u128> {
     let mut bytes = [0; 16];
@@ -203,7 +204,7 @@ const fn number(name: &[u8]) -> Option<u128> {
     Some(u128::from_be_bytes(bytes))
 }
 
-/// The number of each.
+/// The number of each command.
 const NUMBERS: [u128; COMMANDS.len()] = {
     let mut numbers = [0; COMMANDS.len()];
     let mut index = 0;
@@ -221,7 +222,7 @@ impl Command {
         COMMANDS.get(index)
     }
 
-    /// Carries it out.
+    /// Carries out the command.
     pub(crate) fn run(&self, client: &mut Client, words: Words<'_>, reply: Reply<'_>) -> Done {
         let enough = usize::from(self.words.unsigned_abs());
         if words.len() < enough || (self.words > 0 && words.len() > enough) {
@@ -250,11 +251,11 @@ impl Command {
     }
 }
 
-/// What is said to a command that there is not.
+/// The answer to a command that does not exist.
 pub(crate) fn unknown(words: &Words<'_>) -> Done {
     let name = words.get(0);
     if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
-        // A browser was made to send an HTTP request here. What it holds must not be obeyed.
+        // A browser was made to send an HTTP request here. Commands in it must not be obeyed.
         return Ok(Then::Abort);
     }
     let shown = |bytes: &[u8], most: usize| {
@@ -274,7 +275,7 @@ pub(crate) fn unknown(words: &Words<'_>) -> Done {
 }
 
 impl Call<'_, '_> {
-    /// The answer is not short.
+    /// Ends a command whose answer is not short: takes the answer out, so that its bytes are counted.
     #[cold]
     fn end_long(&mut self, done: Done) -> Done {
         let then = done?;
@@ -417,7 +418,7 @@ fn client(call: &mut Call<'_, '_>) -> Done {
             set_name(call.client, call.words.get(2))?;
             call.reply.ok();
         }
-        // What library this is: it is not kept.
+        // The name of the client's library. It is accepted and not kept.
         ("setinfo", 4) => call.reply.ok(),
         ("id" | "getname" | "setname" | "setinfo", _) => {
             return Err(call.wrong_number_behind_subcommand());
@@ -476,7 +477,7 @@ fn command_(call: &mut Call<'_, '_>) -> Done {
             call.reply.count(COMMANDS.len());
             return Ok(Then::Go);
         }
-        // There are none.
+        // There are no descriptions of commands.
         ("docs", _) => {
             call.reply.array(0);
             return Ok(Then::Go);
@@ -563,7 +564,8 @@ fn expire(call: &mut Call<'_, '_>) -> Done {
     Ok(Then::Go)
 }
 
-/// So many units of time, if what Redis counts in, milliseconds since 1970, can still say when they are over.
+/// Units of time in milliseconds. It is an error if the time when they are over cannot be expressed in milliseconds
+/// since 1970, as Redis counts.
 fn milliseconds(units: i64, unit: i64, command: &str) -> Result<i64, Refusal> {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     let time = units.checked_mul(unit);
@@ -571,7 +573,7 @@ fn milliseconds(units: i64, unit: i64, command: &str) -> Result<i64, Refusal> {
     time.filter(|_| over.is_some()).ok_or_else(|| bad_time(command))
 }
 
-/// When so many milliseconds from now will have passed.
+/// The time when this many milliseconds have passed from now on.
 fn deadline(milliseconds: u64, command: &str) -> Result<Instant, Refusal> {
     let time = Duration::from_millis(milliseconds);
     Instant::now().checked_add(time).ok_or_else(|| bad_time(command))
@@ -613,7 +615,7 @@ fn set(call: &mut Call<'_, '_>) -> Done {
         }
         index += 1;
     }
-    // What is no option comes before what is no number, as in Redis.
+    // As in Redis, an unknown option is reported before an invalid number.
     let expires = match time {
         None => None,
         Some((units, unit)) => match u64::try_from(milliseconds(integer(units)?, unit, "set")?) {
@@ -653,7 +655,7 @@ fn mget(call: &mut Call<'_, '_>) -> Done {
     for key in call.words.from(1) {
         match store.text(key) {
             Ok(Some(text)) => call.reply.bulk(text),
-            // Also if there is something else.
+            // A value of another type counts as none.
             Ok(None) | Err(_) => call.reply.nil(),
         }
         call.reply.check()?;
@@ -715,7 +717,7 @@ fn pop(call: &mut Call<'_, '_>, side: Side) -> Done {
     let mut store = call.client.shared.store();
     match call.words.len() {
         2 => {
-            // If it can't be answered now, it must not be gone.
+            // The element is removed only after it could be answered.
             let list = store.list(key)?;
             let next = match side {
                 Side::Left => list.and_then(VecDeque::front),
@@ -734,7 +736,7 @@ fn pop(call: &mut Call<'_, '_>, side: Side) -> Done {
             };
             let count = most.min(list.len());
             call.reply.array(count);
-            // If that is too long an answer, nothing must be gone.
+            // All elements are answered before any is removed: if the answer is too long, none must be lost.
             for index in 0..count {
                 let index = match side {
                     Side::Left => index,
@@ -760,7 +762,7 @@ fn lrange(call: &mut Call<'_, '_>) -> Done {
         return Ok(Then::Go);
     };
     let length = list.len();
-    // A place counted from the right if it is negative, and not before the first.
+    // A negative index counts from the right. One before the first element is the first.
     let place = |index: i64| match usize::try_from(index) {
         Ok(index) => index,
         Err(_) => length.saturating_sub(index.unsigned_abs() as usize),
@@ -824,19 +826,19 @@ fn publish(call: &mut Call<'_, '_>) -> Done {
     Ok(if told.gives_way { Then::GiveWay } else { Then::Go })
 }
 
-/// It takes a handle, which whoever has the connection gives.
+/// Only returns `Then::Subscribe`: a subscription needs a handle to the connection, which is not at hand here.
 fn subscribe(_: &mut Call<'_, '_>) -> Done {
     Ok(Then::Subscribe)
 }
 
-/// What is left to be done of a SUBSCRIBE. Returns the answer if it is not short: then it was not written.
+/// Carries out a SUBSCRIBE. If the answer is not short, it is returned and not written.
 pub(crate) fn confirm_subscriptions(
     subscriptions: &mut Subscriptions,
     words: &Words<'_>,
     mut reply: Reply<'_>,
 ) -> Option<Bytes> {
     for name in words.from(1) {
-        // A name that is heard already adds nothing but another answer.
+        // A channel that is subscribed already adds nothing but another answer.
         if let Err(refusal) = reply.check().and_then(|()| subscriptions.add(name)) {
             reply.error(&refusal);
             break;

@@ -11,37 +11,37 @@
 //! - LPUSH RPUSH LPOP RPOP LRANGE LLEN, HSET HGET HGETALL;
 //! - SUBSCRIBE UNSUBSCRIBE PUBLISH.
 //!
-//! It leaves out everything else: RESP3 (which redis-py asks for unless it is given `protocol=2`), more than
-//! one database, patterns of keys, transactions, scripts, persistence, replication, passwords. Where Redis is
-//! lax it is strict: the lines of an array end with CRLF, and so does a bulk string. It is for a network that
-//! can be trusted, as Redis is. All data is in memory, 512 MiB of it, and gone when the server
-//! ends.
+//! Everything else is left out: RESP3 (which redis-py asks for unless it is given `protocol=2`), more than one
+//! database, patterns of keys, transactions, scripts, persistence, replication, passwords. Where Redis is lax it is
+//! strict: the lines of an array end with CRLF, and so does a bulk string. It is for a network that can be trusted, as
+//! Redis is. All data is in memory, 512 MiB at most, and is gone when the server ends.
 //!
-//! Whatever a client can make grow has a limit: a command has 64 MiB, as does an answer that is put together
-//! from several values; 8 MiB may wait for a subscriber, who is dropped when more would. A client has a
-//! minute to complete a command, and a second more for each 64 KiB of it, a minute to take some of an answer,
-//! and, unless it is a subscriber, an hour to say something.
+//! Whatever a client can make grow has a limit: 64 MiB for a command, and for an answer that is put together from
+//! several values; 8 MiB of messages may wait for a subscriber, which is dropped when more would have to. A client has
+//! a minute to complete a command, and a second more for each 64 KiB of it; a minute to take some of an answer; and,
+//! unless it is a subscriber, an hour to send the next command.
 //!
-//! So has what all clients together can make grow: 256 MiB of answers and messages may wait to be taken by
-//! clients, and 256 MiB of commands to be complete. What has up to 16 KiB does not count there. A command whose answer
-//! would be too much is refused and changes no data; a client whose command becomes too much is disconnected. So
-//! whoever takes or sends much, slowly, keeps others from what is long, but not from what is short. Short messages
-//! count for each subscriber: while 256 MiB of them wait for all together, one for whom more than 256 KiB wait is
-//! dropped when the next is to wait for it, and whoever publishes gives those that do take theirs the time to.
+//! What all clients together can make grow has limits too: 256 MiB of answers and messages may wait to be taken by
+//! clients, and 256 MiB of commands may wait to be completed. Answers, messages and commands of up to 16 KiB do not
+//! count there. A command whose answer would be too much is refused and changes no data; a client whose command becomes
+//! too much is disconnected. So clients that take or send much, slowly, keep others from long commands and answers, but
+//! not from short ones. Short messages count for each subscriber: while 256 MiB of them wait for all subscribers
+//! together, a subscriber for which more than 256 KiB wait is dropped when one more message would have to wait, and a
+//! client that publishes lets the subscribers have their turn, so that those that read are not dropped.
 //!
-//! With `--proxy-protocol` it is for proxies, who say first for whom they connect.
+//! With `--proxy-protocol` it serves proxies, which say first for which client they connect.
 //!
 //! Commands are carried out one at a time, as Redis does: by one thread, so that nobody waits for a lock.
 //!
 //! | file | what it knows |
 //! |---|---|
 //! | `main.rs` | listening and stopping |
-//! | `session.rs` | one client: limits, deadlines, and who is asked what |
+//! | `session.rs` | one client: limits, deadlines, and the way from a command to its answer |
 //! | `protocol.rs` | where a command ends, what its words are, how answers are written |
 //! | `commands.rs` | what each command does |
 //! | `store.rs` | keys and values |
-//! | `pubsub.rs` | who hears which channel |
-//! | `waiting.rs` | how much waits on account of all clients |
+//! | `pubsub.rs` | who subscribes to which channel |
+//! | `waiting.rs` | how many bytes wait for all clients together |
 //! | `../support/no_delay.rs` | sockets that send at once |
 //! | `../support/proxy_protocol.rs` | what a proxy says first |
 

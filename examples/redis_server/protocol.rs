@@ -12,8 +12,8 @@ use crate::waiting::SHORT;
 
 /// The longest command, in bytes. It is held in memory until its last byte has come.
 pub(crate) const COMMAND: usize = 64 << 20;
-/// The longest bulk string that may be announced, as in Redis. One that does not fit into [`COMMAND`] is
-/// refused in other words.
+/// The longest bulk string that may be announced, as in Redis. One that does not fit into [`COMMAND`] is refused too,
+/// with another error.
 const BULK: i64 = 512 << 20;
 /// The most words that may be announced, as in Redis. [`COMMAND`] has room for fewer: some eleven million, and
 /// 8 bytes are noted for each.
@@ -22,12 +22,12 @@ const WORDS: i64 = i32::MAX as i64;
 const LINE: usize = 64 << 10;
 /// The longest answer that is put together from several values, in bytes.
 const ANSWER: usize = 64 << 20;
-/// The memory of so many words is kept for the next command.
+/// The memory for up to so many words is kept for the next command.
 const KEPT_WORDS: usize = 64;
 /// The same for the bytes of a line.
 const KEPT_BYTES: usize = 1 << 10;
 
-/// Why something is not done, in words for the client: what follows the `-` of an error.
+/// Why something is not done, as a text for the client: what follows the `-` of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal(pub(crate) Cow<'static, str>);
 
@@ -55,16 +55,16 @@ pub(crate) const CROWDED: Refusal =
 pub(crate) const CROWDED_IN: Refusal =
     Refusal::new("OOM too many long commands are on their way, try again later");
 
-/// Finds the end of a command, and remembers how far it has come, so that a byte is looked at once however
-/// the command was cut on its way.
+/// Finds the end of a command, and remembers how far it has looked, so that each byte is looked at once however the
+/// command was cut into reads.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     at: At,
-    /// What comes before this, in bytes of the command, is done with.
+    /// How many bytes of the command are parsed.
     done: usize,
-    /// The line of a number does not end before this.
+    /// The position before which the line of a number does not end.
     looked: usize,
-    /// Where the words are: in the command, or in `unquoted` if it is a line.
+    /// The positions of the words: in the command, or in `unquoted` if it is a line.
     words: Vec<Word>,
     unquoted: Vec<u8>,
     is_line: bool,
@@ -78,17 +78,17 @@ enum At {
     #[default]
     Start,
     Line,
-    /// So many words are to come, the next of them with its length.
+    /// This many words are to come. The next thing is the line with the length of a word.
     Length(usize),
-    /// The same, and the length of the next is known.
+    /// This many words are to come. The next thing is a word of this length.
     Word(usize, usize),
     Complete,
     Broken(Refusal),
 }
 
 impl Parser {
-    /// The length of the command that begins with these bytes, or at which they are no command. `None` if
-    /// more is wanted. It may be more than is there, and more than [`COMMAND`].
+    /// The length of the command that begins with these bytes, or the position at which they turn out to be none.
+    /// `None` if more is wanted. The length may be more than the input has, and more than [`COMMAND`].
     pub(crate) fn find_end(&mut self, input: &[u8]) -> Option<usize> {
         loop {
             match self.at {
@@ -105,7 +105,7 @@ impl Parser {
                         self.at = At::Broken(BAD_END);
                         return Some(end + 2);
                     }
-                    // Both are at most COMMAND.
+                    // Both positions are at most COMMAND, so they fit.
                     self.words.push((self.done as u32, end as u32));
                     self.done = end + 2;
                     self.at = if left == 1 { At::Complete } else { At::Length(left - 1) };
@@ -115,8 +115,8 @@ impl Parser {
         }
     }
 
-    /// The words of the command whose end was found, or why it is none. `None` if this is only its
-    /// beginning, and the end of the input. The next command is then begun.
+    /// The words of the command whose end was found, or why it is none. `None` if the input ended in the middle of it.
+    /// The parser is then ready for the next command.
     pub(crate) fn take<'a>(&'a mut self, command: &'a [u8]) -> Option<Result<Words<'a>, Refusal>> {
         (self.done, self.looked) = (0, 0);
         match mem::take(&mut self.at) {
@@ -129,12 +129,12 @@ impl Parser {
         }
     }
 
-    /// What is noted of the command, in bytes.
+    /// How many bytes of memory the parser uses for the command.
     pub(crate) fn noted(&self) -> usize {
         self.words.capacity() * size_of::<Word>() + self.unquoted.capacity()
     }
 
-    /// The command is done: a long one leaves no memory behind.
+    /// Called when the command is done: frees the memory that a long one took.
     pub(crate) fn release(&mut self) {
         if self.words.capacity() > KEPT_WORDS {
             self.words = Vec::new();
@@ -177,8 +177,8 @@ impl Parser {
         Some(())
     }
 
-    /// The next line, behind its first byte: a number in decimal digits, in the one way to write it, and CRLF.
-    /// If it is none, or the line is too long, that is refused. The line is then done with.
+    /// Reads the next line without its first byte: a decimal number, without needless zeros or signs, and CRLF. Returns
+    /// `bad` if it is no such number, and `long` if the line is too long. The line is parsed then.
     #[inline]
     fn number(
         &mut self,
@@ -186,7 +186,7 @@ impl Parser {
         bad: &'static str,
         long: &'static str,
     ) -> Option<Result<i64, &'static str>> {
-        // Most are short.
+        // A short way for numbers of one and two digits, which most are.
         let (value, length) = match input.get(self.done + 1..)? {
             [a @ b'0'..=b'9', b'\r', b'\n', ..] => (a - b'0', 4),
             [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
@@ -223,11 +223,11 @@ impl Parser {
         Some(number.ok_or(bad))
     }
 
-    /// As in Redis a line with a NUL has no end.
+    /// Reads a line of words. As in Redis, a line with a NUL never ends.
     fn line(&mut self, input: &[u8]) -> Option<()> {
         let most = input.len().min(LINE + 1);
         let found = memchr::memchr2(b'\n', 0, &input[self.done..most]);
-        // A NUL is found again when more has come.
+        // The search stops at a NUL, and finds it again when more has come.
         self.done = found.map_or(most, |found| self.done + found);
         if input[..most].get(self.done) != Some(&b'\n') {
             if most <= LINE {
@@ -256,8 +256,8 @@ pub(crate) fn integer(word: &[u8]) -> Result<i64, Refusal> {
     strict.and_then(|digits| digits.parse().ok()).ok_or(NOT_AN_INTEGER)
 }
 
-/// Takes a line apart into words. One may be in quotes: in double ones with escapes as in C, in single
-/// ones with `\'` only. `None` if a quote is not closed, or something follows on it.
+/// Splits a line into words. A word may be in quotes: in double ones with escapes as in C, in single ones with `\'`
+/// only. `None` if a quote is not closed, or is followed by anything but a space.
 fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Word>) -> Option<()> {
     let mut line = line.iter().copied().peekable();
     loop {
@@ -313,7 +313,7 @@ fn escape(
     Some(())
 }
 
-/// The words of a command, lent.
+/// The words of a command, borrowed from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Words<'a> {
     text: &'a [u8],
@@ -363,12 +363,12 @@ impl<'a> Reply<'a> {
         Reply::with_room(out, usize::MAX)
     }
 
-    /// An answer that is not short must fit into so many bytes.
+    /// An answer that is not short may have at most `room` bytes.
     pub(crate) fn with_room(out: &'a mut BytesMut, room: usize) -> Self {
         Reply { start: out.len(), out, room: room.max(SHORT) }
     }
 
-    /// Refuses to go on when the answer is too long.
+    /// Returns an error if the answer is too long by now.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         if self.is_short() { Ok(()) } else { self.check_long() }
@@ -387,7 +387,7 @@ impl<'a> Reply<'a> {
         self.check_room(length)
     }
 
-    /// Refuses so many bytes if there is no room for them.
+    /// Returns an error if there is no room for this many bytes.
     pub(crate) fn check_room(&self, length: usize) -> Result<(), Refusal> {
         if length > self.room { Err(CROWDED) } else { Ok(()) }
     }
@@ -410,7 +410,7 @@ impl<'a> Reply<'a> {
 
     pub(crate) fn error(&mut self, refusal: &Refusal) {
         self.out.put_u8(b'-');
-        // A client must not be able to end the line with words of its own.
+        // The text may quote the client, which must not be able to end the line by a CR or LF.
         self.out.extend(
             refusal.0.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }),
         );
@@ -437,7 +437,7 @@ impl<'a> Reply<'a> {
         self.out.put_slice(b"\r\n");
     }
 
-    /// What goes before the bytes of a bulk string, and before the CRLF behind them.
+    /// Writes the head of a bulk string. The caller sends its bytes, and CRLF behind them.
     pub(crate) fn bulk_head(&mut self, length: usize) {
         self.head(b'$', length as u64);
     }
@@ -450,7 +450,7 @@ impl<'a> Reply<'a> {
         self.out.extend_from_slice(b"*-1\r\n");
     }
 
-    /// So many values follow.
+    /// Writes the head of an array, behind which so many values follow.
     pub(crate) fn array(&mut self, count: usize) {
         self.head(b'*', count as u64);
     }

@@ -1,8 +1,7 @@
-//! Who hears which channel.
+//! Who subscribes to which channel.
 //!
-//! Everything happens under one lock, which is never held across an await: pushing through a [`Handle`]
-//! does not wait. A subscriber who does not keep up is dropped: it must cost the others neither time nor
-//! memory.
+//! Everything happens under one lock, which is never held across an await: pushing through a [`Handle`] does not wait.
+//! A subscriber that does not keep up is dropped: it must cost the others neither time nor memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
@@ -14,37 +13,38 @@ use bytes::{Bytes, BytesMut};
 use crate::protocol::{CROWDED, Refusal, Reply};
 use crate::waiting::{Held, SHORT, Waiting};
 
-/// What the names of all channels that one client hears may take, in bytes.
+/// The most bytes of the names of all channels that one client subscribes to.
 const NAMES: usize = 1 << 20;
-/// What a name costs beside its bytes, about.
+/// About how much memory a name takes besides its bytes.
 const NAME: usize = 128;
 
-/// When so many bytes of short messages wait for all subscribers together, each has to do with its [`SHARE`]. So there
-/// may be at most these, and of each subscriber twice its share.
+/// While so many bytes of short messages wait for all subscribers together, each subscriber is limited to its
+/// [`SHARE`]. So at most these bytes can wait, and besides twice the share of each subscriber.
 const TOGETHER: usize = 256 << 20;
-/// Then a subscriber for whom more bytes of them wait is dropped when one more message is to wait.
+/// While that is so, a subscriber for which more bytes than this wait is dropped when one more message would have to
+/// wait.
 const SHARE: usize = 256 << 10;
-/// And then whoever publishes to one for whom more bytes of them wait gives way, so that it is dropped only if it does
-/// not take them.
+/// While that is so, a client that publishes to a subscriber for which more bytes than this wait lets others have their
+/// turn. So the subscriber is dropped only if it does not take them then.
 const GIVE_WAY: usize = SHARE / 4;
 
-/// All channels. Clones are the same.
+/// All channels. All clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Hub {
     channels: Arc<Mutex<Channels>>,
-    /// Short messages, for each of their hearers.
+    /// The short messages that wait, counted for each subscriber.
     pub(crate) waiting: Waiting,
 }
 
-/// Who hears each channel, by their ids: who came first is told first. No channel is without anybody.
+/// The subscribers of each channel by their ids: who connected first is told first. No channel in here is empty.
 type Channels = HashMap<Bytes, BTreeMap<u64, Arc<Hearer>>>;
 
 /// How a message was published.
 #[derive(Debug)]
 pub(crate) struct Told {
-    /// How many hear it.
+    /// How many subscribers it was sent to.
     pub(crate) hearers: usize,
-    /// Before more is published, those who hear it are to have their turn.
+    /// Whether the subscribers are to have their turn before more is published.
     pub(crate) gives_way: bool,
 }
 
@@ -55,7 +55,7 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Gives a message to all that hear a channel. A message that is not short counts until the last of them has
+    /// Sends a message to all subscribers of a channel. A message that is not short counts until the last of them has
     /// taken it.
     pub(crate) fn publish(
         &self,
@@ -76,7 +76,7 @@ impl Hub {
         reply.bulk(b"message");
         reply.bulk(name);
         reply.bulk(text);
-        // It is there once, however many there are.
+        // All subscribers share these bytes.
         let message = message.freeze();
         let short = if length > SHORT { 0 } else { message.len() };
         let message = if length > SHORT { waiting.count(message) } else { message };
@@ -99,20 +99,21 @@ impl Hub {
     }
 }
 
-/// One who hears something.
+/// A subscriber.
 #[derive(Debug)]
 struct Hearer {
     handle: Handle,
     short: Mutex<Short>,
 }
 
-/// The bytes of short messages that may wait for one. What its channel has taken is not known to be sent; but the
-/// channel takes more only while less than 256 KiB are left to be sent. So beside these, what it has taken last may wait.
+/// The bytes of short messages that may wait for a subscriber. It is not known when the channel has sent what it has
+/// taken from the handle. But it takes more only while less than 256 KiB are left to be sent. So what may wait are
+/// those that it has not taken, and those that it has taken last.
 #[derive(Debug)]
 struct Short {
-    /// The channel has not taken them.
+    /// Those that the channel has not taken.
     queued: Held,
-    /// The channel has taken them together.
+    /// Those that the channel has taken last, all at once.
     taken: Held,
 }
 
@@ -122,8 +123,8 @@ impl Hearer {
         Hearer { handle, short: Mutex::new(short) }
     }
 
-    /// Gives it a message, of which so many bytes count. Returns how many its channel has not taken; nothing if it is
-    /// gone, or dropped because it does not keep up.
+    /// Sends it a message, of which `short` bytes count. Returns how many bytes its channel has not taken, or `None` if
+    /// the subscriber is gone, or is dropped because it does not keep up.
     fn tell(&self, message: &Bytes, short: usize, crowded: bool) -> Option<usize> {
         let mut waits = self.short.lock().unwrap_or_else(PoisonError::into_inner);
         let Short { queued, taken } = &mut *waits;
@@ -149,14 +150,14 @@ impl Hearer {
     }
 }
 
-/// What one client hears. It is given up when it is dropped, however that comes about.
+/// The subscriptions of one client. They end when this is dropped, for whatever reason.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     hub: Hub,
     id: u64,
     hearer: Arc<Hearer>,
     names: BTreeSet<Bytes>,
-    /// What the names take.
+    /// How many bytes the names take.
     size: usize,
 }
 

@@ -24,14 +24,14 @@ use crate::waiting::{Held, SHORT};
 const CONNECTIONS: usize = 10_000;
 /// How long the answers to commands that have begun may take when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
-/// A command has a minute, and a second more for each so many bytes.
+/// A command has a minute, and one second more for each so many bytes.
 const RATE: u32 = 64 << 10;
-/// So many bytes of messages may wait for a subscriber, or one message, however long it is; and less while much waits
-/// for all of them together.
+/// How many bytes of messages may wait for a subscriber, or one message, however long it is. While much waits for all
+/// subscribers together, it is less: see `pubsub.rs`.
 ///
-/// They wait until it is the subscriber's turn. Whoever publishes may read half a megabyte in one turn, and publish all
-/// of that and a message, however long, that had begun before; and several may have their turns before the subscriber
-/// has. Redis bears so much for a minute.
+/// Messages wait until it is the turn of the subscriber's task. A client that publishes may read half a megabyte in one
+/// turn, and publish all of that, and besides a message, however long, that had begun before; and several such clients
+/// may have their turns before the subscriber. Redis allows as much for a minute.
 const MESSAGES: usize = 8 << 20;
 /// A client may be silent for so long, unless it is a subscriber.
 const IDLE: Duration = Duration::from_secs(60 * 60);
@@ -54,7 +54,7 @@ where
             let id = last.fetch_add(1, Ordering::Relaxed) + 1;
             let (session, builder) = (Session::new(id, shared.clone()), builder.clone());
             async move {
-                // Whoever is no proxy is not answered.
+                // A peer that is no proxy is disconnected without an answer.
                 let accept = |io| proxy_protocol::accept(io, proxied);
                 let connection = connection.handshake(proxy_protocol::DEADLINE, accept).await?;
                 let Accepted { io, input, .. } = connection.io;
@@ -67,7 +67,7 @@ where
     Ok(served?)
 }
 
-/// What all channels have in common.
+/// The settings of all channels.
 pub(crate) fn channels() -> ChannelBuilder {
     Channel::builder(Terminator::None)
         .own_end(true)
@@ -84,9 +84,9 @@ fn timeouts(idle: Option<Duration>) -> Timeouts {
 pub(crate) struct Session {
     parser: Parser,
     client: Client,
-    /// What is there of a command that is not complete, if that is not short.
+    /// Counts the bytes that have come of a command that is not complete, if they are not short.
     begun: Held,
-    /// Before the next command others have their turn.
+    /// Whether others are to have their turn before the next command.
     gives_way: bool,
 }
 
@@ -97,7 +97,7 @@ impl Session {
         Session { parser, client, begun, gives_way: false }
     }
 
-    /// So many bytes are there of a command that is not complete.
+    /// Counts the `length` bytes that have come of a command that is not complete. Closes if there are too many.
     #[cold]
     fn count_begun(&mut self, length: usize, control: &mut Control<'_>) {
         let more = (length + self.parser.noted()).saturating_sub(self.begun.size());
@@ -125,18 +125,18 @@ impl Handler for Session {
         Ok(end)
     }
 
-    /// A whole command. All that is there is answered before anything is written.
+    /// A whole command. All commands that have come are answered before anything is written.
     fn collect_incoming_data(
         &mut self,
         data: Chunk<'_>,
         control: &mut Control<'_>,
     ) -> Result<(), Infallible> {
         let Session { parser, client, begun, gives_way } = self;
-        // It has begun, and ends here.
+        // The command is complete, so it no longer counts as one that is not.
         begun.clear();
         let words = match parser.take(&data) {
             Some(Ok(words)) if words.len() > 0 => words,
-            // An empty line, or the beginning of a command that will never be complete.
+            // This is an empty line, or a command in whose middle the input ended.
             Some(Ok(_)) | None => return Ok(()),
             Some(Err(refusal)) => {
                 refuse(&refusal, control);
@@ -151,7 +151,7 @@ impl Handler for Session {
             None => unknown(&words),
         });
         let then = done.unwrap_or_else(|refusal| {
-            // What it had written is not sent.
+            // What the command had written is not sent.
             refuse(&refusal, control);
             None
         });

@@ -1,4 +1,4 @@
-//! The data: keys, their values, and until when they live (no I/O of its own).
+//! The data: keys, their values, and when they expire (no I/O of its own).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::protocol::{Refusal, integer};
 
-/// What all data may take, in bytes, counted as [`Store::used`] counts. A command that adds to more is
+/// The most bytes that all data may take, counted as [`Store::used`] counts. Above that, commands that add data are
 /// refused.
 pub(crate) const MEMORY: usize = 512 << 20;
-/// What a key costs beside its bytes and those of its value, about.
+/// About how much memory a key takes besides its bytes and those of its value.
 const KEY: usize = 128;
-/// What an element of a list or hash costs beside its bytes, about.
+/// About how much memory an element of a list or hash takes besides its bytes.
 const ELEMENT: usize = 64;
 
 const WRONG_TYPE: Refusal =
@@ -23,7 +23,7 @@ const OVERFLOW: Refusal = Refusal::new("ERR increment or decrement would overflo
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     entries: HashMap<Bytes, Entry>,
-    /// The keys that have a deadline, and no other.
+    /// The keys that expire, and when.
     deadlines: BTreeSet<(Instant, Bytes)>,
     used: usize,
 }
@@ -34,7 +34,7 @@ struct Entry {
     deadline: Option<Instant>,
 }
 
-/// A list and a hash in here are never empty.
+/// A value. A list or a hash in here is never empty.
 #[derive(Debug)]
 enum Value {
     Text(Bytes),
@@ -50,7 +50,7 @@ pub(crate) enum Side {
 }
 
 impl Store {
-    /// Removes the keys whose time has come. It is called before each look at the data.
+    /// Removes the keys that have expired. This is called before each look at the data.
     pub(crate) fn expire(&mut self) {
         if self.deadlines.is_empty() {
             return;
@@ -68,12 +68,12 @@ impl Store {
         self.entries.len()
     }
 
-    /// How many of them have a deadline.
+    /// How many of the keys expire.
     pub(crate) fn mortal(&self) -> usize {
         self.deadlines.len()
     }
 
-    /// What the data takes, in bytes, about.
+    /// About how many bytes the data takes.
     pub(crate) fn used(&self) -> usize {
         self.used
     }
@@ -86,7 +86,7 @@ impl Store {
         self.entries.contains_key(key)
     }
 
-    /// Returns whether it was there.
+    /// Removes a key. Returns whether it was there.
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
         let Some((key, entry)) = self.entries.remove_entry(key) else { return false };
         self.used -= KEY + key.len() + entry.value.size();
@@ -96,12 +96,12 @@ impl Store {
         true
     }
 
-    /// Until when a key lives: `None` if there is no such key.
+    /// When a key expires, if it does; `None` if there is no such key.
     pub(crate) fn deadline(&self, key: &[u8]) -> Option<Option<Instant>> {
         self.entries.get(key).map(|entry| entry.deadline)
     }
 
-    /// Returns whether the key is there.
+    /// Sets when a key expires. Returns whether the key is there.
     pub(crate) fn set_deadline(&mut self, key: &[u8], deadline: Option<Instant>) -> bool {
         let Some((kept, entry)) = self.entries.get_key_value(key) else { return false };
         if entry.deadline == deadline {
@@ -128,7 +128,7 @@ impl Store {
         }
     }
 
-    /// Sets a key, whatever it was, for ever.
+    /// Sets a key to a text, whatever it was before. It does not expire.
     pub(crate) fn set(&mut self, key: &[u8], text: &[u8]) {
         let value = Value::Text(Bytes::copy_from_slice(text));
         let Some(entry) = self.entries.get_mut(key) else {
@@ -142,8 +142,8 @@ impl Store {
         }
     }
 
-    /// Adds to the number that the text is, or to 0 if there is none. Returns the sum. It lives as long as the
-    /// old.
+    /// Adds to the number that the text is, or to 0 if there is none. Returns the sum. When the key expires stays the
+    /// same.
     pub(crate) fn add(&mut self, key: &[u8], by: i64) -> Result<i64, Refusal> {
         let entry = self.entries.get_mut(key);
         let old = match entry.as_ref().map(|entry| &entry.value) {
@@ -165,8 +165,8 @@ impl Store {
         Ok(sum)
     }
 
-    /// Adds to the end of the text, or of an empty one if there is none. Returns how long it is then. It lives
-    /// as long as the old.
+    /// Appends to the text, or to an empty one if there is none. Returns how long it is then. When the key expires
+    /// stays the same.
     pub(crate) fn append(&mut self, key: &[u8], more: &[u8]) -> Result<usize, Refusal> {
         let Some(entry) = self.entries.get_mut(key) else {
             self.insert(key, Value::Text(Bytes::copy_from_slice(more)));
@@ -181,7 +181,7 @@ impl Store {
         Ok(text.len())
     }
 
-    /// A key that is not there.
+    /// Inserts a key that is not there.
     fn insert(&mut self, key: &[u8], value: Value) -> &mut Entry {
         self.used += KEY + key.len() + value.size();
         let entry = Entry { value, deadline: None };
@@ -198,7 +198,7 @@ impl Store {
         }
     }
 
-    /// Returns how long the list is then.
+    /// Pushes elements to a list. Returns how long it is then.
     pub(crate) fn push<'a>(
         &mut self,
         key: &[u8],
@@ -250,7 +250,7 @@ impl Store {
         }
     }
 
-    /// Returns how many fields are new.
+    /// Sets fields of a hash. Returns how many are new.
     pub(crate) fn set_fields<'a>(
         &mut self,
         key: &[u8],
@@ -283,7 +283,7 @@ impl Store {
 }
 
 impl Value {
-    /// What it takes beside its key.
+    /// About how many bytes the value takes, without its key.
     fn size(&self) -> usize {
         match self {
             Value::Text(text) => text.len(),

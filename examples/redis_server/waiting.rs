@@ -1,20 +1,20 @@
-//! How much waits on account of all clients together.
+//! How many bytes wait for all clients together.
 //!
-//! A limit for each client is not enough: 64 MiB are little, but not if a thousand clients ask for them and take
-//! nothing. So what may be long and has to wait counts here. It counts until it is dropped, wherever that
-//! happens, be it sent or not: what counts it is dropped with it.
+//! A limit for each client is not enough: 64 MiB are little, but not if a thousand clients ask for as much and take
+//! nothing. So all bytes that may be many and have to wait are counted here. They count until they are dropped,
+//! wherever that happens and whether they were sent or not, because what counts them is dropped with them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// What is no longer than this does not count, in bytes. No client has much of it: when 256 KiB of answers wait for
-/// a client, the channel hands over no more of its commands. Messages that are no longer count for each subscriber, and
-/// have a limit of their own.
+/// Answers and commands of up to so many bytes are short and do not count. No client has many of them: when 256 KiB of
+/// answers wait for a client, the channel hands over no more of its commands. Short messages are counted for each
+/// subscriber, and have a limit of their own.
 pub(crate) const SHORT: usize = 16 << 10;
 
-/// A limit for all clients, and how much of it is in use. Clones are the same.
+/// A limit for all clients, and how much of it is in use. All clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting(Arc<Inner>);
 
@@ -25,12 +25,12 @@ struct Inner {
 }
 
 impl Waiting {
-    /// So many bytes may wait.
+    /// `most` is how many bytes may wait.
     pub(crate) fn new(most: usize) -> Self {
         Waiting(Arc::new(Inner { most, used: AtomicUsize::new(0) }))
     }
 
-    /// How many bytes may be counted now. Where nothing waits, any number may.
+    /// How many bytes may be added now. If nothing waits, any number may.
     pub(crate) fn room(&self) -> usize {
         match self.0.used.load(Ordering::Relaxed) {
             0 => usize::MAX,
@@ -38,21 +38,21 @@ impl Waiting {
         }
     }
 
-    /// The same bytes, which count until the last of them is sent, or dropped because the connection has
-    /// ended. Whoever calls this has asked before whether there is room.
+    /// Returns the same bytes, which count until the last of them is sent, or dropped because the connection has ended.
+    /// The caller has checked before that there is room.
     pub(crate) fn count(&self, bytes: Bytes) -> Bytes {
         let mut held = self.hold_nothing();
         held.add(bytes.len());
         Bytes::from_owner(Counted { bytes, _held: held })
     }
 
-    /// To be added to.
+    /// A count of no bytes, to which bytes can be added.
     pub(crate) fn hold_nothing(&self) -> Held {
         Held { waiting: self.clone(), size: 0 }
     }
 }
 
-/// So many bytes wait as long as this is there.
+/// Bytes that count as waiting until this is cleared or dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     waiting: Waiting,
@@ -84,7 +84,7 @@ impl Drop for Held {
     }
 }
 
-/// Bytes, and what counts them.
+/// Bytes, together with what counts them.
 struct Counted {
     bytes: Bytes,
     _held: Held,

@@ -17,8 +17,8 @@ pub(crate) enum Command {
     },
     Rcpt(String),
     Data,
-    /// So many bytes of a message follow at once. If the number cannot be read, nobody knows where the
-    /// next command begins.
+    /// This many bytes of a message follow at once. If the number cannot be read, it is unknown where the next command
+    /// begins.
     Bdat {
         size: Option<u64>,
         last: bool,
@@ -29,15 +29,15 @@ pub(crate) enum Command {
     Help,
     StartTls,
     Quit,
-    /// A line of HTTP. A web page can make a browser send what it likes to any port, and what is mail in the
-    /// body of a POST must not be obeyed.
+    /// A line of HTTP. A web page can make a browser send anything to any port, and commands in the body of a POST must
+    /// not be obeyed.
     Http,
 }
 
 /// Reads a line, which comes without its CRLF.
 ///
-/// A control character refuses it, CR and LF in particular: what the peer took for the end of a line is
-/// not taken for something else here.
+/// A line with a control character is refused, with a CR or LF in particular: what the peer takes for the end of a line
+/// must not be taken for anything else here.
 pub(crate) fn parse(line: &[u8]) -> Result<Command, Reply> {
     let line = str::from_utf8(line).map_err(|_| "500 5.5.2 a command is UTF-8")?;
     if line.contains(char::is_control) {
@@ -62,7 +62,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, Reply> {
         "VRFY" => Ok(Command::Vrfy),
         "EXPN" | "TURN" | "ETRN" | "AUTH" => Err("502 5.5.1 not spoken here"),
         "GET" | "POST" | "CONNECT" => Ok(Command::Http),
-        // `Host:` and the like: the first line may have been too long to be seen.
+        // `Host:` and the like. The request line before it may have been too long to be seen.
         field if field.ends_with(':') => Ok(Command::Http),
         _ => Err("500 5.5.2 there is no such command"),
     }
@@ -92,7 +92,7 @@ fn mail(argument: &str) -> Result<Command, Reply> {
         };
         match (key.to_ascii_uppercase().as_str(), value) {
             ("SIZE", Some(value)) => size = number(value).ok_or(SYNTAX)?,
-            // Eight bits are kept either way.
+            // All eight bits of a byte are kept in either case.
             ("BODY", Some(value)) if is_one_of(value, &["7BIT", "8BITMIME"]) => {}
             ("SMTPUTF8", None) => utf8 = true,
             ("SIZE" | "BODY" | "SMTPUTF8", _) => return Err(SYNTAX),
@@ -110,7 +110,7 @@ fn rcpt(argument: &str) -> Result<Command, Reply> {
     if !parameters.trim().is_empty() {
         return Err(PARAMETER);
     }
-    // The one address that every server must know without a domain.
+    // `postmaster` is the one address that every server must accept without a domain.
     if !is_address(to) && !to.eq_ignore_ascii_case("postmaster") {
         return Err(ADDRESS);
     }
@@ -124,7 +124,7 @@ fn bdat(argument: &str) -> Command {
     Command::Bdat { size, last }
 }
 
-/// What follows a word that is written in any case, and the blanks that some clients put behind it.
+/// What follows a word in any case, and the blanks that some clients put behind it.
 fn keyword<'a>(argument: &'a str, word: &str) -> Option<&'a str> {
     let (head, rest) = argument.split_at_checked(word.len())?;
     head.eq_ignore_ascii_case(word).then(|| rest.trim_start_matches(' '))
@@ -184,7 +184,7 @@ fn is_domain(domain: &str) -> bool {
         && literal.map_or_else(|| domain.split('.').all(is_label), is_literal)
 }
 
-/// Digits and nothing else. A number too large to be held is the largest.
+/// Reads digits and nothing else. A number that does not fit becomes the largest that does.
 fn number(digits: &str) -> Option<u64> {
     let all = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     all.then(|| digits.parse().unwrap_or(u64::MAX))
@@ -194,6 +194,6 @@ fn is_one_of(value: &str, words: &[&str]) -> bool {
     words.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
-/// In bytes, as RFC 5321 4.5.3.1 has them.
+/// These lengths are in bytes, and those of RFC 5321 4.5.3.1.
 const MAX_LOCAL: usize = 64;
 const MAX_DOMAIN: usize = 255;

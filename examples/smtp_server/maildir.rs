@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
-/// So many bytes are kept before they are written, beside those of one read.
+/// How many bytes are kept before they are written, besides those of one read.
 const BLOCK: usize = 32 * 1024;
 
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// A message that begins. `head` is given its name, for what is written before it.
+    /// Begins a message. `head` is given its name, and returns what is written before it.
     pub(crate) fn begin(&self, head: impl FnOnce(&str) -> String) -> Draft {
         match self {
             Store::Nowhere => Draft::Nowhere,
@@ -42,7 +42,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Maildir {
     dir: PathBuf,
-    /// How many messages have begun.
+    /// How many messages have begun, for their names.
     begun: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl Maildir {
         Ok(Maildir { dir: dir.to_owned(), begun: AtomicU64::new(0) })
     }
 
-    /// A name that no other message has, of this server or another one.
+    /// A name that no other message has, whether of this server or another one.
     fn name(&self) -> String {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let (seconds, micros) = (now.as_secs(), now.subsec_micros());
@@ -72,7 +72,7 @@ pub(crate) enum Draft {
         maildir: Arc<Maildir>,
         name: String,
         unwritten: Vec<u8>,
-        /// It is opened when there is a block to be written, or at the end.
+        /// The file, which is made when there is a block to be written, or at the end.
         file: Option<Temporary>,
     },
 }
@@ -84,7 +84,7 @@ impl Draft {
         }
     }
 
-    /// Writes what has been pushed, if it is worth it.
+    /// Writes what has been pushed, if that is a block or more.
     pub(crate) async fn settle(&mut self) -> io::Result<()> {
         if let Draft::File { maildir, name, unwritten, file } = self {
             if unwritten.len() >= BLOCK {
@@ -96,7 +96,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Puts the message where it is seen. Returns its name, if it has one.
+    /// Moves the message to where it can be seen. Returns its name, if it has one.
     pub(crate) async fn deliver(self) -> io::Result<Option<String>> {
         let Draft::File { maildir, name, unwritten, file } = self else {
             return Ok(None);
@@ -107,7 +107,7 @@ impl Draft {
             written.file.sync_all()?;
             let new = maildir.dir.join("new");
             fs::rename(&written.path, new.join(&name))?;
-            // A directory is a file to Unix only.
+            // Only on Unix can a directory be opened as a file.
             #[cfg(unix)]
             File::open(new)?.sync_all()?;
             Ok(Some(name))
@@ -116,7 +116,7 @@ impl Draft {
     }
 }
 
-/// A file in `tmp`, which is removed if it is still there in the end.
+/// A file in `tmp`. When this is dropped, the file is removed if it is still there.
 #[derive(Debug)]
 pub(crate) struct Temporary {
     file: File,
@@ -136,12 +136,12 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // It has moved, if it was delivered.
+        // This fails if the message was delivered, since the file has been moved then.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Waits for the disk in a thread that may wait.
+/// Calls a function that may wait for the disk in a thread that may wait.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -5,20 +5,21 @@
 //!     [--proxy-protocol]
 //! ```
 //!
-//! Every recipient is taken, and every message put into the one Maildir, byte for byte as it came, behind
-//! lines that say from where, by whom and for whom. What is answered 250 is on the disk. With `--discard`
-//! messages are read and dropped. With `--proxy-protocol` it is for proxies, who say first for whom they connect.
+//! Every recipient is accepted, and every message is put into the one Maildir, byte for byte as it came, behind lines
+//! that say from where, by whom and for whom. A message that is answered by 250 is on the disk. With `--discard`
+//! messages are read and dropped. With `--proxy-protocol` it serves proxies, which say first for which client they
+//! connect.
 //!
 //! | what | |
 //! |---|---|
 //! | commands | EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS QUIT |
 //! | extensions | PIPELINING SIZE 8BITMIME SMTPUTF8 CHUNKING STARTTLS ENHANCEDSTATUSCODES |
-//! | left out | AUTH, DSN, BINARYMIME, knowing who lives here, sending mail on, answering undelivered mail |
+//! | left out | AUTH, DSN, BINARYMIME, a list of local recipients, relaying, notices of mail that could not be delivered |
 //! | refused | a DATA text with a CR or LF that stands alone (550, when all of it has come: see `text.rs`) |
 //! | kept | any byte that BDAT brings, a lone CR or LF too: its end is a count, and nothing can hide in it |
 //! | refused | anything that was sent behind STARTTLS in the clear (501, and the connection ends) |
 //! | cut off | HTTP: `GET`, `POST`, `CONNECT`, and fields such as `Host:` (421): see `command.rs` |
-//! | cut off | whoever says NOOP, RSET, EHLO and what is refused 100 times without a message (421) |
+//! | cut off | a peer that sends 100 commands such as NOOP, RSET and EHLO, or ones that are refused, without a message (421) |
 //! | limits | commands, recipients, messages, connections, waiting: stated where they are enforced |
 //!
 //! | file | what it knows |
@@ -60,11 +61,11 @@ const USAGE: &str = "usage: smtp_server [ADDR] [MAILDIR] [--discard] [--tls CERT
 const DEFAULT_ADDR: &str = "127.0.0.1:2525";
 const DEFAULT_DIR: &str = "Maildir";
 
-/// Connections at a time; further ones are told to come back later.
+/// How many connections are served at a time. Further ones are told to come back later.
 const CONNECTIONS: usize = 1000;
-/// So many more at a time are told so. Beyond that they wait in the operating system's queue.
+/// How many further connections are told so at a time. Others wait in the operating system's queue.
 const REFUSALS: usize = 32;
-/// Threads that wait for the disk. What they force to it at the same time goes there together.
+/// The number of threads that wait for the disk. Files that they force to it at the same time are written together.
 const DISK_THREADS: usize = 32;
 /// How long connections may take to end once the server is to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -82,7 +83,8 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}\nthe defaults are {DEFAULT_ADDR} and {DEFAULT_DIR}");
         return ExitCode::from(2);
     };
-    // One thread for all connections: they wait for the disk in others, and for each other in none.
+    // One thread serves all connections, so that none waits for a lock that another holds. Other threads wait for the
+    // disk.
     let runtime =
         Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
     match runtime.and_then(|runtime| runtime.block_on(run(options))) {
@@ -140,9 +142,9 @@ async fn run(options: Options) -> io::Result<()> {
     let service = move |connection: Connection<TcpStream, _>| {
         let host = host.clone();
         async move {
-            // Replies are written together; waiting for more would only delay them.
+            // Replies are written together. To wait for more (Nagle's algorithm) would only delay them.
             let _ = connection.io.set_nodelay(true);
-            // Whoever is no proxy is not answered.
+            // A peer that is no proxy is disconnected without an answer.
             let accept = |io| proxy_protocol::accept(io, proxied);
             let connection = connection.handshake(proxy_protocol::DEADLINE, accept).await?;
             let Accepted { io, input, origin } = connection.io;
@@ -155,7 +157,7 @@ async fn run(options: Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Both addresses in brackets, as whoever has no name introduces himself.
+/// Both addresses in brackets, which is how SMTP writes a host that has no name.
 fn ends(io: &TcpStream, peer: SocketAddr, origin: Origin) -> io::Result<Ends> {
     let literal = |address: SocketAddr| match address.ip().to_canonical() {
         IpAddr::V4(ip) => format!("[{ip}]"),

@@ -1,9 +1,8 @@
 //! One connection: what is answered, limits, deadlines.
 //!
-//! A command is a line, handed over whole. Behind DATA the channel is aimed at `.CRLF` with a limit of no
-//! byte, which looks at the first bytes and takes none unless the message is empty; then at `CRLF.CRLF`.
-//! Behind BDAT it is aimed at a count. The message goes to the disk as it comes: the channel reads on
-//! when [`Handler::collected`] has returned.
+//! A command is a line, handed over whole. Behind DATA the terminator is `.CRLF` with a limit of 0 bytes, which looks
+//! at the first bytes and consumes none unless the message is empty; then it is `CRLF.CRLF`. Behind BDAT it is a count.
+//! The message is written to the disk as it comes: the channel reads on when [`Handler::collected`] has returned.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,39 +26,40 @@ use crate::command::{Command, Reply, parse};
 use crate::maildir::{Draft, Store};
 use crate::text::Text;
 
-/// Bytes of a command. RFC 5321 wants 510, and some more for the parameters of extensions.
+/// The most bytes of a command. RFC 5321 requires 510, and some more for the parameters of extensions.
 pub(crate) const MAX_LINE: u64 = 2046;
-/// Recipients of a message: what RFC 5321 wants at least.
+/// The most recipients of a message: as many as RFC 5321 requires at least.
 pub(crate) const MAX_RECIPIENTS: usize = 100;
-/// Recipients of a message that are refused because there are that many already, before each more counts towards
-/// [`MAX_FRUITLESS`]: whoever has a long list may ask for all of it, and sends the message again to the rest. Postfix
-/// overlooks as many.
+/// How many recipients of a message may be refused because there are too many, before each further one counts towards
+/// [`MAX_FRUITLESS`]: a client with a long list may try all of it, and sends the message again to the rest. Postfix
+/// tolerates as many.
 pub(crate) const MAX_EXCESS: usize = 1000;
-/// Bytes of a message.
+/// The most bytes of a message.
 pub(crate) const MAX_SIZE: u64 = 25 << 20;
-/// Bytes of a message that is refused, up to which it is read to its end. After more the connection ends.
+/// The most bytes of a message that is refused. It is read to its end and dropped; if it has more, the connection ends.
 const MAX_DROPPED: u64 = 2 * MAX_SIZE;
-/// Commands that are no step towards a message, after which the connection ends: those that are refused, and NOOP, RSET,
-/// EHLO and the like. With them a peer that sends no mail would keep a connection from the others for ever. A message
-/// that is taken lets as many follow; Postfix has the same limit.
+/// How many commands may be no step towards a message before the connection ends: those that are refused, and NOOP,
+/// RSET, EHLO and the like. With them a peer that sends no mail could occupy a connection for ever. The count begins
+/// anew after each message that is accepted. Postfix has the same limit.
 pub(crate) const MAX_FRUITLESS: u32 = 100;
-/// Bytes of a chunk of BDAT that are such a step, unless it is the last: chunks of no byte would do as well as NOOP.
+/// How many bytes a chunk of BDAT must have to be such a step, unless it is the last: otherwise empty chunks would
+/// serve a peer as NOOP does.
 pub(crate) const MIN_CHUNK: u64 = 1024;
 
-/// RFC 5321 4.5.3.2.7 wants five minutes for the next command, and as much for each part of it.
+/// RFC 5321 4.5.3.2.7 requires five minutes for the next command, and as much for each part of it.
 const WAIT: Duration = Duration::from_secs(5 * 60);
-/// While more than half of the connections are taken, whoever has no message under way has so long instead.
-/// The five minutes are for peers that are slow; those that only hold a connection would leave none for the
-/// others, and a peer that had reason to be slow is told to come back later. Postfix does the same under stress. A peer
-/// that was already waited for when there were not so many keeps its five minutes: that is half of all at most.
+/// While more than half of the connections are taken, a peer that has no message under way has only this long. The five
+/// minutes are for peers that are slow, but peers that only hold a connection would leave none for the others; a peer
+/// that is slow for a reason is told to come back later. Postfix does the same under stress. A peer that was already
+/// waited for when there were fewer connections keeps its five minutes. That is at most half of all.
 const HURRY: Duration = Duration::from_secs(10);
-/// The bytes of a message that earn one more second of waiting, so that a slow but honest one arrives.
+/// For each so many bytes of a message one more second is allowed, so that a slow but honest one arrives.
 const MIN_RATE: u32 = 256;
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long a message that has begun may take to its end once the server is to stop.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// What all connections have in common.
+/// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Host {
     store: Store,
@@ -81,13 +81,13 @@ impl Host {
         Host { store, tls, slots: Semaphore::new(connections), connections }
     }
 
-    /// Are more than half of the connections taken?
+    /// Whether more than half of the connections are taken.
     fn is_crowded(&self) -> bool {
         self.slots.available_permits() < self.connections / 2
     }
 }
 
-/// What all channels have in common. They begin with a command.
+/// The settings of all channels. The first frame is a command.
 pub(crate) fn channels() -> ChannelBuilder {
     Channel::builder(b"\r\n")
         .limit(Limit::Skip(MAX_LINE))
@@ -104,7 +104,7 @@ fn timeouts(wait: Duration) -> Timeouts {
         .shutdown(SHUTDOWN)
 }
 
-/// Serves one connection to its end, of which some input may have been read before.
+/// Serves one connection to its end. `input` is what has been read from it before.
 pub(crate) async fn serve<S>(
     host: Arc<Host>,
     io: S,
@@ -117,9 +117,9 @@ pub(crate) async fn serve<S>(
     let mut channel = channels().build_with_input(io, input);
     let Ok(_slot) = host.slots.try_acquire() else {
         let _ = channel.push("421 4.3.2 too many connections, come back later\r\n");
-        // That it closes too is not waited for: those who do not would keep others from being told. A peer says
-        // nothing before it is greeted, so nothing is unread that would turn the close into a reset, which could
-        // destroy the reply.
+        // The server does not wait for the peer to close too: peers that do not would keep others from being told. A
+        // peer sends nothing before it is greeted, so there is no unread input that would turn the close into a reset,
+        // which could destroy the reply.
         channel.set_timeouts(Timeouts::default().linger(None));
         let _ = channel.close().await;
         return;
@@ -131,13 +131,13 @@ pub(crate) async fn serve<S>(
     if !matches!(reason, CloseReason::Upgrade) {
         return;
     }
-    // STARTTLS. It takes much room, which a connection without it does not have to hold.
+    // After STARTTLS. A TLS session takes much memory, which a connection without it does not need.
     if let Ok(io) = channel.upgrade().await {
         Box::pin(serve_secured(host.clone(), io, ends, stop)).await;
     }
 }
 
-/// Nothing of what was said before counts any more.
+/// Serves a connection after STARTTLS. Nothing that was sent before counts any more, so the session is a new one.
 async fn serve_secured<S>(host: Arc<Host>, io: S, ends: Ends, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -157,10 +157,10 @@ pub(crate) struct Session {
     secure: bool,
     /// Who the peer says it is.
     greeting: Option<Greeting>,
-    /// Since MAIL.
+    /// The message that has begun with MAIL.
     mail: Option<Mail>,
     reading: Reading,
-    /// Commands since the last message that was taken which were no step towards another.
+    /// How many commands since the last accepted message were no step towards another.
     fruitless: u32,
 }
 
@@ -178,20 +178,20 @@ struct Mail {
     recipients: Vec<String>,
     /// How many more were refused because there were too many.
     excess: usize,
-    /// Between two BDATs, what the first of them brought.
+    /// Between two BDATs, the part of the message that has come.
     body: Option<Body>,
 }
 
-/// What the channel is aimed at.
+/// What is read now, and so which terminator is set.
 #[derive(Debug)]
 enum Reading {
-    /// A line, and what it was.
+    /// A command line, and what it says once it has come.
     Line(Result<Command, Reply>),
-    /// Behind DATA: is the message empty?
+    /// The first bytes behind DATA: is the message empty?
     Start(Body),
-    /// The text behind that.
+    /// The text of a message behind DATA.
     Text(Text, Body),
-    /// Behind BDAT.
+    /// A chunk behind BDAT.
     Chunk { size: u64, last: bool, body: Body },
 }
 
@@ -213,7 +213,7 @@ impl Handler for Session {
                 *command = parse(&data);
                 return Ok(());
             }
-            // The limit lets nothing through.
+            // The limit is 0, so there is no data.
             Reading::Start(body) => body,
             Reading::Text(text, body) => {
                 body.push_text(text, &data);
@@ -273,7 +273,7 @@ impl Handler for Session {
 
     async fn overlong(&mut self, control: &mut Control<'_>) -> Result<(), Infallible> {
         self.reading = match mem::replace(&mut self.reading, Reading::LINE) {
-            // It is not empty. None of it has been taken.
+            // The message is not empty, and none of it has been consumed.
             Reading::Start(body) => {
                 control.set_terminator(b"\r\n.\r\n");
                 control.set_limit(Limit::Unlimited);
@@ -305,13 +305,13 @@ impl Session {
         Session { host, ends, secure, greeting: None, mail: None, reading, fruitless: 0 }
     }
 
-    /// How long the peer is waited for next.
+    /// How long to wait for the peer from now on.
     fn timeouts(&self) -> Timeouts {
         let hurry = self.mail.is_none() && self.host.is_crowded();
         timeouts(if hurry { HURRY } else { WAIT })
     }
 
-    /// Answers a command. Unless it was a step towards a message, it counts.
+    /// Answers a command, and counts it unless it was a step towards a message.
     fn reply(&mut self, reply: Reply, control: &mut Control<'_>) {
         write!(control, "{reply}\r\n");
         if !matches!(reply, SENDER_OK | RECIPIENT_OK | TOO_MANY | SEND_TEXT) {
@@ -319,7 +319,7 @@ impl Session {
         }
     }
 
-    /// The command that has just been answered was no step towards a message.
+    /// Counts a command that was no step towards a message, and closes if there were too many.
     fn count_fruitless(&mut self, control: &mut Control<'_>) {
         self.fruitless += 1;
         if self.fruitless >= MAX_FRUITLESS {
@@ -353,7 +353,7 @@ impl Session {
             Command::Bdat { size: Some(size), last } if size <= MAX_DROPPED => {
                 return self.bdat(size, last, control);
             }
-            // What follows is not read, and so cannot be told from commands.
+            // The message that follows is not read, and its bytes cannot be told from commands.
             Command::Bdat { size, .. } => {
                 let reason = if size.is_some() { TOO_LARGE } else { "501 5.5.4 BDAT how many?" };
                 write!(control, "{reason}\r\n");
@@ -428,7 +428,7 @@ impl Session {
         }
     }
 
-    /// The bytes of a refused chunk come all the same, and are dropped.
+    /// Begins a chunk. The bytes of a refused one come all the same, and are dropped.
     fn bdat(&mut self, size: u64, last: bool, control: &mut Control<'_>) {
         let begun = self.mail.as_mut().and_then(|mail| mail.body.take());
         let mut body = begun.map_or_else(|| self.body(), Ok).unwrap_or_else(Body::refused);
@@ -439,7 +439,7 @@ impl Session {
         self.reading = Reading::Chunk { size, last, body };
     }
 
-    /// A message that begins, with the lines that RFC 5321 4.4 wants before it.
+    /// Begins a message, with the lines that RFC 5321 4.4 requires before it.
     fn body(&self) -> Result<Body, Reply> {
         let (Some(mail), Some(greeting)) = (&self.mail, &self.greeting) else {
             return Err(NO_MAIL);
@@ -486,7 +486,7 @@ impl Session {
         if self.secure {
             return self.reply("503 5.5.1 TLS is in use already", control);
         }
-        // What was sent in the clear must not be taken for what came over TLS.
+        // Input that was sent in the clear must not be taken for input over TLS.
         if control.upgrade().is_err() {
             control.push("501 5.5.4 nothing may follow STARTTLS before its answer\r\n");
             control.close_when_done();
@@ -499,9 +499,9 @@ impl Session {
 /// The bytes of a message, on their way to the store.
 #[derive(Debug)]
 struct Body {
-    /// Once it is refused, the reply that waits for the message's end.
+    /// The message, or once it is refused the reply, which waits for the end of the message.
     draft: Result<Draft, Reply>,
-    /// What has come, whether it is kept or not.
+    /// How many bytes have come, whether they are kept or not.
     size: u64,
 }
 
@@ -510,7 +510,7 @@ impl Body {
         Body { draft: Err(reply), size: 0 }
     }
 
-    /// The first reason counts.
+    /// Refuses the message. If it is refused already, the first reason stays.
     fn refuse(&mut self, reply: Reply) {
         if self.draft.is_ok() {
             self.draft = Err(reply);
@@ -543,7 +543,7 @@ impl Body {
     }
 
     fn end_text(&mut self, mut text: Text) {
-        // The line before the final dot has its CRLF, which the terminator has taken.
+        // The CRLF of the last line is part of the terminator, so it is added here.
         self.push_text(&mut text, b"\r\n");
     }
 
@@ -563,7 +563,7 @@ fn expect_line(control: &mut Control<'_>) {
     control.end_message();
 }
 
-/// The body belongs to the command before it: no shutdown comes between them.
+/// Expects the body of a message. It belongs to the command before it, so that no shutdown comes between them.
 fn expect_body(end: impl Into<Terminator>, control: &mut Control<'_>) {
     control.set_terminator(end);
     control.set_whole_frames(false);
@@ -578,7 +578,7 @@ fn disk_reply(error: &io::Error) -> Reply {
     }
 }
 
-/// Steps towards a message.
+/// The replies to commands that are steps towards a message.
 const SENDER_OK: Reply = "250 2.1.0 sender ok";
 const RECIPIENT_OK: Reply = "250 2.1.5 recipient ok";
 const TOO_MANY: Reply = "452 4.5.3 too many recipients";

@@ -1,13 +1,13 @@
 //! The text of a message as DATA sends it → as it was before (no I/O).
 //!
-//! A dot at the start of a line is one too many, or the line would have been taken for the end. Lines end
-//! with CRLF: a CR or LF alone refuses the message. Servers have disagreed about whether `LF . CR LF` and
-//! the like end a message, and a mail whose text goes on behind what its next reader takes for the end
-//! smuggles commands to him.
+//! A dot at the start of a line was added by the sender, so that the line is not taken for the end, and is removed
+//! here. Lines end with CRLF: a message with a CR or LF alone is refused. Servers have disagreed on what ends a
+//! message, `LF . CR LF` and the like. If the next server takes that for the end, what follows in the text is smuggled
+//! to it as commands.
 
 use memchr::memchr2;
 
-/// Where in the text we are.
+/// The position in the text, as far as the next byte depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Text {
     LineStart,
@@ -15,7 +15,7 @@ pub(crate) enum Text {
     AfterCr,
 }
 
-/// A CR or LF stands alone.
+/// The text has a CR or LF that stands alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BareNewline;
 

@@ -1,4 +1,4 @@
-//! The certificate, given or made.
+//! The server's certificate, which is given or generated.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +9,8 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// Takes a certificate and its key from files in the PEM format, or makes one that nobody has signed. A
-/// client that encrypts if it can, as mail servers do among themselves, does not ask by whom.
+/// Takes a certificate and its key from files in the PEM format, or generates one that no authority has signed. A
+/// client that encrypts only if it can, as mail servers do among themselves, does not check the signature.
 pub(crate) fn config(files: Option<(&Path, &Path)>) -> io::Result<Arc<ServerConfig>> {
     let (chain, key) = match files {
         Some((certificate, key)) => {

@@ -1,8 +1,8 @@
 //! A listener whose connections send at once what is written, however little it is.
 //!
-//! A server that answers in one write gains nothing from waiting for more to send (Nagle's algorithm). It is
-//! here that the option is set, and not in the service as `connection.io.set_nodelay(true)`, because the services
-//! of the examples serve any stream: their tests have some that are no `TcpStream`.
+//! A server that answers in one write gains nothing from waiting for more to send (Nagle's algorithm). The option is
+//! set here, and not in the service as `connection.io.set_nodelay(true)`, because the services of the examples serve
+//! any stream: their tests have some that are no `TcpStream`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::net::Listener;
 
-/// See above.
+/// A listener that sets `TCP_NODELAY` on each connection.
 #[derive(Debug)]
 pub(crate) struct NoDelay(pub(crate) TcpListener);
 
@@ -22,7 +22,7 @@ impl Listener for NoDelay {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         let accepted = self.0.poll_accept(cx);
         if let Poll::Ready(Ok((io, _))) = &accepted {
-            // Without it the server is slower, and no more.
+            // If this fails, the server is only slower.
             let _ = io.set_nodelay(true);
         }
         accepted

@@ -1,7 +1,7 @@
-//! The PROXY protocol, as the one who is connected to speaks it: versions 1 and 2.
+//! The server's side of the PROXY protocol, versions 1 and 2.
 //!
-//! A proxy such as HAProxy connects in the place of its clients, so that a server sees one peer only. With
-//! this protocol the proxy says first for whom it is there, in a head before everything else:
+//! A proxy such as HAProxy connects in the place of its clients, so that a server sees one peer only. With this
+//! protocol the proxy says for which client it connects, in a head before everything else:
 //!
 //! ```text
 //! version 1   PROXY TCP4 192.0.2.1 192.0.2.9 56324 443 CR LF           a line of at most 107 bytes
@@ -13,12 +13,12 @@
 //! [`Connection::handshake`](asynchat::Connection::handshake), which has the deadline: [`DEADLINE`] is a good
 //! one.
 //!
-//! A head is never optional, and is believed: whoever may connect can say to be anybody. So a server asks for
-//! it only when it is told to (`--proxy-protocol`), and then only its proxies should reach it.
+//! A head is never optional, and is believed: whoever can connect can claim to be any client. So a server expects one
+//! only when it is told to (`--proxy-protocol`), and then only its proxies should be able to reach it.
 //!
-//! What is refused ends the connection without an answer: anything else than a head, at the first byte that
-//! cannot be one; a head longer than its bound; addresses that are none; datagrams. Read and not used are the
-//! addresses of Unix sockets and what version 2 may have behind the addresses (TLVs), with its checksum.
+//! Anything else is refused, and the connection ends without an answer: bytes that are no head, at the first that
+//! cannot be of one; a head longer than its limit; invalid addresses; datagrams. Addresses of Unix sockets, and what
+//! version 2 may have behind the addresses (TLVs), with its checksum, are read but not used.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,16 +29,16 @@ use asynchat::{Channel, End, Limit, Timeouts};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A proxy sends its head at once.
+/// How long the head may take. A proxy sends it at once.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-/// Bytes of a head of version 2 behind its first 16. There is room for a client's certificate's name.
+/// The most bytes of a head of version 2 behind its first 16. There is room for the name in a client's certificate.
 pub(crate) const MAX_LENGTH: u16 = 4096;
 
 /// The first bytes of a head of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// And of version 1, of which no head is shorter than that signature.
+/// The first bytes of a head of version 1. No such head is shorter than the signature of version 2.
 const PROXY: &[u8] = b"PROXY ";
-/// Bytes of a head of version 1, without its line end.
+/// The most bytes of a head of version 1, without its line end.
 const MAX_LINE: usize = 105;
 
 /// A connection whose head has been read.
@@ -54,10 +54,10 @@ pub(crate) struct Accepted<S> {
 /// Who connects to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The proxy itself, to see whether the server lives, or somebody of whom the proxy does not know more
+    /// The proxy itself, which checks whether the server is up, or a client whose address the proxy does not tell
     /// (`LOCAL`, `UNKNOWN`, Unix sockets): the addresses are those of the connection.
     Unknown,
-    /// A client of the proxy, and where it believes to be connected to.
+    /// A client of the proxy, and the address that it has connected to.
     Client { source: SocketAddr, destination: SocketAddr },
 }
 
@@ -78,7 +78,7 @@ where
     if !expected {
         return Ok(Accepted { io, input: Bytes::new(), origin: Origin::Unknown });
     }
-    // Nothing is sent here, and whoever called has the deadline.
+    // There is nothing to write, and the caller has the deadline, so the channel needs no timeouts.
     let first = SIGNATURE.len() as u64;
     let mut channel = Channel::builder(first).timeouts(Timeouts::NONE).build(io);
     let origin = read_head(&mut channel).await?;
@@ -90,7 +90,7 @@ async fn read_head<S>(channel: &mut Channel<S>) -> io::Result<Origin>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // In pieces, so that what cannot be a head is refused when it is seen, however little it is.
+    // This is read in pieces, so that what cannot be a head is refused at its first wrong byte.
     let mut first = Vec::with_capacity(MAX_LINE);
     while first.len() < SIGNATURE.len() {
         let Some((step, _)) = channel.step().await? else { return Err(cut_short()) };
@@ -125,10 +125,10 @@ where
     }
 }
 
-/// `PROXY TCP4 source destination port port`, and nothing else: what is nearly a head is none.
+/// `PROXY TCP4 source destination port port`, and nothing else: a head with any mistake is refused.
 fn version_1(line: &[u8]) -> Option<Origin> {
     let rest = str::from_utf8(line).ok()?.strip_prefix("PROXY ")?;
-    // Whatever is behind that is to be ignored.
+    // The protocol says that whatever is behind `UNKNOWN` is to be ignored.
     if rest == "UNKNOWN" || rest.starts_with("UNKNOWN ") {
         return Some(Origin::Unknown);
     }
@@ -162,13 +162,13 @@ where
     let fixed = frame(channel).await?;
     let [command, family, high, low] = fixed[..] else { return Err(cut_short()) };
     let length = u16::from_be_bytes([high, low]);
-    // Not before the length is known to be one that is waited for.
+    // The rest of the head is read only if its length is allowed.
     if length > MAX_LENGTH {
         return Err(bad("a head that is too long"));
     }
     let wanted = match (command, family) {
         (0x20, _) => None,
-        // Addresses of nothing that is known, or of Unix sockets.
+        // The address family is unspecified, or that of Unix sockets.
         (0x21, 0x00 | 0x31) => None,
         (0x21, 0x11) => Some(Family::V4),
         (0x21, 0x21) => Some(Family::V6),
@@ -179,7 +179,7 @@ where
     let rest = length.checked_sub(taken).ok_or_else(|| bad("addresses that are too short"))?;
     channel.set_terminator(u64::from(taken));
     let addresses = frame(channel).await?;
-    // What is behind them is dropped as it comes.
+    // What is behind the addresses is dropped as it comes.
     channel.set_whole_frames(false);
     channel.set_terminator(u64::from(rest));
     loop {
@@ -203,7 +203,7 @@ enum Family {
 }
 
 impl Family {
-    /// In bytes.
+    /// The length of the addresses and ports, in bytes.
     fn length(&self) -> u16 {
         match self {
             Family::V4 => 12,

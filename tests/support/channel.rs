@@ -21,8 +21,8 @@ pub fn pipe() -> (Socket, Peer) {
     (Socket { wire: wire.clone() }, Peer { wire })
 }
 
-/// The channel's end of a [`pipe`]. It panics if it is used after it was shut down or has failed, and
-/// notes all that was done.
+/// The channel's end of a [`pipe`]. It panics if it is used after it was shut down or has failed, and records all that
+/// was done with it.
 #[derive(Debug)]
 pub struct Socket {
     wire: Arc<Mutex<Wire>>,
@@ -39,10 +39,10 @@ pub struct Wire {
     input: VecDeque<u8>,
     eof: bool,
     read_error: Option<io::ErrorKind>,
-    /// The most bytes that one read gives.
+    /// The most bytes that one read returns.
     chop: usize,
     pub output: Vec<u8>,
-    /// How many bytes are still taken.
+    /// How many more bytes writes may take.
     window: usize,
     write_error: Option<io::ErrorKind>,
     flush_stuck: bool,
@@ -53,7 +53,7 @@ pub struct Wire {
     pub writes: usize,
     pub flushes: usize,
     pub shutdowns: usize,
-    /// How many bytes of the output a flush has followed.
+    /// How many bytes of the output were flushed.
     pub flushed: usize,
     /// The most bytes that one read had room for.
     pub room: usize,
@@ -76,14 +76,14 @@ impl Peer {
         wire.wake_reader();
     }
 
-    /// Closes this half.
+    /// Ends the input of the channel.
     pub fn close(&self) {
         let mut wire = self.lock();
         wire.eof = true;
         wire.wake_reader();
     }
 
-    /// Reads fail, when the input is used up, and writes at once.
+    /// Resets the connection: writes fail at once, and reads fail when the input is used up.
     pub fn reset(&self) {
         let mut wire = self.lock();
         wire.read_error = Some(io::ErrorKind::ConnectionReset);
@@ -92,21 +92,21 @@ impl Peer {
         wire.wake_writer();
     }
 
-    /// Takes no more than these many bytes, from now on.
+    /// Lets writes take no more than this many bytes from now on.
     pub fn take(&self, bytes: usize) {
         let mut wire = self.lock();
         wire.window = bytes;
         wire.wake_writer();
     }
 
-    /// Takes these many bytes more.
+    /// Lets writes take this many bytes more.
     pub fn take_more(&self, bytes: usize) {
         let mut wire = self.lock();
         wire.window = wire.window.saturating_add(bytes);
         wire.wake_writer();
     }
 
-    /// A read gives at most so many bytes.
+    /// Lets a read return at most this many bytes.
     pub fn chop(&self, bytes: usize) {
         self.lock().chop = bytes;
     }
@@ -123,13 +123,13 @@ impl Peer {
         wire.wake_writer();
     }
 
-    /// All that has come.
+    /// All that the channel has written, which must be UTF-8.
     #[track_caller]
     pub fn output(&self) -> String {
         String::from_utf8(self.lock().output.clone()).unwrap()
     }
 
-    /// What was sent and not read.
+    /// How many bytes were sent and not read.
     pub fn unread(&self) -> usize {
         self.lock().input.len()
     }
@@ -257,7 +257,7 @@ pub fn data(text: &str) -> Seen {
 pub enum Then {
     Go,
     Fail(&'static str),
-    /// Wait, and perhaps do something more.
+    /// Wait, and then perhaps do something more.
     Wait(Waiting, After),
 }
 
@@ -275,7 +275,7 @@ pub fn wait_then(
     Then::Wait(Box::pin(waiting), Box::new(after))
 }
 
-/// A handler that notes each call, then asks a closure what to do. Only callbacks that can wait may
+/// A handler that records each call, then asks a closure what to do. Only callbacks that can wait may
 /// return [`Then::Wait`].
 pub struct Scripted<F> {
     pub log: Log,
@@ -312,7 +312,7 @@ where
         Scripted { log: Log::default(), whole: false, act }
     }
 
-    /// Frames are handed over whole: each is noted once, and an empty one as nothing.
+    /// For frames that are handed over whole: records each once, and an empty one not at all.
     pub fn whole(mut self, whole: bool) -> Self {
         self.whole = whole;
         self
@@ -378,7 +378,7 @@ where
     }
 }
 
-/// An event in the words of the log.
+/// An event as it is recorded in the log.
 pub fn seen(event: Event<Bytes>) -> Seen {
     match event {
         Event::Chunk(bytes) => Seen::Data(String::from_utf8(bytes.to_vec()).unwrap()),
@@ -396,7 +396,7 @@ pub async fn settle() {
     }
 }
 
-/// Lets so many seconds of the paused clock pass, with whatever the other tasks do in them.
+/// Lets so many seconds of the paused clock pass, in which the other tasks run.
 pub async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     settle().await;
@@ -406,8 +406,8 @@ pub const fn secs(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// No deadlines, but that a test that would wait for its peer for ever fails: on the paused clock the day is over
-/// at once. Where it is a callback that waits, no such time runs.
+/// No deadlines but an idle time of a day, so that a test fails that would wait for its peer for ever: on the paused
+/// clock the day is over at once. While a callback waits, the idle time does not run.
 pub fn patient() -> Timeouts {
     let mut timeouts = Timeouts::NONE;
     timeouts.idle = secs(24 * 3600);

@@ -1,4 +1,4 @@
-//! Drivers: the decoders behind one interface.
+//! Puts all decoders behind one interface, [`Decoding`], and runs scripts through it.
 
 #[cfg(feature = "tokio")]
 use asynchat::{CodecError, TerminatorCodec};
@@ -11,7 +11,7 @@ use tokio_util::codec::{Decoder, FramedRead};
 use super::model::Returned;
 use super::{End, Log, Script, Turn, push};
 
-/// What an application can set and ask.
+/// What an application can set on a decoder, and ask it.
 pub trait Control {
     fn set_terminator(&mut self, terminator: Terminator);
     fn set_limit(&mut self, limit: Limit);
@@ -70,12 +70,12 @@ pub trait Decoding {
     fn control(&mut self) -> &mut dyn Control;
     fn feed(&mut self, bytes: &[u8]);
     fn call(&mut self, eof: bool) -> Returned;
-    /// Whether the next call returns what has been decided already: the second half of a step. Nothing else
-    /// may be done before it.
+    /// Whether the next call returns the second half of a step, which has been decided already. Nothing else may be
+    /// done before that call.
     fn owes(&self) -> bool {
         false
     }
-    /// What is in the buffer: after a call that wanted more, what is withheld.
+    /// What is in the buffer. After a call that wanted more input, these are the withheld bytes.
     fn buffered(&self) -> &[u8];
     fn discard(&mut self);
     /// Takes another buffer, with these bytes. Returns whether the decoder was told.
@@ -85,16 +85,16 @@ pub trait Decoding {
 /// How a decoder is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// For events; what is consumed is taken once per read.
+    /// By `next`. What is consumed is taken once per read.
     Events,
-    /// For events; what is consumed is taken after each.
+    /// By `next`. What is consumed is taken after each event.
     Eager,
     Steps,
-    /// For one after the other.
+    /// By `next` and `step` in turn.
     Mixed,
 }
 
-/// A `Framer`.
+/// A `Framer` with its buffer.
 pub struct Lent {
     pub framer: Framer,
     pub buffer: Vec<u8>,
@@ -171,7 +171,7 @@ impl Decoding for Lent {
     }
 
     fn replace(&mut self, bytes: &[u8]) -> bool {
-        // It is told, as it asks to be.
+        // The docs of `Framer` require that it is told.
         self.discard();
         self.feed(bytes);
         true
@@ -194,8 +194,8 @@ fn split(step: Step<Vec<u8>>, owed: &mut Option<asynchat::End>) -> Event<Vec<u8>
 pub struct Owned<I = Event<Bytes>> {
     pub codec: TerminatorCodec<I>,
     pub buffer: BytesMut,
-    /// The buffers that there were before. If other bytes took the very place of one in memory, the codec would
-    /// have to be told.
+    /// The buffers before this one. They are kept because the codec would have to be told if other bytes took the exact
+    /// place of one in memory.
     gone: Vec<BytesMut>,
     owed: Option<asynchat::End>,
 }
@@ -321,7 +321,7 @@ fn failed(error: CodecError) -> FrameError {
     }
 }
 
-/// All of them, at the beginning of a script.
+/// All decoders, set up for the beginning of a script.
 pub fn decoders(script: &Script) -> Vec<Box<dyn Decoding>> {
     let terminator = || script.terminator.terminator();
     let mut decoders = event_decoders(script);
@@ -331,7 +331,7 @@ pub fn decoders(script: &Script) -> Vec<Box<dyn Decoding>> {
     decoders
 }
 
-/// Those that decide nothing before they say it, so that anything can be done between any two events.
+/// The decoders that decide nothing before they return it, so that anything can be done between any two events.
 pub fn event_decoders(script: &Script) -> Vec<Box<dyn Decoding>> {
     let terminator = || script.terminator.terminator();
     vec![
@@ -342,11 +342,11 @@ pub fn event_decoders(script: &Script) -> Vec<Box<dyn Decoding>> {
     ]
 }
 
-/// Does what the script says at an event, and writes it down.
+/// Does what the script says at an event, and records the event.
 struct Actor<'a> {
     turns: std::slice::Iter<'a, Turn>,
     log: Vec<Log>,
-    /// A decoder that goes on forever fails the test.
+    /// How many more events may come. A decoder that yields events for ever fails the test.
     fuel: usize,
 }
 
@@ -356,7 +356,7 @@ impl<'a> Actor<'a> {
         Actor { turns: script.turns.iter(), log: Vec::new(), fuel }
     }
 
-    /// False when the stream has failed.
+    /// Returns false when the stream has failed.
     fn act(
         &mut self,
         returned: Result<Event<Vec<u8>>, FrameError>,
@@ -420,7 +420,7 @@ pub fn run_framed(script: &Script, reads: &[&[u8]], end: End) -> Vec<Log> {
         builder.read(read);
     }
     let (io, handle) = builder.build_with_handle();
-    // The peer stays for as long as it has a handle.
+    // The peer's end stays open for as long as there is a handle.
     let mut handle = (end == End::Open).then_some(handle);
     let codec = TerminatorCodec::new(script.terminator.terminator()).with_limit(script.limit);
     let mut framed = tokio_test::task::spawn(FramedRead::new(io, codec));
@@ -436,7 +436,7 @@ pub fn run_framed(script: &Script, reads: &[&[u8]], end: End) -> Vec<Log> {
     actor.log
 }
 
-/// Reads what a failed stream has left: a scripted peer insists.
+/// Reads what is left after a failure, because the mock panics if something is not read.
 #[cfg(feature = "tokio")]
 fn drain(framed: &mut tokio_test::task::Spawn<FramedRead<tokio_test::io::Mock, TerminatorCodec>>) {
     framed.enter(|cx, mut framed| {

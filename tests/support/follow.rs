@@ -5,7 +5,7 @@ use asynchat::Limit;
 use super::model::Follower;
 use super::{Decoding, Show, Spec};
 
-/// One of several things, whatever their number.
+/// Picks one of several things, whatever their number.
 #[derive(Clone, Copy, Debug)]
 pub struct Pick(pub u16);
 
@@ -19,7 +19,7 @@ impl Pick {
     }
 }
 
-/// Some of the input: letters, or what looks like one of the delimiters.
+/// A part of the input: letters, or a delimiter or a part of one.
 #[derive(Clone, Debug)]
 pub enum Piece {
     Letters(Vec<u8>),
@@ -65,7 +65,7 @@ pub fn delimiters<'a>(specs: impl IntoIterator<Item = &'a Spec>) -> Vec<Vec<u8>>
     known
 }
 
-/// What happens between two calls, and the calls.
+/// A call of the decoder, or something that happens between two calls.
 #[derive(Clone, Debug)]
 pub enum Op {
     Feed(Vec<Piece>),
@@ -79,11 +79,11 @@ pub enum Op {
     Resume,
     Whole(bool),
     Discard,
-    /// Another buffer, with these bytes.
+    /// Go on with another buffer, which has these bytes.
     Replace(Vec<Piece>),
 }
 
-/// Does it all, then drains, and says what went wrong first.
+/// Carries out all operations, then drains. Returns the first difference from the model.
 pub fn follow(
     decoder: &mut dyn Decoding,
     mut follower: Follower,
@@ -117,7 +117,7 @@ pub fn follow(
                 follower.resume();
             }
             Op::Whole(whole) => {
-                // Whether something of the frame was seen has to be known.
+                // The model has to know whether the decoder has seen bytes of the frame, so it looks at them now.
                 while follower.replaced {
                     call(decoder, &mut follower, false)?;
                 }
@@ -146,7 +146,7 @@ pub fn follow(
     Ok(())
 }
 
-/// One call, checked: what it returns, and when it wants more, what is withheld.
+/// Makes one call, and checks what it returns and, if it wants more input, what is withheld.
 pub fn call(
     decoder: &mut dyn Decoding,
     follower: &mut Follower,
@@ -174,7 +174,7 @@ pub fn call(
     Ok(matches!(returned, Ok(Some(_))))
 }
 
-/// What can be asked is what the model says.
+/// Checks that the decoder's answers are those of the model.
 fn agree(decoder: &mut dyn Decoding, follower: &Follower) -> Result<(), String> {
     let name = decoder.name();
     let control = decoder.control();

@@ -40,7 +40,7 @@ impl Spec {
         }
     }
 
-    /// The delimiters, none of a count.
+    /// The delimiters. A count has none.
     pub fn delimiters(&self) -> &[Vec<u8>] {
         match self {
             Spec::Bytes(bytes) => std::slice::from_ref(bytes),
@@ -50,7 +50,7 @@ impl Spec {
         }
     }
 
-    /// Whether it stays armed for the next frame.
+    /// Whether it stays in force for the next frame.
     pub fn is_delimiter(&self) -> bool {
         matches!(self, Spec::Bytes(_) | Spec::AnyOf(_) | Spec::Newline)
     }
@@ -100,18 +100,18 @@ impl fmt::Debug for Show<'_> {
     }
 }
 
-/// What came out, with adjacent chunks joined.
+/// What a decoder has returned, with adjacent chunks joined.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Log {
     Data(Vec<u8>),
-    /// With the member of a set that matched, 0 for other terminators.
+    /// The number is that of the matched member of a set, and 0 for other terminators.
     Terminator(usize),
     Overlong,
     WrongEnd,
     Truncated,
-    /// The typed error, with the limit it names. Nothing follows.
+    /// The error of an overlong frame, with the limit that it names. Nothing follows.
     Failed(u64),
-    /// The typed error of a wrong end. Nothing follows.
+    /// The error of a wrong end. Nothing follows.
     FailedWrongEnd,
 }
 
@@ -130,7 +130,7 @@ impl fmt::Debug for Log {
     }
 }
 
-/// `b"..."` as an expectation.
+/// Payload, as an expected entry of the log.
 pub fn data(bytes: impl AsRef<[u8]>) -> Log {
     Log::Data(bytes.as_ref().to_vec())
 }
@@ -157,7 +157,7 @@ pub struct Script {
 pub struct Turn {
     pub terminator: Option<Spec>,
     pub limit: Option<Limit>,
-    /// Gives up a skip or a failure, before it sets anything.
+    /// Whether to call `resume`, before anything is set.
     pub resume: bool,
 }
 
@@ -197,8 +197,8 @@ pub enum End {
     Eof,
 }
 
-/// Runs a script through every decoder, with the input cut in every way, and with more input behind it,
-/// and compares with what is expected. The model is held against the expectation as well.
+/// Runs a script through every decoder, with the input cut in every way, and with more input behind it, and compares
+/// with what is expected. The outcome of the model is compared with it as well.
 #[track_caller]
 pub fn verify(script: &Script, input: &[u8], end: End, expected: &[Log]) {
     let (model, _) = model::cut(script, input, end);
@@ -206,7 +206,7 @@ pub fn verify(script: &Script, input: &[u8], end: End, expected: &[Log]) {
     verify_model(script, input);
 }
 
-/// As [`verify`], of scripts whose outcome the model alone knows.
+/// As [`verify`], for scripts whose expected outcome is that of the model.
 #[track_caller]
 pub fn verify_model(script: &Script, input: &[u8]) {
     let twice = [input, input].concat();
@@ -229,7 +229,7 @@ fn compare(script: &Script, reads: &[&[u8]], end: End, expected: &[Log]) {
         let name = decoder.name();
         assert!(log == expected, "{name}: {script:?}\n  gave {log:?}\nwanted {expected:?}");
     }
-    // Without any input it does not decode, though a count of zero waits.
+    // Without any input a `FramedRead` does not decode, not even a count of zero.
     #[cfg(feature = "tokio")]
     if end == End::Eof || reads.iter().any(|read| !read.is_empty()) {
         let log = drive::run_framed(script, reads, end);

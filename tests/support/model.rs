@@ -18,8 +18,8 @@ pub fn find(delimiters: &[Vec<u8>], input: &[u8]) -> Option<(usize, usize, usize
     })
 }
 
-/// Where the frame ends that this ends: `(end of the payload, beginning of the next, member)`. A newline
-/// that begins with CR goes on if LF is behind it.
+/// Where this terminator ends the frame: `(end of the payload, beginning of the next frame, member)`. A CR with an LF
+/// behind it is one newline.
 pub fn end(terminator: &Spec, input: &[u8]) -> Option<(usize, usize, usize)> {
     let (start, end, member) = find(terminator.delimiters(), input)?;
     if *terminator == Spec::Newline {
@@ -38,7 +38,7 @@ pub fn partial(delimiters: &[Vec<u8>], input: &[u8]) -> usize {
 fn max(limit: Limit) -> u128 {
     match limit {
         Limit::Fail(max) | Limit::Skip(max) => u128::from(max),
-        // More than any input has.
+        // This is more than any input has.
         _ => u128::MAX,
     }
 }
@@ -47,7 +47,7 @@ fn max(limit: Limit) -> u128 {
 pub fn cut(script: &Script, input: &[u8], eof: End) -> (Vec<Log>, usize) {
     let mut log = Vec::new();
     let mut terminator = script.terminator.clone();
-    // What is in force when a count is spent and its end was right.
+    // The terminator that is in force after a counted frame with a right end.
     let mut armed = if terminator.is_delimiter() { terminator.clone() } else { Spec::None };
     let mut limit = script.limit;
     let mut turns = script.turns.iter();
@@ -157,8 +157,8 @@ pub fn cut(script: &Script, input: &[u8], eof: End) -> (Vec<Log>, usize) {
         };
         push(&mut log, ended);
         let turn = turns.next().cloned().unwrap_or_default();
-        // What happens to a frame that has ended early was decided by the limit in force then. To set what
-        // is in force changes nothing.
+        // The limit that was in force when a frame ended early has decided what happens to the rest. To set the
+        // terminator that is in force changes nothing.
         let switched = turn.terminator.as_ref().is_some_and(|switched| *switched != terminator);
         if let Some(failed) = early.filter(|_| !switched && !turn.resume) {
             match limit {
@@ -183,25 +183,25 @@ pub fn cut(script: &Script, input: &[u8], eof: End) -> (Vec<Log>, usize) {
 #[derive(Clone, Debug)]
 pub struct Follower {
     pub terminator: Spec,
-    /// The delimiter that was set last, or none.
+    /// The delimiter that was set last, or `None`.
     armed: Spec,
     pub limit: Limit,
     /// Input that has been neither delivered nor dropped.
     pub input: Vec<u8>,
     length: u128,
     fate: Fate,
-    /// The frame's last chunk has been returned, and how it ended not yet.
+    /// How the frame ended whose last chunk has been returned, if that is still to be returned.
     owed: Option<Owed>,
-    /// Whether the last call wanted more, and none has come.
+    /// Whether the last call wanted more input, and none has come since.
     settled: bool,
     /// Whether bytes have been seen and withheld, and nothing was returned since.
     withheld: bool,
-    /// Whether the current frame is delivered whole, and the next will be.
+    /// Whether the current frame is delivered whole; `whole_next` says so of the next one.
     whole: bool,
     pub whole_next: bool,
-    /// A newline was CR, the last byte seen.
+    /// Whether the last byte seen was a CR that ended a line.
     after_cr: bool,
-    /// The buffer is another than at the last call, and the decoder has not looked at it.
+    /// Whether the buffer is another than at the last call, and the decoder has not looked at it.
     pub replaced: bool,
 }
 
@@ -216,7 +216,8 @@ enum Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owed {
     Terminator(usize),
-    /// At the end of the input alone, where what was withheld is payload. Else it is found again.
+    /// This is only used at the end of the input, where withheld bytes become payload. Otherwise the next look at the
+    /// input finds it.
     Overlong,
     WrongEnd,
     Truncated,
@@ -225,8 +226,8 @@ enum Owed {
 /// What a call must do.
 #[derive(Debug)]
 enum Plan {
-    /// Return some of so many bytes, or all if the frame is whole. If all, then go on after them, and owe what
-    /// the frame ends with.
+    /// Return some of the next `len` bytes, or all of them if frames are whole. If it was all, and `then` is set, the
+    /// input goes on at that position, and the next call has to return this end.
     Chunk {
         len: usize,
         then: Option<(usize, Owed)>,
@@ -318,14 +319,14 @@ impl Follower {
         self.length == max(self.limit)
     }
 
-    /// The buffer has other bytes now, and the decoder was not told.
+    /// Puts other bytes in the buffer, of which the decoder was not told.
     pub fn replace(&mut self, bytes: &[u8]) {
         self.input = bytes.to_vec();
         self.settled = false;
         self.replaced = true;
     }
 
-    /// Whether the end of the input here would cut a frame, where the contract says so.
+    /// Whether the end of the input here would cut a frame, or `None` where the contract leaves it open.
     pub fn mid_frame(&self) -> Option<bool> {
         if self.replaced {
             return None;
@@ -344,7 +345,7 @@ impl Follower {
             Spec::None => Some(false),
             _ if self.length > 0 => Some(true),
             _ if self.input.is_empty() => Some(false),
-            // What has been seen and withheld is of the frame; what has not been looked at may be.
+            // Bytes that were seen and withheld are of the frame. Bytes that were not looked at may be or not.
             _ => self.settled.then_some(true),
         }
     }
@@ -462,7 +463,7 @@ impl Follower {
         }
     }
 
-    /// Drops what is before this place, where a terminator has ended.
+    /// Drops the input before this position, which is behind a terminator.
     fn pass(&mut self, next: usize) {
         let newline = self.terminator == Spec::Newline;
         self.after_cr = newline && next == self.input.len() && self.input.ends_with(b"\r");
@@ -501,10 +502,10 @@ impl Follower {
         returned: &Returned,
         matched: usize,
     ) -> Result<(), String> {
-        // What is owed is returned without a look at the buffer.
+        // An end that is still to be returned is returned without a look at the buffer.
         self.replaced &= self.owed.is_some();
         let plan = self.plan(eof);
-        // After Truncated, the end of the input is not looked at.
+        // After `Truncated` the decoder has not looked at the input again.
         self.settled = matches!(plan, Plan::Nothing) && self.fate != Fate::Finished;
         self.withheld = self.settled && !self.input.is_empty();
         match (&plan, returned) {

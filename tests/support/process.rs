@@ -1,4 +1,4 @@
-//! An example as a process of its own, for the tests that are its clients.
+//! Runs an example as a process of its own, for tests that are its clients.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::fs;
@@ -6,17 +6,17 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// A server that is ended with the value.
+/// A server process, which is killed when this is dropped.
 pub struct Server {
     pub process: Child,
-    /// Where it listens, as it says itself.
+    /// The address that it listens on, as it has printed it.
     pub addr: String,
-    /// What it says after that.
+    /// What it prints after that.
     pub stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
-    /// Starts a server by a command, which has all arguments: the address to listen on, and what is behind it.
+    /// Starts a server by a command that has all its arguments: the address to listen on, and whatever follows it.
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -42,14 +42,14 @@ impl Drop for Server {
     }
 }
 
-/// An example's binary. `cargo test` builds it together with the tests, but `cargo test --test` does not, and
-/// an old one must not be tested in place of what is written now.
+/// The path of an example's binary. `cargo test` builds it together with the tests, but `cargo test --test` does not.
+/// So this panics if the binary is older than its sources.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let example = profile.join("examples").join(name);
     let example = example.with_extension(std::env::consts::EXE_EXTENSION);
-    // Cargo writes next to it what it was built from: `binary: source source ...`.
+    // Cargo writes next to the binary what it was built from: `binary: source source ...`.
     let built_from = fs::read_to_string(example.with_extension("d")).unwrap_or_default();
     let sources = built_from.split_once(": ").map_or("", |(_, sources)| sources.trim_end());
     let sources = sources.replace("\\ ", "\0"); // a blank within a name

@@ -1,9 +1,9 @@
-//! A simulated network between the servers of `examples/` and clients, on one thread and on its own clock:
-//! what is sent takes its time, is held, or is lost; connections are cut; tasks are woken in an order of chance.
-//! All chance comes from a seed.
+//! A simulated network between the servers of `examples/` and clients, on one thread and on its own clock: messages are
+//! delayed, held, or lost; connections are cut; tasks are woken in a random order. All random choices follow from a
+//! seed.
 //!
-//! What is lost stays lost, with all that is sent behind it on the same connection: the simulation does not
-//! send twice. That is what a partition looks like that outlasts the patience of those who wait.
+//! What is lost stays lost, with all that is sent behind it on the same connection: the simulation does not retransmit.
+//! This is like a partition of the network that lasts longer than all timeouts.
 //!
 //! `SIMULATION_RUNS` sets how many seeds are run, `SIMULATION_SEED` the first. A failure names its seed.
 #![allow(dead_code, unreachable_pub)]
@@ -30,17 +30,17 @@ use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 use turmoil::net::{TcpListener, TcpStream};
 
-/// Where the server is.
+/// The name of the server's host.
 pub const SERVER: &str = "server";
 pub const PORT: u16 = 4000;
 
-/// Runs this for each seed, `runs` of them unless the environment says otherwise. Each of the first two is run
-/// twice, and must return the same.
+/// Calls `run` for each seed, of which there are `runs` unless the environment says otherwise. The first two are run
+/// twice each, and must return the same.
 pub fn for_each_seed(runs: u64, run: fn(u64) -> u64) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
     let first = number("SIMULATION_SEED").unwrap_or(0);
     for seed in first..first + number("SIMULATION_RUNS").unwrap_or(runs) {
-        // Each in a thread of its own, which finds no buffers that another has left.
+        // Each run has a thread of its own, so that it finds no buffers that another has left in the pool.
         let once = || {
             thread::spawn(move || run(seed)).join().unwrap_or_else(|panic| {
                 eprintln!("to run it again: SIMULATION_SEED={seed} SIMULATION_RUNS=1");
@@ -54,13 +54,13 @@ pub fn for_each_seed(runs: u64, run: fn(u64) -> u64) {
     }
 }
 
-/// Chance for one part of a run, which others do not change.
+/// A random generator for one part of a run, which other parts do not influence.
 pub fn random(seed: u64, part: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed << 8 | part)
 }
 
-/// A network with the server on it, and what stops that. On a healthy link a message takes `latency` at most,
-/// and it is delivered at the next of the ticks.
+/// Starts a network with the server on it. Returns it and the token that stops the server. On a healthy link a message
+/// takes `latency` at most, and is delivered at the next tick.
 pub fn start<'a, S>(
     seed: u64,
     tick: Duration,
@@ -93,7 +93,7 @@ where
     (sim, stop)
 }
 
-/// Runs until all clients have left, with a look at the network at regular intervals.
+/// Runs until all clients have left, and calls `look` at regular intervals.
 pub fn run(sim: &mut Sim<'_>, interval: Duration, mut look: impl FnMut(&Sim<'_>)) {
     let mut next = Duration::ZERO;
     while !sim.step().expect("no client fails") {
@@ -104,7 +104,7 @@ pub fn run(sim: &mut Sim<'_>, interval: Duration, mut look: impl FnMut(&Sim<'_>)
     }
 }
 
-/// The server ends, though there are clients that it will never hear of again.
+/// Stops the server, and checks that it ends although there are clients that it will never hear of again.
 pub fn end(mut sim: Sim<'_>, stop: &CancellationToken) {
     stop.cancel();
     let end = sim.elapsed() + Duration::from_secs(8);
@@ -119,7 +119,7 @@ pub fn now() -> Duration {
     turmoil::sim_elapsed().expect("in the simulation")
 }
 
-/// Waits until the simulation has been running for so long.
+/// Waits until the simulation has been running for this time.
 pub async fn until(time: Duration) {
     sleep(time.saturating_sub(now())).await;
 }
@@ -128,7 +128,7 @@ pub async fn connect() -> io::Result<TcpStream> {
     TcpStream::connect((SERVER, PORT)).await
 }
 
-/// What has happened, as a number that is the same for the same run.
+/// A hash of all that has happened in a run, to compare it with a repetition.
 #[derive(Clone, Default)]
 pub struct Trace(Rc<RefCell<DefaultHasher>>);
 
@@ -142,7 +142,7 @@ impl Trace {
     }
 }
 
-/// What all clients did, and were told. Clones are the same.
+/// What all clients did, and were told. All clones share it.
 #[derive(Default)]
 pub struct History<F> {
     facts: Rc<RefCell<F>>,
@@ -163,7 +163,7 @@ impl<F> Clone for History<F> {
 
 // --- The server's end --------------------------------------------------------------------------------
 
-/// What the server listens on. Its connections are [`Rough`].
+/// The listener of the server. Its connections are [`Rough`].
 pub struct Listener {
     listener: Arc<TcpListener>,
     accepting: Option<Accepting>,
@@ -210,7 +210,7 @@ pub struct Rough<S> {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// The most that a piece has which is cut, in bytes.
+/// The most bytes of a read or write that is cut short.
 const PIECE: usize = 300;
 
 impl<S> Rough<S> {
@@ -278,13 +278,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rough<S> {
 
 // --- What goes wrong ---------------------------------------------------------------------------------
 
-/// Disturbs the links of some clients to the server, each for itself.
+/// Disturbs the links between some clients and the server, each independently.
 pub struct Faults {
     random: SmallRng,
     links: Vec<(&'static str, State)>,
-    /// The most that a message takes on a link that is well.
+    /// The most time that a message takes on a healthy link.
     latency: Duration,
-    /// How long a link is well, and how long it is not, about, in looks.
+    /// About how many looks a link is healthy, and how many it is disturbed.
     looks: [u32; 2],
 }
 
@@ -293,13 +293,13 @@ pub enum State {
     Well,
     /// Messages take up to ten times as long.
     Slow,
-    /// They are kept, and come when it is over.
+    /// Messages are held, and delivered when this is over.
     Held,
-    /// They are lost, in both directions.
+    /// Messages are lost, in both directions.
     Cut,
-    /// Those to the client are lost.
+    /// Messages to the client are lost.
     Deaf,
-    /// Those to the server are lost.
+    /// Messages to the server are lost.
     Mute,
 }
 
@@ -314,7 +314,7 @@ impl Faults {
         Faults { random, links, latency, looks }
     }
 
-    /// Runs until all clients have left, and disturbs the links at regular intervals until it is time.
+    /// Runs until all clients have left, and until `end` disturbs the links at regular intervals.
     pub fn run(self, sim: &mut Sim<'_>, interval: Duration, end: Duration) {
         let mut faults = Some(self);
         let mut seen = BTreeSet::new();
@@ -329,7 +329,7 @@ impl Faults {
         assert!(seen.len() > 1, "nothing was disturbed");
     }
 
-    /// Returns how the links are.
+    /// Changes some of the links at random. Returns the states of all.
     fn look(&mut self, sim: &Sim<'_>) -> impl Iterator<Item = State> + use<'_> {
         use State::*;
         let [well, ill] = self.looks;
@@ -351,7 +351,7 @@ impl Faults {
         self.links.iter().map(|(_, state)| *state)
     }
 
-    /// From now on all is well.
+    /// Repairs all links.
     fn heal(self, sim: &Sim<'_>) {
         for (client, state) in self.links {
             state.end(sim, client, self.latency);

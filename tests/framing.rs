@@ -1418,3 +1418,44 @@ fn a_hit_that_was_seen_ahead_is_not_believed_of_bytes_that_were_put_in_its_place
         assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&rest[..]))), "{terminator:?}");
     }
 }
+
+#[test]
+fn what_was_withheld_whole_is_delivered_when_frames_are_whole_no_more() {
+    let input = b"x".to_vec();
+    let mut framer = Framer::new(b"\r\n");
+    framer.set_whole_frames(true);
+    assert_eq!(framer.next(&input), Ok(None));
+    framer.set_whole_frames(false);
+    framer.set_terminator(Terminator::None);
+    framer.set_terminator(b"\r\n");
+    assert_eq!(framer.next(&input), Ok(Some(Event::Chunk(&b"x"[..]))));
+}
+
+#[test]
+fn nothing_is_consumed_of_an_input_that_was_shortened_to_nothing() {
+    let buffer = b"x".to_vec();
+    let mut framer = Framer::new(b"\n");
+    assert_eq!(framer.next(&buffer[..0]), Ok(None));
+    framer.set_terminator(Terminator::None);
+    assert_eq!(framer.next(&buffer), Ok(Some(Event::Chunk(&b"x"[..]))));
+    framer.set_terminator(b"\n");
+    assert_eq!(framer.next(&buffer[..0]), Ok(None));
+    assert_eq!(framer.take_consumed(), 0);
+}
+
+#[test]
+fn a_withheld_byte_that_a_count_has_taken_is_withheld_no_more() {
+    for delimiter in [&b"abcd"[..], b"abcdefghij", b"abcdefghijklmnopqrstuvwxyz"] {
+        let delimiter = Terminator::try_from(delimiter).unwrap();
+        let mut framer = Framer::new(delimiter.clone());
+        let input = b"xabc";
+        assert_eq!(framer.step(input).unwrap().unwrap().payload, b"x");
+        // As `BytesMut::advance` does, which moves nothing.
+        let input = &input[framer.take_consumed()..];
+        framer.set_terminator(1);
+        assert_eq!(framer.step(input).unwrap().unwrap().payload, b"a");
+        framer.set_terminator(delimiter.clone());
+        let step = framer.step(input).unwrap();
+        assert_eq!(step.map(|step| step.payload), Some(&b"bc"[..]), "{delimiter:?}");
+    }
+}

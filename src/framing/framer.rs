@@ -551,7 +551,10 @@ impl Framer {
                         return Ok(Some(self.end_frame(next.before, end.get(), End::Terminator)));
                     }
                     // Nothing has come since the last call, and what is there is withheld.
-                    None if next.before == self.start && self.length <= self.max && !eof => {
+                    None if (self.whole || next.before == self.start)
+                        && self.has_room_to(next.before)
+                        && !eof =>
+                    {
                         self.seen = input.len();
                         return Ok(None);
                     }

@@ -319,6 +319,7 @@ impl Search {
             return Next::nothing(input.len());
         };
         let same = self.has_grown_to(input);
+        let nothing_new = same && input.len() == self.len;
         // No delimiter ends at or before this position: only what is behind it is new.
         let new = if same && self.nothing_before <= self.len { from.max(self.len) } else { from };
         if !same {
@@ -333,8 +334,12 @@ impl Search {
                 return Next::nothing(self.nothing_before);
             }
         }
-        if let Some(next) = self.look_near(input, from) {
-            return next;
+        // Most frames that are not known end near. Where each read brings little, a look at a block is worth it only
+        // for the short delimiters, which `find_near` would look for there anyway.
+        if nothing_new || matches!(self.strategy, Strategy::Delimiter(_)) {
+            if let Some(next) = self.look_near(input, from) {
+                return next;
+            }
         }
         let is_all = enough >= left.len() as u64;
         // To find that `enough` bytes are no part of a delimiter, nothing behind this position has to be looked at.

@@ -2,9 +2,9 @@
 //!
 //! `cargo bench -p asynchat-benches --bench allocations [-- [ROW]...]`
 //!
-//! In a binary of its own, for the allocator that counts would disturb the clock. Everything is
-//! counted, the first buffer included: what is allocated once, or once for a read, shows as next to
-//! nothing for a frame.
+//! This is a binary of its own, since the allocator that counts would make the times of other benches longer.
+//! Everything is counted, the first buffer included. What is allocated once, or once for a read, is next to nothing
+//! when it is divided by the number of frames.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ use tokio_util::codec::{BytesCodec, FramedWrite};
 
 const MEASURES: [(&str, &str); 1] = [("", "allocations")];
 
-/// Counts, and complains about more allocations than there may be.
+/// Counts allocations, and panics if there are more than `most`.
 fn count(most: u64, run: impl FnOnce() -> u64) -> Outcome {
     let mut checksum = 0;
     let count = measure(|| checksum = run()).count_total;
@@ -29,8 +29,8 @@ fn count(most: u64, run: impl FnOnce() -> u64) -> Outcome {
     (vec![count as f64], checksum)
 }
 
-/// Lent frames, and owned ones: nothing for a frame. What they are made of may be taken anew for each
-/// read, and is, if they are kept.
+/// Frames, lent and owned. No way to frame may allocate for each frame, except `Channel::next`. Those with owned frames
+/// may allocate a new buffer for each read, and do so while frames of the old one are kept.
 fn frames(bench: &mut Bench) {
     let size = bench.size(4 << 20, 1 << 18);
     let reads = size.div_ceil(READ) as u64 + 8;
@@ -64,11 +64,11 @@ fn frames(bench: &mut Bench) {
             })
             .ours_measured("FrameCodec", || count(reads, || ours::frame_codec(codec(), reader())))
             .ours_measured("FrameCodec, batches", || {
-                // A batch has a list of its frames, and the buffer is taken anew when it grows.
+                // Each batch allocates a list of its frames, and buffers are allocated anew when they grow.
                 count(4 * reads, || ours::batch_codec(codec(), reader()))
             })
             .ours_measured("Channel, next", || {
-                // Short chunks are copied, so that who keeps one does not keep the read buffer.
+                // Each short chunk is copied, so that an application that keeps it does not keep the read buffer.
                 count(u64::MAX, || ours::pulled(Frames::default(), &plain, reader()))
             })
             .ours_measured("Channel, step", || {
@@ -90,13 +90,13 @@ fn frames(bench: &mut Bench) {
     }
 }
 
-/// Items pushed into a `ProducerSink` whose writer takes all.
+/// Items pushed into a `ProducerSink` whose writer takes all bytes at once.
 fn items(bench: &mut Bench) {
     let items = bench.size(1 << 20, 1 << 12);
     for size in [64, 4 << 10] {
         let Some(row) = bench.row(&format!("allocations, pushes of {size} B")) else { continue };
         let item = Bytes::from(vec![7; size]);
-        // From its first clone on it is shared, which is not the sink's allocation.
+        // The first clone of a `Bytes` allocates what counts its references. That is not the sink's allocation.
         drop(item.clone());
         row.work(items, "item", 0)
             .measures(&MEASURES)

@@ -1,10 +1,10 @@
-//! The way out: a `ProducerSink` beside a `FramedWrite` of `BytesCodec`.
+//! Output: a `ProducerSink` beside a `FramedWrite` of `BytesCodec`.
 //!
 //! `cargo bench -p asynchat-benches --bench sink [-- [ROW]... [--quick]]`
 //!
-//! The same items are written by each, into a socket that another thread drains, or to a writer that
-//! takes all. Measured are the CPU time of the thread that writes, and the wall clock; the checksum is
-//! how many bytes arrived, or at the writer that takes all, how many it was given.
+//! Each writes the same items, to a socket that another thread reads, or to a writer that takes all at once. The CPU
+//! time of the thread that writes is measured, and the wall clock. The checksum is how many bytes have arrived at the
+//! other thread, or were given to that writer.
 
 #![forbid(unsafe_code)]
 
@@ -97,7 +97,7 @@ fn calls(bench: &mut Bench) {
         .run();
 }
 
-/// Items cut from a buffer of at most 8 MiB, over and over.
+/// Items cut from a buffer of at most 8 MiB, which is used again and again.
 fn items(size: usize, total: usize) -> Vec<Bytes> {
     let buffer: Vec<u8> =
         (0..(8 << 20).min(total.max(size))).map(|n: usize| (n * 31 + n / 251) as u8).collect();
@@ -109,10 +109,10 @@ fn items(size: usize, total: usize) -> Vec<Bytes> {
 
 #[derive(Clone, Copy)]
 enum Way {
-    /// A `FramedWrite` as it comes: feed, then flush.
+    /// A plain `FramedWrite`: feed, then flush.
     FramedWrite,
     Push,
-    /// Each item by a boxed producer.
+    /// Each item is produced by a boxed producer.
     Produce,
     /// A `ProducerSink` as a `Sink`, through the encoder of its `FramedWrite`.
     Feed,
@@ -187,7 +187,7 @@ fn tcp(runtime: &Runtime, way: Way, items: &[Bytes]) -> Outcome {
     })
 }
 
-/// Takes all, at once, and counts.
+/// A writer that takes all bytes at once, and counts them.
 #[derive(Default)]
 struct Null {
     bytes: u64,

@@ -127,7 +127,7 @@ def upload_many(server):
         ftp.close()
 
 
-# What is done, how many units that is, and the unit.
+# What is measured, how many units of work that is, and the unit.
 WORK = {
     "download, 500 MB": (lambda ftp, _: download(ftp), BIG / 1e6, "MB"),
     "upload, 500 MB by 64 KiB": (lambda ftp, _: upload(ftp, 65536), BIG / 1e6, "MB"),

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The FTP example beside pyftpdlib: benches/peers/ftp.sh [ROUNDS], 5 by default.
+# Compares the FTP example with pyftpdlib: benches/peers/ftp.sh [ROUNDS], 5 by default.
 #
-# Both are started anew for each round and take turns. Printed is one table of medians. Files are in memory
-# (/dev/shm), so that it is the servers that are measured. pyftpdlib is installed from PyPI below target/.
+# Both take turns, and are started anew for each round. It prints one table of medians. Files are in memory (/dev/shm),
+# so that the servers are measured and not a disk. pyftpdlib is installed from PyPI below target/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-$PWD/target}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The IRC example beside ngircd, in turns: benches/peers/irc.sh [ROUNDS]
+# Compares the IRC example with ngircd, in turns: benches/peers/irc.sh [ROUNDS]
 #
-# Prints one table: CPU time of the server for each message that it delivers, and how many it delivers in a
-# second, medians over the rounds, in each of which both servers are started anew. Neither controls floods.
+# Prints one table: the server's CPU time for each message that it delivers, and how many it delivers in a second. These
+# are medians over the rounds, and both servers are started anew for each round. Flood control is off in both.
 # Installs Debian's ngircd if it is missing, which takes root; it is not started as a service.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -10,7 +10,7 @@ from server import Server
 
 binary, rounds = sys.argv[1], int(sys.argv[2])
 OURS, REDIS = "redis_server", "redis-server"
-# What redis-benchmark is asked for, how it is called in its answer, and how many requests at each depth.
+# The test of redis-benchmark, its name in the output, and how many requests are made at each pipeline depth.
 TESTS = {
     "ping": ("PING_MBULK", {1: 100_000, 64: 2_000_000}),
     "set": ("SET", {1: 100_000, 64: 2_000_000}),
@@ -30,14 +30,13 @@ COMMANDS = {
 def measure(server, test, depth):
     """Microseconds of CPU a request, requests a second, and sleeps a request."""
     name, counts = TESTS[test]
-    # Of LRANGE it measures the LPUSH before it, too. So that is done first, and what it does again is little.
     command = ["redis-benchmark", "-p", str(server.port), "-t", test, "-n", str(counts[depth]), "-P", str(depth), "--csv"]
     used, slept = server.cpu(), server.sleeps()
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used, slept = server.cpu() - used, server.sleeps() - slept
     rows = [row for row in csv.reader(printed.splitlines()) if row]
     rates = {row[0]: float(row[1]) for row in rows[1:]}
-    # Whatever else it asks for in the same run counts as requests, too.
+    # The test of LRANGE begins with as many requests of LPUSH. Their CPU time is measured, and so they count, too.
     requests = counts[depth] * len(rates)
     return used / requests * 1e6, rates[name], slept / requests
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The Redis example beside redis-server, in turns, asked by redis-benchmark: benches/peers/redis.sh [ROUNDS]
+# Compares the Redis example with redis-server, in turns, by redis-benchmark: benches/peers/redis.sh [ROUNDS]
 #
-# Prints one table: CPU time of the server for each request, requests in a second, and how often for each request the
-# server has slept, as there was nothing to do: medians over the rounds, in each of which both servers are started
-# anew. At one request at a time the kernel does four fifths of the work, and a sleep costs more than all that a server
-# does itself: where one sleeps more often, the ratio says that. Needs Debian's redis-server and redis-tools; nothing
-# is started as a service.
+# Prints one table: the server's CPU time for each request, requests in a second, and how often for each request the
+# server has slept because there was nothing to do. These are medians over the rounds, and both servers are started
+# anew for each round. At one request at a time the kernel does four fifths of the work, and a sleep costs more than
+# all that a server does itself; so if one server sleeps more often, the ratio shows mainly that. Needs Debian's
+# redis-server and redis-tools; nothing is started as a service.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 for program in redis-server redis-benchmark; do

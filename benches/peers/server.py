@@ -1,4 +1,4 @@
-"""A server that is measured: a process of its own, at a port of its own."""
+"""A server that is measured. It is a process of its own, and listens on a free port."""
 
 import socket
 import subprocess
@@ -8,7 +8,7 @@ import time
 
 class Server:
     def __init__(self, command):
-        """Starts what `command` makes of a port, and waits until it listens there."""
+        """Calls `command` with a free port, runs the command that it returns, and waits until that listens there."""
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]
@@ -24,7 +24,7 @@ class Server:
         sys.exit(f"{words[0]} did not start")
 
     def cpu(self):
-        """CPU time in seconds, of all its threads, those that have ended too: the clock of another process."""
+        """Its CPU time in seconds, threads that have ended included. The number is the id of that process's clock."""
         return time.clock_gettime(~self.process.pid << 3 | 2)
 
     def sleeps(self):

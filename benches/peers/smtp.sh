@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The SMTP example beside other servers that store nothing either: benches/peers/smtp.sh [ROUNDS] [MESSAGES]
+# Compares the SMTP example, storing nothing, with other servers that store nothing:
+# benches/peers/smtp.sh [ROUNDS] [MESSAGES]
 #
-# In each round every server is started anew, in turns, and receives so many messages of 4 KB from postfix's
-# smtp-source over 20 connections at a time: one message for each connection, and then many. Printed are
-# medians: the server's CPU time for a message, user and system, from /proc/PID/stat, the messages in a second
-# of the clock, and the CPU time in parts of smtp-sink's.
+# The servers take turns, and each is started anew for each round. It receives so many messages of 4 KB from postfix's
+# smtp-source over 20 connections at a time: first one message on each connection, and then many. It prints medians of
+# the server's CPU time for a message, user and system, from /proc/PID/stat; of the messages in a second of real time;
+# and of the ratio of the CPU time to that of smtp-sink.
 #
 # Needs Debian's postfix (smtp-source, smtp-sink; it is not started), and python3-venv for aiosmtpd, which is
 # left out if it can't be had.

@@ -1,4 +1,4 @@
-//! Bars, as an SVG: ours and the peers', one group for each row.
+//! Draws bar charts as SVG: a group of bars for each row, ours in one colour and the peers' in another.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ const LINE: usize = 22;
 const OURS: &str = "#0b7285";
 const PEERS: &str = "#adb5bd";
 
-/// Draws rows of figures below a title; in each row the longest bar is that of the highest value.
+/// Draws rows of figures below a title. In each row the highest value has the longest bar, which fills the width.
 pub fn draw(title: &str, rows: &[&[Figure]]) -> String {
     let mut body = String::new();
     let mut y = 40;
@@ -52,7 +52,7 @@ fn text(body: &mut String, x: usize, y: usize, attributes: &str, text: &str) {
     let _ = writeln!(body, "<text x=\"{x}\" y=\"{y}\" {attributes}>{text}</text>");
 }
 
-/// With about three digits that matter.
+/// Formats a value with about three significant digits.
 pub fn number(value: f64) -> String {
     match value {
         100.0.. => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! The other end: many connections that ask and wait for the answer, on one thread.
+//! The clients: many connections on one thread, each of which sends a request and waits for the answer.
 
 use std::io;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use crate::harness::{Outcome, nanoseconds};
 use crate::server::{Server, runtime};
 
-/// How many servers are started in turn: no start is like the other.
+/// How many times each server is started anew, since one start of a program differs from another in speed.
 pub const ROUNDS: usize = 11;
 
 /// What [`Exchange::measure`] measures, for [`Row::measures`](crate::Row::measures).
 pub const MEASURES: [(&str, &str); 2] = [("CPU time of the server", "ns"), ("wall clock", "ns")];
 
-/// What goes back and forth on each of so many connections, so many times.
+/// A request and its answer, exchanged `times` times on each of so many connections.
 #[derive(Clone, Debug)]
 pub struct Exchange<'a> {
     pub connections: usize,
@@ -27,8 +27,8 @@ pub struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Asks a server that has just started, after a tenth as much to warm up. The checksum is how many
-    /// bytes were answered; each was looked at.
+    /// Measures a server that has just started, after a tenth as many exchanges to warm it up. The checksum is the
+    /// number of bytes that were answered, each of which has been compared.
     pub fn measure(&self, server: io::Result<Server>) -> Outcome {
         let server = server.expect("it starts");
         let (cpu, wall, bytes) = runtime().block_on(async {
@@ -68,13 +68,13 @@ impl Exchange<'_> {
         (done.into_iter().map(|(stream, _)| stream).collect(), bytes)
     }
 
-    /// How many bytes all connections are answered.
+    /// How many bytes of answers all connections receive together.
     pub fn bytes(&self) -> u64 {
         (self.connections * self.times * self.answer.len()) as u64
     }
 }
 
-/// Whether two answers are the same but for digits, since a date may be among them.
+/// Whether two answers are the same except for digits, since a date may be among them.
 fn is_alike(one: &[u8], other: &[u8]) -> bool {
     let differ = |(a, b): (&u8, &u8)| a != b && !(a.is_ascii_digit() && b.is_ascii_digit());
     one == other || (one.len() == other.len() && !one.iter().zip(other).any(differ))

@@ -1,10 +1,10 @@
-//! The harness: what is measured is a ratio, in one run.
+//! The harness. It measures the ratio of competitors to one another, within one run.
 //!
-//! Every competitor of a row does the same work on the same input and returns a checksum of what it
-//! was handed, which must be the expected one. The competitors of a row take turns: in each round
-//! every one of them runs once, in an order that is shuffled anew, and a ratio is taken within the
-//! round. What is printed is the median over the rounds, so that a busy neighbour or a change of
-//! clock speed in the middle of a run moves all the competitors and not the ratio.
+//! Every competitor of a row does the same work on the same input and returns a checksum of the frames that it
+//! got, which must be the expected one. The competitors of a row take turns: in each round every one of them
+//! runs once, in a newly shuffled order, and a ratio is taken within the round. The medians over the rounds are
+//! printed. So a busy neighbour or a change of clock speed in the middle of a run affects all competitors alike
+//! and not the ratio.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -21,19 +21,19 @@ const BUDGET: Duration = Duration::from_millis(1500);
 const LEAST_ROUNDS: usize = 15;
 const MOST_ROUNDS: usize = 301;
 
-/// Rows, printed as they are measured.
+/// One run of a bench, which prints its rows as they are measured.
 ///
 /// Command line of each bench: `[ROW]... [OPTION]...`. Rows whose names contain none of the words given
 /// are left out.
 ///
-/// - `--quick` runs small inputs a few times only, for the sake of the checksums. So does a run that is
-///   not `cargo bench`'s.
-/// - `--row=ROW` runs the row of that name alone, `--only=COMPETITOR` that competitor of each row: for a
+/// - `--quick` runs small inputs a few times, only to check the checksums. A run that `cargo bench` has not started
+///   does so, too.
+/// - `--row=ROW` runs only the row of that name, `--only=COMPETITOR` only that competitor of each row: for a
 ///   profiler.
-/// - `--record=FILE` also appends each figure to a file, one a line: see [`Figure`].
+/// - `--record=FILE` also appends each figure to a file, one on each line: see [`Figure`].
 /// - `--list` runs nothing and prints what `--count` can count.
-/// - `--count` runs each competitor once to warm up and once inside [`counted`], on small inputs: for a
-///   tool that counts instructions in that function.
+/// - `--count` runs each competitor on small inputs, once to warm up and once inside [`counted`], for a tool that
+///   counts the instructions of that function.
 pub struct Bench {
     mode: Mode,
     filters: Vec<String>,
@@ -81,18 +81,19 @@ impl Bench {
             }
         }
         bench.mode = wanted.unwrap_or(bench.mode);
-        // The allocator of a program that has run for a while: it no longer gives large blocks back to
-        // the system at once, to fault them in again for the next frame. That helps the peers.
+        // glibc's allocator first gives each large block back to the system when it is freed, and has its pages
+        // faulted in again for the next frame. Once a large block has been freed it keeps them, as in a program
+        // that has run for a while. That helps the peers.
         drop(black_box(Vec::<u8>::with_capacity(31 << 20)));
         bench
     }
 
-    /// Whether inputs are to be small and rounds few.
+    /// Whether inputs shall be small and rounds few.
     pub fn quick(&self) -> bool {
         self.mode != Mode::Measure
     }
 
-    /// `full`, or `quick` in a run that is not for the time it takes.
+    /// `full` in a run that measures times, and `quick` in all others.
     pub fn size(&self, full: usize, quick: usize) -> usize {
         if self.quick() { quick } else { full }
     }
@@ -120,7 +121,7 @@ impl Bench {
         })
     }
 
-    /// Prints what there was to see in all.
+    /// Prints how many rows there were, and that all checksums were right.
     pub fn finish(self) {
         if self.mode == Mode::List {
             return;
@@ -139,7 +140,7 @@ impl fmt::Debug for Bench {
     }
 }
 
-/// What one run of a competitor came to: a value for each of the row's measures, and the checksum.
+/// The result of one run of a competitor: a value for each of the row's measures, and the checksum.
 pub type Outcome = (Vec<f64>, u64);
 
 struct Competitor<'a> {
@@ -147,15 +148,15 @@ struct Competitor<'a> {
     ours: bool,
     run: Box<dyn FnMut() -> Outcome + 'a>,
     checksum: Option<u64>,
-    /// Items and bytes, where they are not the row's.
+    /// How many items and bytes it goes through, if they are not those of the row.
     work: Option<(usize, usize)>,
-    /// Which measure, which peer, and the ratio that is wanted.
+    /// Goals: the index of a measure, a peer, and the ratio to that peer that is wanted.
     goals: Vec<(usize, String, f64)>,
 }
 
-/// One workload, and those who do it.
+/// One workload, and the competitors that do it.
 ///
-/// The ratio that is printed is that to the row's first peer: smaller is better for us.
+/// The ratio that is printed is that to the row's first peer: below 1, the competitor needs less.
 #[must_use = "a row measures nothing until it is run"]
 pub struct Row<'a> {
     bench: &'a mut Bench,
@@ -164,7 +165,7 @@ pub struct Row<'a> {
     items: usize,
     bytes: usize,
     checksum: Option<u64>,
-    /// Names (empty if there is but one) and units of what each run measures.
+    /// The name (empty if there is only one) and the unit of each value that a run measures.
     measures: Vec<(&'static str, &'static str)>,
     countable: bool,
     rounds: usize,
@@ -179,27 +180,27 @@ impl<'a> Row<'a> {
         self
     }
 
-    /// What every run of every competitor is to return. Without it, they are to agree.
+    /// The checksum that every run of every competitor must return. Without this call, they only have to agree.
     pub fn expect(mut self, checksum: u64) -> Self {
         self.checksum = Some(checksum);
         self
     }
 
-    /// How long to go on with rounds, once there are enough of them.
+    /// How long to go on with rounds, if the least number of them has not taken longer.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
         self
     }
 
-    /// At most so many rounds: for what takes long. Of one round nobody is warmed up: that is for what
-    /// comes out alike each time.
+    /// At most this many rounds, for work that takes long. If it is one round there is none to warm up, which is
+    /// for values that are the same each time.
     pub fn rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds;
         self
     }
 
-    /// Names and units of what each run measures, if it is not the time alone. Such runs measure
-    /// themselves.
+    /// The names and units of the values that a run measures, if it is not only the time. Such competitors are added
+    /// by [`ours_measured`](Row::ours_measured) and [`peer_measured`](Row::peer_measured).
     pub fn measures(mut self, measures: &[(&'static str, &'static str)]) -> Self {
         self.measures = measures.to_vec();
         self.countable = false;
@@ -217,13 +218,13 @@ impl<'a> Row<'a> {
         self.push(name, true, timed(run))
     }
 
-    /// Adds a competitor that does the same otherwise. The first is what the others are compared to.
+    /// Adds a competitor that does the same without this crate. All others are compared to the first.
     pub fn peer(self, name: &str, run: impl FnMut() -> u64 + 'a) -> Self {
         self.push(name, false, timed(run))
     }
 
-    /// As [`Row::ours`], for a run that measures itself: what has to be set up anew each time, or goes
-    /// by another clock. Times are in nanoseconds.
+    /// As [`Row::ours`], for a run that measures itself, because it has to be set up anew each time or needs another
+    /// clock. Times are in nanoseconds.
     pub fn ours_measured(mut self, name: &str, run: impl FnMut() -> Outcome + 'a) -> Self {
         self.countable = false;
         self.push(name, true, Box::new(run))
@@ -241,7 +242,7 @@ impl<'a> Row<'a> {
         self
     }
 
-    /// What the competitor added last is wanted to take, in parts of what a peer takes, if anything is.
+    /// Sets a goal for the competitor added last, if one is given: the ratio of its first measure to that of a peer.
     pub fn goal(self, peer: &str, ratio: impl Into<Option<f64>>) -> Self {
         match ratio.into() {
             Some(ratio) => self.goal_of(0, peer, ratio),
@@ -249,17 +250,17 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The same of another measure than the first.
+    /// As [`goal`](Row::goal), for the measure with this index.
     pub fn goal_of(self, measure: usize, peer: &str, ratio: f64) -> Self {
         self.last(|last| last.goals.push((measure, peer.to_owned(), ratio)))
     }
 
-    /// Gives the competitor added last a checksum of its own.
+    /// Sets the checksum of the competitor added last, if it differs from that of the row.
     pub fn expecting(self, checksum: u64) -> Self {
         self.last(|last| last.checksum = Some(checksum))
     }
 
-    /// Gives the competitor added last an amount of work of its own.
+    /// Sets the items and bytes of the competitor added last, if they differ from those of the row.
     pub fn working(self, items: usize, bytes: usize) -> Self {
         self.last(|last| last.work = Some((items, bytes)))
     }
@@ -273,7 +274,7 @@ impl<'a> Row<'a> {
     ///
     /// # Panics
     ///
-    /// Panics if a competitor comes to another checksum than it should.
+    /// Panics if a competitor returns another checksum than the expected one.
     pub fn run(mut self) {
         if let Some(only) = &self.bench.only {
             self.competitors.retain(|competitor| competitor.name == *only);
@@ -291,7 +292,7 @@ impl<'a> Row<'a> {
             }
             return;
         }
-        // A first round warms up, and settles what is expected of the others.
+        // The first round warms up, and its checksum is what is expected of the others if none was given.
         let competitors = self.competitors.len();
         let first: Vec<_> = (0..competitors).map(|i| self.measure(i)).collect();
         if self.bench.mode == Mode::Count {
@@ -329,7 +330,7 @@ impl<'a> Row<'a> {
         self.bench.rows += 1;
     }
 
-    /// Runs one competitor once, and looks at its checksum.
+    /// Runs one competitor once, and checks its checksum.
     fn measure(&mut self, i: usize) -> Vec<f64> {
         let competitor = &mut self.competitors[i];
         let (values, checksum) = (competitor.run)();
@@ -407,7 +408,7 @@ impl fmt::Debug for Row<'_> {
     }
 }
 
-/// Whoever counts instructions counts those that are executed in here, callees included.
+/// Tools that count instructions are told to count those of this function and of all that it calls.
 #[inline(never)]
 pub fn counted(run: &mut dyn FnMut()) {
     run();
@@ -422,18 +423,18 @@ fn timed<'a>(mut run: impl FnMut() -> u64 + 'a) -> Box<dyn FnMut() -> Outcome + 
     })
 }
 
-/// How long this thread has run: what a busy neighbour takes does not count.
+/// The CPU time of this thread, in which the time that other processes take is not included.
 pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// A duration as a measured value.
+/// A duration in nanoseconds, as a measured value.
 pub fn nanoseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
 }
 
-/// The middle one; the upper middle one of an even number.
+/// The median: of an even number of values, the upper one in the middle.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -1,4 +1,4 @@
-//! Heads of HTTP requests, of some 400 bytes, ended by a blank line, and those who find it otherwise.
+//! Heads of HTTP requests, of some 400 bytes, each ended by a blank line; and the peers that find its end.
 
 use memchr::memmem;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -10,7 +10,7 @@ use crate::{Row, Tally};
 /// What ends a head.
 pub const END: &[u8; 4] = b"\r\n\r\n";
 
-/// Heads, and what is to come of them.
+/// Heads, and the checksum that competitors have to return for them.
 #[derive(Debug)]
 pub struct Heads {
     pub input: Vec<u8>,
@@ -34,7 +34,7 @@ impl Heads {
     }
 }
 
-/// Lends whole heads only: what is left of a read waits for the next, and is searched again.
+/// Lends only whole heads: an incomplete one waits for the next read, and is then searched again.
 pub fn find_iter(input: &[u8], window: &mut Window) -> u64 {
     let finder = memmem::Finder::new(END);
     let mut tally = Tally::default();

@@ -1,11 +1,11 @@
-//! Inputs, the same in every run.
+//! The inputs. They are random, but the same in every run.
 
 /// A small random number generator (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The same seed makes the same numbers.
+    /// A generator that yields the same numbers for the same seed.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
@@ -46,8 +46,8 @@ impl Random {
     }
 }
 
-/// Whether frames resemble one another, as one client's do. It decides how well a processor predicts
-/// where the next one ends, and so who is faster: each way has inputs that suit it.
+/// Whether frames resemble one another, as those of one client do. How well a processor predicts where the next one
+/// ends depends on it, and therefore which competitor is faster: each has inputs that suit it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Alike,
@@ -55,7 +55,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// Both, and what they are called in a row's name.
+    /// Both shapes, and what they are called in the name of a row.
     pub const BOTH: [(Shape, &str); 2] = [(Shape::Random, "random"), (Shape::Alike, "alike")];
 }
 
@@ -137,8 +137,8 @@ fn random_head(random: &mut Random, heads: &mut Vec<u8>) {
 }
 
 /// Bodies of `size` bytes and up to a page more, each after its length in four bytes, the highest
-/// first. The sizes differ so that the bodies lie differently in their pages: where a copy's source and
-/// destination lie alike, it is several times slower, and that is nobody's merit.
+/// first. The sizes differ so that the bodies begin at different offsets in their pages: a copy is several times slower
+/// if source and destination have similar offsets, which is by chance and says nothing about a competitor.
 ///
 /// # Panics
 ///

@@ -1,5 +1,5 @@
-//! Counts the instructions of each competitor in memory, by valgrind's callgrind, as a figure without
-//! noise: two builds that differ in it differ.
+//! Counts the instructions of each competitor of the bench in memory, by valgrind's callgrind. These figures have no
+//! noise: if two builds have different counts, they do different work.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use asynchat_benches::record::Figure;
 use crate::machine;
 use crate::tables::tables;
 
-/// Whose rows can be counted.
+/// The bench whose rows can be counted.
 const BENCH: &str = "framing";
-/// Where the table goes, beside this crate's manifest.
+/// The file that the table is written to, in the folder of this package.
 const TABLE: &str = "INSTRUCTIONS.md";
 const HEAD: &str = "\
 # Instructions
@@ -35,11 +35,13 @@ struct Entry {
     item: String,
 }
 
-/// Rows that say that the work is linear, and what their ratio may be: twice the input is twice the work, and a
-/// terminator twice as long is no more of it. Each leaves a little for setting up.
+/// The beginnings of the names of rows that check that the work is linear, and the ratio that each may reach. Twice the
+/// input is twice the work, and a terminator of twice the length is no more work. Both bounds allow a little more, for
+/// what is done once at the start.
 const LINEAR: [(&str, f64); 2] = [("twice the input", 2.1), ("twice the terminator", 1.15)];
 
-/// Counts the rows whose names contain one of the words, or all and writes the table.
+/// With words, counts the rows whose names contain one of them, and prints them. Without, counts all and writes the
+/// table.
 pub fn write(words: &[String]) -> Result<(), Box<dyn Error>> {
     let figures = figures(words)?;
     let mut table = String::new();
@@ -99,7 +101,7 @@ fn figures(words: &[String]) -> Result<Vec<Figure>, Box<dyn Error>> {
     Ok(figures)
 }
 
-/// Builds the bench, as it is timed.
+/// Builds the bench with the profile in which it is timed, and returns the path of its executable.
 fn build() -> Result<PathBuf, Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -133,7 +135,7 @@ fn list(bench: &Path, words: &[String]) -> Result<Vec<Entry>, Box<dyn Error>> {
     entries.ok_or_else(|| "the bench lists its rows otherwise".into())
 }
 
-/// Counts all of them, as many at a time as there are processors.
+/// Counts all entries, as many at a time as there are processors.
 fn count(bench: &Path, entries: &[Entry]) -> Result<Vec<u64>, Box<dyn Error>> {
     let threads = thread::available_parallelism()?.get();
     let counted: Vec<_> = thread::scope(|scope| {
@@ -153,7 +155,7 @@ fn count_one(bench: &Path, entry: &Entry) -> Result<u64, String> {
     let Entry { row, competitor, .. } = entry;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        // Only what is executed in the harness's function `counted`, callees included.
+        // Count only inside the harness's function `counted`, and in what it calls.
         .args(["--collect-atstart=no", "--toggle-collect=*harness*counted*"])
         .arg(bench)
         .args(["--count", &format!("--row={row}"), &format!("--only={competitor}")])

@@ -1,4 +1,4 @@
-//! Reading from memory as from a socket, alike for everybody.
+//! Reads from memory as from a socket, in the same way for all competitors.
 
 use std::future::Future;
 use std::io;
@@ -10,19 +10,19 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use futures::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// How much one read brings, where nothing else is said.
+/// How many bytes one read returns, where nothing else is said.
 pub const READ: usize = 64 * 1024;
 
-/// What is copied at once. Large copies may be left to the processor's string instructions, and their
-/// speed then hangs on how the two addresses happen to lie, which would differ between competitors.
+/// How many bytes are copied at once. `memcpy` may leave larger copies to the processor's string instructions, whose
+/// speed depends on the two addresses, and these differ between competitors by chance.
 const PIECE: usize = 3 * 1024;
 
-/// Reads from a slice, at most so many bytes at a time.
+/// Reads from a slice, with a limit on the bytes of one read.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     input: &'a [u8],
     most: usize,
-    /// What follows the input, so many times.
+    /// The input to begin anew with when `input` is used up, and how many more times.
     again: (&'a [u8], usize),
 }
 
@@ -37,7 +37,7 @@ impl<'a> Reader<'a> {
         Reader { input, most, again: (&[], 0) }
     }
 
-    /// Reads the same input several times: more than a cache holds, out of one.
+    /// Reads the same input several times. So an input larger than the processor's cache is read out of the cache.
     pub fn repeating(input: &'a [u8], times: usize) -> Reader<'a> {
         Reader { input: &[], most: READ, again: (input, times) }
     }
@@ -64,8 +64,8 @@ impl AsyncRead for Reader<'_> {
     }
 }
 
-/// What a caller without a runtime keeps its input in: reads go onto the end, what is done with
-/// leaves at the front, and what remains moves to the front when there is no more room behind it.
+/// The input buffer of a caller without a runtime: reads are appended, consumed bytes are taken off the front, and
+/// when there is no more room behind the rest, it is moved to the front.
 #[derive(Clone, Debug)]
 pub struct Window {
     data: Box<[u8]>,
@@ -74,7 +74,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Room for so many bytes.
+    /// A buffer with room for so many bytes.
     pub fn new(capacity: usize) -> Window {
         Window { data: vec![0; capacity].into_boxed_slice(), start: 0, end: 0 }
     }
@@ -98,13 +98,13 @@ impl Window {
         }
     }
 
-    /// What came in and is not yet done with.
+    /// The bytes that were read and are not consumed yet.
     #[inline]
     pub fn filled(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
 
-    /// The first `n` bytes are done with.
+    /// Takes `n` bytes off the front.
     #[inline]
     pub fn consume(&mut self, n: usize) {
         self.start += n;
@@ -115,18 +115,18 @@ impl Window {
         }
     }
 
-    /// Nothing is there any more.
+    /// Drops all bytes.
     pub fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
     }
 }
 
-/// Takes every item from a stream that waits for nothing.
+/// Takes every item from a stream that never has to wait.
 ///
 /// # Panics
 ///
-/// Panics if it does.
+/// Panics if it does wait.
 #[inline]
 pub fn drain<S: Stream>(stream: S, mut each: impl FnMut(S::Item)) {
     let mut stream = pin!(stream);
@@ -138,7 +138,7 @@ pub fn drain<S: Stream>(stream: S, mut each: impl FnMut(S::Item)) {
     });
 }
 
-/// Takes every item from a stream that waits for nothing, and may tell the stream how to go on.
+/// Takes every item from a stream that never has to wait. `each` also gets the stream, to set its terminator, say.
 ///
 /// # Panics
 ///
@@ -153,11 +153,11 @@ pub fn drain_with<S: Stream + Unpin>(mut stream: S, mut each: impl FnMut(&mut S,
     });
 }
 
-/// Runs a future that waits for nothing.
+/// Runs a future that never has to wait.
 ///
 /// # Panics
 ///
-/// Panics if it does.
+/// Panics if it does wait.
 pub fn complete<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     poll_on(|cx| future.as_mut().poll(cx))
@@ -172,7 +172,7 @@ impl Wake for Woken {
     }
 }
 
-/// Polls again and again what does not wait, but may let others have their turn: then it is woken.
+/// Polls until the result is there. What is polled may return `Pending` only to yield, and then must wake its task.
 #[inline]
 fn poll_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     let woken = Arc::new(Woken(AtomicBool::new(false)));

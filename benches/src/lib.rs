@@ -1,12 +1,12 @@
 //! What the benches share. Where to look:
 //!
-//! - `harness`: rows, competitors, rounds, ratios; `record`: what comes of them, line by line;
-//! - `tally`: the checksum that every competitor is asked for;
-//! - `input`: the bytes; `io`: reading them from memory as from a socket;
-//! - `ours`: every way in which this crate frames, each written once;
+//! - `harness`: rows, competitors, rounds, ratios; `record`: the figures, as lines of a file;
+//! - `tally`: the checksum that every competitor has to return;
+//! - `input`: the inputs; `io`: reads them from memory as from a socket;
+//! - `ours`: a function for every way in which this crate frames;
 //! - `lines`, `heads`, `resp`: a workload each, with its protocol and its peers;
-//! - `server`, `client`: a server as a child process, and the other end of its connections;
-//! - `main.rs`: the results and the count of instructions, made by one command each.
+//! - `server`, `client`: a server as a child process, and its clients;
+//! - `main.rs`: the commands that write the results, count instructions, and run the checks.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Lines of 32 bytes on average, and those who read them otherwise.
+//! Lines of 32 bytes on average, and the peers that read them.
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::codec::{AnyDelimiterCodec, FramedRead, LinesCodec};
@@ -7,7 +7,7 @@ use crate::input::{self, Shape};
 use crate::io::{READ, Reader, complete, drain};
 use crate::{Row, Tally};
 
-/// Lines, and what is to come of them.
+/// Lines, and the checksum that competitors have to return for them.
 #[derive(Debug)]
 pub struct Lines {
     pub input: Vec<u8>,
@@ -40,7 +40,7 @@ pub fn lines_codec(reader: Reader<'_>, capacity: usize) -> u64 {
     tally.sum()
 }
 
-/// Makes a `Bytes` of each line; the set of bytes that end one could hold more than one.
+/// Makes a `Bytes` of each line. The peer could look for any of several bytes; here the set has one.
 pub fn any_delimiter_codec(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
     let codec = AnyDelimiterCodec::new(b"\n".to_vec(), b"\n".to_vec());
@@ -50,7 +50,7 @@ pub fn any_delimiter_codec(reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
-/// Copies each line into one buffer that is used again and again; takes `end` off itself.
+/// Copies each line into one buffer that is used for all. `end` is the length of the line end, which is taken off.
 pub fn read_until(reader: Reader<'_>, end: usize) -> u64 {
     let mut tally = Tally::default();
     let mut reader = BufReader::with_capacity(READ, reader);

@@ -1,4 +1,4 @@
-//! Where and when something was measured, in a line.
+//! Describes in one line where and when something was measured.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub fn describe() -> String {
     said.join("; ")
 }
 
-/// The first line that a program says, if there is such a program.
+/// The first line that a program prints, if there is such a program.
 fn said_by(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let said = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());

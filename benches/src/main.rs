@@ -1,10 +1,11 @@
-//! Makes what is committed of the benches' figures:
+//! Commands that write the figures that are committed, and two checks:
 //!
 //! - `cargo run -p asynchat-benches -- results [BENCH]... [--quick]`
 //! - `cargo run -p asynchat-benches -- instructions [ROW]...`
-//! - `cargo run --release -p asynchat-benches -- linear`, which counts instructions, and fails if twice the input is more than twice the work
-//! - `cargo run --release -p asynchat-benches -- hostile [--short]`, which makes a table and fails if a peer
-//!   can do more harm than it should
+//! - `cargo run --release -p asynchat-benches -- linear`, which counts instructions, and fails if twice the input is
+//!   more than twice the work
+//! - `cargo run --release -p asynchat-benches -- hostile [--short]`, which prints a table of what hostile peers cost,
+//!   and fails if one costs more than it may
 
 #![forbid(unsafe_code)]
 
@@ -29,14 +30,14 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "instructions" => instructions::write(rest),
         Some((command, [])) if command == "linear" => instructions::check_linear(),
         Some((command, rest)) if command == "hostile" => hostile::run(rest),
-        // What `hostile` starts.
+        // The server that `hostile` starts as a child process and attacks.
         Some((command, [])) if command == "hostile-server" => hostile::serve().map_err(Into::into),
         _ => Err(USAGE.into()),
     };
     match done {
         Ok(()) => {
             if let Some(check @ ("linear" | "hostile")) = arguments.first().map(String::as_str) {
-                // What `.ci/promises` looks for.
+                // `.ci/promises` looks for this line.
                 println!("asynchat-benches {check} ... ok");
             }
             ExitCode::SUCCESS

@@ -1,5 +1,5 @@
-//! Every way in which this crate frames, written once, as its users write it: a protocol is told the
-//! same by each.
+//! A function for every way in which this crate frames, written as users of the crate would write it. Each delivers
+//! the same frames to a [`Protocol`], so that a workload is written once for all of them.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,13 +16,13 @@ use tokio_util::codec::FramedRead;
 use crate::io::{READ, Reader, Window, complete, drain, drain_with};
 use crate::tally::Tally;
 
-/// Whatever has a terminator that can be set while the stream runs.
+/// Anything with a terminator and a limit that can be set in mid-stream.
 pub trait Aim {
     fn set_terminator(&mut self, terminator: impl Into<Terminator>);
     fn set_limit(&mut self, limit: Limit);
 }
 
-// Inlined as ever: whoever calls these calls the methods themselves.
+// Always inlined, so that a call costs what a call of the method itself does.
 macro_rules! aim {
     ($([$($generic:ident)?] $type:ty;)*) => {$(
         impl$(<$generic>)? Aim for $type {
@@ -46,33 +46,33 @@ aim! {
     [S] Channel<S>;
 }
 
-/// What a user does with what comes, whichever way it comes.
+/// What an application does with the frames, whichever way they are found.
 pub trait Protocol {
-    /// A piece of a frame.
+    /// Takes a piece of a frame.
     fn chunk(&mut self, chunk: &[u8]);
 
-    /// The frame's end, where the terminator may be set anew.
+    /// Takes the end of a frame. Another terminator may be set here.
     fn end(&mut self, aim: &mut impl Aim);
 
-    /// A whole frame, where frames are handed over whole.
+    /// Takes a whole frame, where frames are handed over whole.
     #[inline]
     fn frame(&mut self, frame: &[u8], aim: &mut impl Aim) {
         self.chunk(frame);
         self.end(aim);
     }
 
-    /// The input has ended in a frame, which no input does unless the protocol says otherwise.
+    /// Is told that the input has ended within a frame, which is a mistake unless the protocol overrides this.
     fn truncated(&self) {
         panic!("whole frames");
     }
 }
 
-/// What a protocol was told, as a checksum.
+/// Returns a checksum of what a protocol was told.
 pub trait Sum {
     fn sum(&self) -> u64;
 }
 
-/// Frames that all end alike.
+/// A protocol whose frames all have the same terminator.
 #[derive(Debug, Default)]
 pub struct Frames(Tally);
 
@@ -99,11 +99,11 @@ pub fn delimiter(bytes: &[u8]) -> Terminator {
     Terminator::try_from(bytes).expect("not empty")
 }
 
-/// How a [`Framer`] is asked for what it finds.
+/// A way to ask a [`Framer`] for what it finds.
 pub trait Ask {
     const WHOLE: bool = false;
 
-    /// Asks until there is nothing more to be found in the input.
+    /// Asks until nothing more is found in the input.
     fn ask(framer: &mut Framer, input: &[u8], protocol: &mut impl Protocol);
 }
 
@@ -124,7 +124,7 @@ impl Ask for Events {
     }
 }
 
-/// Step by step: a chunk and the end behind it in one.
+/// Step by step: a chunk and the end that follows it come together.
 #[derive(Debug)]
 pub struct Steps;
 
@@ -144,7 +144,7 @@ impl Ask for Steps {
     }
 }
 
-/// Frame by frame, each of which is kept in the buffer until it is complete.
+/// Frame by frame: each stays in the buffer until it is complete.
 #[derive(Debug)]
 pub struct Whole;
 
@@ -162,7 +162,7 @@ impl Ask for Whole {
     }
 }
 
-/// A [`Framer`], over a buffer that is filled `read` bytes at a time.
+/// A [`Framer`] that is given a buffer, which is filled `read` bytes at a time.
 pub fn framer<A: Ask, P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
@@ -181,7 +181,7 @@ pub fn framer<A: Ask, P: Protocol + Sum>(
     protocol.sum()
 }
 
-/// The same, event by event, where the input lies in memory already and nothing is copied.
+/// A [`Framer`], event by event, that is given the whole input where it lies in memory. Nothing is copied.
 pub fn framer_in_place<P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
@@ -214,7 +214,7 @@ pub fn terminator_codec<P: Protocol + Sum>(
     protocol.sum()
 }
 
-/// The same, step by step: each piece of payload is a `Bytes`, or each frame if they come `whole`.
+/// A [`TerminatorCodec`], step by step: each piece of payload is a `Bytes`, or each frame if they come `whole`.
 pub fn stepping_codec<P: Protocol + Sum>(
     mut protocol: P,
     terminator: Terminator,
@@ -256,7 +256,7 @@ pub fn frame_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
-/// A `BatchCodec` through `FramedRead`: all whole frames of a read are one item.
+/// A `BatchCodec` through `FramedRead`: all complete frames of a read are one item.
 pub fn batch_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
     drain(FramedRead::with_capacity(reader, codec.batched(), READ), |frames| {
@@ -268,7 +268,7 @@ pub fn batch_codec(codec: FrameCodec, reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
-/// Reads from memory, and has nothing written to it.
+/// A connection that reads from memory and is not written to.
 #[derive(Clone, Debug)]
 pub struct Connection<'a>(pub Reader<'a>);
 
@@ -301,7 +301,7 @@ pub fn plain(terminator: Terminator) -> ChannelBuilder {
     Channel::builder(terminator).limit(Limit::Unlimited).timeouts(Timeouts::NONE)
 }
 
-/// A [`Channel`], pulled with `next`: each chunk is a `Bytes`.
+/// A [`Channel`] from which events are pulled with `next`: each chunk is a `Bytes`.
 pub fn pulled<P: Protocol + Sum>(
     mut protocol: P,
     builder: &ChannelBuilder,
@@ -318,7 +318,7 @@ pub fn pulled<P: Protocol + Sum>(
     protocol.sum()
 }
 
-/// A [`Channel`], step by step: what is found is lent, or each frame if they come `whole`.
+/// A [`Channel`] from which steps are pulled: each piece of payload is lent, or each frame if they come `whole`.
 pub fn stepping_channel<P: Protocol + Sum>(
     mut protocol: P,
     builder: &ChannelBuilder,
@@ -405,7 +405,7 @@ pub fn handler<P: Protocol + Sum + Send>(
     protocol.sum()
 }
 
-/// The same, frame by frame.
+/// A [`Channel`] that runs a [`Handler`] of whole frames.
 pub fn whole_handler<P: Protocol + Sum + Send>(
     protocol: P,
     builder: &ChannelBuilder,

@@ -1,27 +1,27 @@
-//! A figure, as a line of a file: what the benches write, and the results are made of.
+//! A figure as a line of a file. The benches write these files, and the tables of results are made from them.
 
 use std::fmt;
 
-/// What one competitor of a row came to.
+/// The result of one competitor of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     pub row: String,
     pub competitor: String,
     /// Whether the competitor uses this crate.
     pub ours: bool,
-    /// Such as `ns/line`.
+    /// The unit of the value, such as `ns/line`.
     pub unit: String,
     pub value: f64,
-    /// In MB/s.
+    /// The throughput in MB/s.
     pub rate: Option<f64>,
-    /// The row's first peer; empty if there is none.
+    /// The name of the row's first peer, which the ratio is to. Empty if there is none.
     pub reference: String,
-    /// The value in parts of the reference's.
+    /// The ratio to the reference.
     pub ratio: Option<f64>,
     pub goals: Vec<Goal>,
 }
 
-/// A ratio to a peer that is wanted, and the one that was reached.
+/// A ratio to a peer that is wanted, and the ratio that was reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
     pub peer: String,
@@ -31,7 +31,7 @@ pub struct Goal {
 
 impl Goal {
     pub fn is_met(&self) -> bool {
-        // As precise as the goals are given.
+        // The ratio counts as rounded to two digits after the point, since most goals are given with two.
         self.reached < self.wanted + 0.005
     }
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Goal {
 }
 
 impl Figure {
-    /// Fields with tabs between them.
+    /// The figure as a line: its fields, separated by tabs.
     pub fn to_line(&self) -> String {
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
         let mut fields = vec![
@@ -64,7 +64,7 @@ impl Figure {
         fields.join("\t")
     }
 
-    /// Reads what [`Figure::to_line`] has written.
+    /// Reads a line that [`Figure::to_line`] has written.
     pub fn from_line(line: &str) -> Option<Figure> {
         let fields: Vec<&str> = line.split('\t').collect();
         let [row, competitor, ours, unit, value, rate, reference, ratio, goals @ ..] = &*fields

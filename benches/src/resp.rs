@@ -1,5 +1,5 @@
-//! Pipelined RESP commands: `*3`, and three times a length, that many bytes, and a line's end; what a
-//! user makes of them with this crate, and those who read them otherwise.
+//! Pipelined RESP commands, that is, Redis's: a line `*3`, and three times a line with a length, that many bytes, and a
+//! line end. There are several ways to read them with this crate, and the peers.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +19,7 @@ use crate::{Row, Tally};
 /// What ends a line.
 pub const CRLF: &[u8; 2] = b"\r\n";
 
-/// Goes on reading a decimal number: the same for everybody who parses one.
+/// Continues a decimal number with more digits. All competitors that parse one use this function.
 #[inline]
 fn number(so_far: usize, digits: &[u8]) -> Option<usize> {
     digits.iter().try_fold(so_far, |n, &digit| {
@@ -29,11 +29,11 @@ fn number(so_far: usize, digits: &[u8]) -> Option<usize> {
     })
 }
 
-/// What is done with commands: told of each argument, in pieces.
+/// Receives the arguments of commands, in pieces.
 pub trait Arguments: Default {
     fn chunk(&mut self, chunk: &[u8]);
 
-    /// The end of an argument, and whether it is the command's last.
+    /// Takes the end of an argument, and whether it is the last of its command.
     fn end(&mut self, last: bool);
 }
 
@@ -49,14 +49,14 @@ impl Arguments for Tally {
     }
 }
 
-/// Where in a command we are. Every piece may come in pieces.
+/// How far a command has come. A line, too, may come in several chunks.
 #[derive(Debug, Default)]
 struct Commands<T> {
     to: T,
     at: At,
     arguments: usize,
     number: usize,
-    /// The first byte of the line, once it is there.
+    /// The first byte of the line, once it has come.
     kind: u8,
 }
 
@@ -79,7 +79,7 @@ impl<T: Arguments> Commands<T> {
         self.number = number(self.number, chunk).expect("a number");
     }
 
-    /// A line has ended: the number that it held.
+    /// Ends a line, and returns the number that it held.
     #[inline]
     fn line_end(&mut self, kind: u8) -> usize {
         assert_eq!(self.kind, kind);
@@ -93,7 +93,7 @@ impl<T: Arguments> Commands<T> {
         self.at = At::Length;
     }
 
-    /// An argument has ended.
+    /// Ends an argument.
     #[inline]
     fn argument_end(&mut self) {
         self.arguments -= 1;
@@ -102,7 +102,8 @@ impl<T: Arguments> Commands<T> {
     }
 }
 
-/// Commands whose arguments are counts of two bytes more: those are looked at by hand.
+/// Reads each argument and its line end as one count, two bytes longer than the argument, and checks the line end
+/// itself.
 #[derive(Debug, Default)]
 pub struct CountedIn<T = Tally>(Commands<T>);
 
@@ -161,7 +162,7 @@ impl<T: Arguments> Protocol for CountedIn<T> {
     }
 }
 
-/// Commands whose arguments end at a terminator of its own, before which nothing may stand.
+/// Reads each argument as a count, and its line end as another frame, which must be empty: the limit is 0 bytes.
 #[derive(Debug, Default)]
 pub struct Verified<T = Tally>(Commands<T>);
 
@@ -211,7 +212,7 @@ impl<T: Arguments> Protocol for Verified<T> {
     }
 }
 
-/// Commands whose arguments are counted frames with their end, which the framer looks at.
+/// Reads each argument as a count with an end of its own, which the framer checks: `Terminator::count_then`.
 #[derive(Debug, Default)]
 pub struct Counted<T = Tally>(Commands<T>);
 
@@ -248,12 +249,12 @@ impl<T: Arguments> Protocol for Counted<T> {
                 commands.at = At::Argument;
                 aim.set_terminator(Terminator::count_then(number as u64, CRLF));
             }
-            // Behind it is a line again, without a word of ours.
+            // After the count the delimiter is in force again by itself, for the line that comes next.
             At::Argument | At::End => commands.argument_end(),
         }
     }
 
-    /// Whoever has the frame whole needs to remember less.
+    /// Reads a whole frame, for which less has to be remembered between calls.
     #[inline]
     fn frame(&mut self, frame: &[u8], aim: &mut impl Aim) {
         let commands = &mut self.0;
@@ -277,7 +278,7 @@ impl<T: Arguments> Protocol for Counted<T> {
     }
 }
 
-/// Reads `kind`, a number and a line's end from `at` on: the number, and where the next line begins.
+/// Reads `kind`, a number and a line end from `at` on. Returns the number, and where the next line begins.
 #[inline]
 fn header(src: &[u8], at: usize, kind: u8) -> io::Result<Option<(usize, usize)>> {
     let Some(end) = memchr::memchr(b'\r', &src[at..]) else {
@@ -296,7 +297,7 @@ fn header(src: &[u8], at: usize, kind: u8) -> io::Result<Option<(usize, usize)>>
     }
 }
 
-/// Finds a whole command, calls back for each argument's place, and returns where it ends.
+/// Finds a whole command, calls `argument` with the position of each argument, and returns where the command ends.
 #[inline]
 pub fn command(src: &[u8], mut argument: impl FnMut(Range<usize>)) -> io::Result<Option<usize>> {
     let Some((arguments, mut at)) = header(src, 0, b'*')? else {
@@ -318,8 +319,8 @@ pub fn command(src: &[u8], mut argument: impl FnMut(Range<usize>)) -> io::Result
     Ok(Some(at))
 }
 
-/// Commands whose end is found by the search of the loop by hand, which remembers where the arguments
-/// are: a handler with an end of its own.
+/// A handler that finds the end of each command itself, with the same [`command`] as the hand-written loop, and
+/// remembers where the arguments are.
 #[derive(Debug, Default)]
 pub struct OwnEnd {
     places: Vec<Range<usize>>,
@@ -360,13 +361,13 @@ impl Handler for OwnEnd {
     }
 }
 
-/// A `Channel` that runs a handler with an end of its own.
+/// A `Channel` that runs a handler which finds the ends itself.
 pub fn own_end_handler(builder: &ChannelBuilder, reader: Reader<'_>) -> u64 {
     let builder = builder.clone().own_end(true);
     ours::run(OwnEnd::default(), &builder, reader, |_| panic!("whole commands")).tally.sum()
 }
 
-/// A `Channel` that is asked for messages with an end of its own.
+/// A `Channel` from which messages are pulled, whose ends are found by a function of the application.
 pub fn own_end_messages(builder: &ChannelBuilder, reader: Reader<'_>) -> u64 {
     let mut channel = builder.build(Connection(reader));
     let mut commands = OwnEnd::default();
@@ -380,7 +381,7 @@ pub fn own_end_messages(builder: &ChannelBuilder, reader: Reader<'_>) -> u64 {
     commands.tally.sum()
 }
 
-/// A `Bytes` for the key and one for the value, of the one command that it knows.
+/// A decoder that knows only one command, and makes a `Bytes` of its key and one of its value.
 struct KeyAndValue;
 
 struct Set {
@@ -422,7 +423,7 @@ pub fn key_and_value(reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
-/// A `Bytes` for each argument, in a `Vec`.
+/// A decoder of any command, which makes a `Vec` with a `Bytes` for each argument.
 #[derive(Debug, Default)]
 pub struct VecOfBytes {
     places: Vec<Range<usize>>,
@@ -442,7 +443,7 @@ impl Decoder for VecOfBytes {
     }
 }
 
-/// A decoder of any command, through `FramedRead`.
+/// [`VecOfBytes`] through `FramedRead`.
 pub fn vec_of_bytes(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
     drain(FramedRead::with_capacity(reader, VecOfBytes::default(), READ), |command| {
@@ -453,7 +454,7 @@ pub fn vec_of_bytes(reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
-/// The same search in a loop of its own: lends whole commands out of the buffer, and looks at one from
+/// A hand-written loop over [`command`]: lends whole commands out of the buffer, and searches an incomplete one from
 /// its beginning again when more of it has come.
 pub fn by_hand(input: &[u8], window: &mut Window) -> u64 {
     let mut tally = Tally::default();
@@ -481,7 +482,7 @@ pub fn by_hand(input: &[u8], window: &mut Window) -> u64 {
     tally.sum()
 }
 
-/// Knows all of RESP2, and makes a `Bytes` of each argument.
+/// The crate redis-protocol, which knows all of RESP2 and makes a `Bytes` of each argument.
 pub fn redis_protocol(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
     drain(FramedRead::with_capacity(reader, Resp2::default(), READ), |frame| {
@@ -500,7 +501,7 @@ pub fn redis_protocol(reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
-/// Commands, and what is to come of them.
+/// Commands, and the checksum that competitors have to return for them.
 #[derive(Debug)]
 pub struct Sets {
     pub input: Vec<u8>,

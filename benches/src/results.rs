@@ -1,4 +1,4 @@
-//! Runs the benches, keeps their figures, and makes tables and charts of them.
+//! Runs the benches, records their figures, and makes tables and charts of them.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ const BENCHES: [(&str, &str); 4] = [
     ("allocations", "Allocations"),
 ];
 
-/// The charts: a name, a title, and the rows whose names begin so.
+/// The charts: a file name, a title, and how the names of their rows begin.
 const CHARTS: [(&str, &str, &[&str]); 6] = [
     ("lines", "Lines of 32 bytes", &["lines, LF,", "lines, CRLF,"]),
     ("resp", "Redis commands, pipelined", &["RESP SET,"]),
@@ -50,8 +50,8 @@ measured) in parts of what the row's first peer takes, taken within a round. Wha
 bold. What is measured, and how to measure it where you are: [the benches](../README.md).
 ";
 
-/// Measures with the benches named, or all, and writes tables and charts of all that was ever measured.
-/// A quick run measures nothing that is worth keeping, and writes where cargo builds.
+/// Runs the benches that are named, or all, and writes tables and charts of all figures that are recorded, those of
+/// earlier runs included. The figures of a quick run are of no use, and go to a folder in `target` instead.
 pub fn write(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -98,12 +98,12 @@ pub fn write(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Where the figures of a bench are kept: a line about the machine, and one for each figure.
+/// The file with the figures of a bench: a line about the machine, and a line for each figure.
 fn record(folder: &Path, bench: &str) -> PathBuf {
     folder.join(format!("{bench}.tsv"))
 }
 
-/// Runs a bench, whose figures replace those that were kept of it.
+/// Runs a bench, and replaces the figures that were recorded of it.
 fn measure(bench: &str, quick: bool, record: &Path) -> Result<(), Box<dyn Error>> {
     let part = record.with_extension("part");
     fs::write(&part, format!("{}\n", machine::describe()))?;

@@ -1,5 +1,5 @@
-//! A server as a child process, which is this program again or another: its CPU time and its memory are
-//! nobody else's.
+//! A server as a child process, so that its CPU time and memory can be measured apart. It is this program started
+//! again, or another program.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use std::{fs, thread};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
-/// The variable that makes a child of a bench a server, and says which.
+/// The environment variable that tells a child process of a bench to be a server, and which one.
 const VARIABLE: &str = "ASYNCHAT_BENCH_SERVER";
 
-/// A way to serve a connection, in a task that it spawns.
+/// A way to serve: `serve` spawns a task for a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
     pub name: &'static str,
@@ -22,23 +22,23 @@ pub struct Way {
 }
 
 impl Way {
-    /// All connections on one thread.
+    /// Serves all connections on one thread.
     pub const fn new(name: &'static str, serve: fn(TcpStream)) -> Way {
         Way { name, serve, runtime }
     }
 
-    /// On as many threads as tokio thinks fit.
+    /// Serves on as many threads as tokio has by default.
     pub const fn multi_threaded(name: &'static str, serve: fn(TcpStream)) -> Way {
         Way { name, serve, runtime: || Runtime::new().expect("a runtime") }
     }
 }
 
-/// In a child, serves in one of these ways until it is killed; elsewhere does nothing. The ways are
-/// given by what is served.
+/// In a child process, serves in one of these ways until the process is killed. Elsewhere it does nothing. Each element
+/// of `ways` has the name of what is served, such as `echo`, and the ways to serve it.
 ///
 /// # Panics
 ///
-/// Panics if the child is to serve in a way that is none of them.
+/// Panics if the child is told to serve in a way that is not among them.
 pub fn serve_if_child(ways: &[(&str, &[Way])]) {
     let Ok(wanted) = std::env::var(VARIABLE) else { return };
     let all = ways.iter().flat_map(|(what, ways)| ways.iter().map(move |way| (what, way)));
@@ -56,17 +56,17 @@ pub fn serve_if_child(ways: &[(&str, &[Way])]) {
     });
 }
 
-/// What a child is told.
+/// What the environment variable of a child says.
 fn name(what: &str, way: &str) -> String {
     format!("{what}: {way}")
 }
 
-/// On one thread, with I/O and time.
+/// A runtime with one thread, I/O and time.
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// A child process that serves, killed in the end.
+/// A child process that serves. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -74,12 +74,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts this program again, to serve this in this way.
+    /// Starts this program again as a child process that serves `what` in this way.
     pub fn start(what: &str, way: &str) -> io::Result<Server> {
         Server::start_program(Command::new(std::env::current_exe()?).env(VARIABLE, name(what, way)))
     }
 
-    /// Starts a program that says where it listens in its first line.
+    /// Starts a program whose first line of output says where it listens.
     pub fn start_program(command: &mut Command) -> io::Result<Server> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
@@ -88,17 +88,17 @@ impl Server {
         Ok(Server { child, address })
     }
 
-    /// Takes over a program that listens there as soon as it can.
+    /// Takes over a program that has been started, and will listen at this address.
     pub fn from_child(child: Child, address: String) -> Server {
         Server { child, address }
     }
 
-    /// Its process.
+    /// The id of its process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The CPU time of all its threads so far.
+    /// The CPU time that all its threads have taken so far.
     pub fn time(&self) -> io::Result<Duration> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -109,7 +109,7 @@ impl Server {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// Its resident memory in bytes, when it has come to rest.
+    /// Its resident memory in bytes, read after a short wait in which it finishes what it is doing.
     pub fn resident(&self) -> io::Result<f64> {
         thread::sleep(Duration::from_millis(100));
         let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
@@ -127,14 +127,14 @@ impl Drop for Server {
     }
 }
 
-/// The HTTP example, built as it is for its users, ready to start.
+/// Builds the HTTP example as its users do, and returns the command that starts it.
 pub fn http_example() -> io::Result<Command> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--release", "-p", "asynchat", "--example", "http_server"])
         .status()?;
     assert!(built.success(), "the example does not build");
-    // This is target/release/deps/NAME-*.
+    // The path of this executable is target/release/deps/NAME-*.
     let mut path: PathBuf = std::env::current_exe()?;
     path.pop();
     path.pop();

@@ -7,7 +7,7 @@ use asynchat_benches::record::Figure;
 
 use crate::chart::number;
 
-/// A table for each row; but rows that compare the same two things have one together.
+/// Writes a table for each row. Rows that compare the same two competitors share one table.
 pub fn tables(page: &mut String, figures: &[Figure]) -> fmt::Result {
     let rows: Vec<&[Figure]> = figures.chunk_by(|a, b| a.row == b.row).collect();
     let same = |a: &&[Figure], b: &&[Figure]| {

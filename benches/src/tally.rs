@@ -1,6 +1,6 @@
-//! A checksum of frames that costs the one who takes it next to nothing.
+//! A checksum of frames that takes next to no time, so that it does not change what is measured.
 
-/// How many frames there were, how long they were in all, and the last byte of each.
+/// A checksum of how many frames there were, how long they were in all, and the last byte of each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     sum: u64,
@@ -30,7 +30,7 @@ impl Tally {
         self.sum += (1 << 40) + frame.len() as u64 + u64::from(frame.last().copied().unwrap_or(0));
     }
 
-    /// What it comes to.
+    /// Returns the checksum.
     #[inline]
     pub fn sum(&self) -> u64 {
         self.sum

@@ -1,4 +1,4 @@
-//! Bodies of a mebibyte by their length, and one of 64 by its end.
+//! Bodies of 1 MiB that are found by their length, and one of 64 MiB that is found by its end.
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ use tokio_util::codec::{BytesCodec, FramedRead, LengthDelimitedCodec};
 
 const BODY: usize = 1 << 20;
 
-/// Lengths of four bytes and bodies in turn.
+/// A protocol of a length in four bytes and a body, in turn.
 #[derive(Default)]
 struct Bodies {
     tally: Tally,
@@ -42,7 +42,7 @@ impl Protocol for Bodies {
         }
     }
 
-    /// The last thing waited for is a length that does not come.
+    /// The input ends where the next length would begin.
     fn truncated(&self) {
         assert!(!self.in_body && self.length == 0, "whole bodies");
     }
@@ -54,7 +54,7 @@ impl Sum for Bodies {
     }
 }
 
-/// Doesn't look for the bodies at all: hands on what each read brought.
+/// Does not look for the bodies at all, but passes on each read.
 fn bytes_codec(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
     drain(FramedRead::with_capacity(reader, BytesCodec::new(), READ), |bytes| {
@@ -63,7 +63,7 @@ fn bytes_codec(reader: Reader<'_>) -> u64 {
     tally.sum()
 }
 
-/// Gathers the whole body before it hands it on.
+/// Buffers a whole body before it passes it on.
 fn length_delimited_codec(reader: Reader<'_>) -> u64 {
     let mut tally = Tally::default();
     drain(FramedRead::with_capacity(reader, LengthDelimitedCodec::new(), READ), |body| {
@@ -74,7 +74,7 @@ fn length_delimited_codec(reader: Reader<'_>) -> u64 {
 
 pub fn counted(bench: &mut Bench) {
     let Some(row) = bench.row("1 MiB bodies by their length") else { return };
-    // So few that a cache holds them: otherwise all that is measured is memory.
+    // These are few enough for the processor's cache. Otherwise only the speed of memory would be measured.
     let bodies = input::bodies(4, BODY);
     let input = bodies.concat();
     let mut tally = Tally::default();
@@ -99,7 +99,7 @@ pub fn counted(bench: &mut Bench) {
         .run();
 }
 
-/// Gathers all of it, in a buffer that grows from nothing, as for the first such frame.
+/// Buffers the whole frame, in a buffer that grows from nothing, as for the first frame of a connection.
 fn read_until(reader: Reader<'_>, buf: &mut Vec<u8>) -> u64 {
     let mut tally = Tally::default();
     let mut reader = BufReader::with_capacity(READ, reader);
@@ -112,7 +112,7 @@ fn read_until(reader: Reader<'_>, buf: &mut Vec<u8>) -> u64 {
     tally.sum()
 }
 
-/// What it costs to receive the input at all.
+/// What it costs only to receive the input.
 fn copy(input: &[u8], window: &mut Window) -> u64 {
     let mut tally = Tally::default();
     window.clear();
@@ -124,7 +124,7 @@ fn copy(input: &[u8], window: &mut Window) -> u64 {
     tally.sum()
 }
 
-/// Looks for the end in one go over all of it, as it lies in memory.
+/// Searches the whole input for the end in one call, where it lies in memory.
 fn search(input: &[u8], end: &[u8]) -> u64 {
     let at = match end {
         [byte] => memchr(*byte, input),

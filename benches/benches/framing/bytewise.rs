@@ -1,4 +1,4 @@
-//! One byte at a time.
+//! Input that comes one byte at a time.
 
 use asynchat::{Frame, FrameCodec};
 use asynchat_benches::input::Shape;
@@ -10,13 +10,13 @@ use bytes::BytesMut;
 use memchr::memmem;
 use tokio_util::codec::{Decoder, LinesCodec};
 
-/// A plain Knuth-Morris-Pratt automaton, for reads of any size: a step for each byte, and then what
-/// can no longer belong to the needle is handed out and done with.
+/// A plain Knuth-Morris-Pratt automaton, for reads of any size. It takes a step for each new byte, and then passes on
+/// what can no longer belong to the needle.
 struct Automaton<'a> {
     needle: &'a [u8],
     /// The longest proper border of each prefix of the needle: what the automaton falls back to.
     borders: Vec<usize>,
-    /// How much of the needle the input so far ends with.
+    /// How many bytes of the needle's beginning the input so far ends with.
     state: usize,
 }
 
@@ -34,8 +34,8 @@ impl Automaton<'_> {
         Automaton { needle, borders, state: 0 }
     }
 
-    /// Looks at what of `filled` is new, and returns how much of it is done with. `filled` begins with
-    /// what was withheld. Like the framer's, its code is not the loop's around it.
+    /// Looks at the new bytes of `filled`, which begins with the bytes that were withheld, and returns how many are
+    /// consumed. It is not inlined into the loop that calls it, as the framer's code is not.
     #[inline(never)]
     fn next(&mut self, filled: &[u8], tally: &mut Tally) -> usize {
         let mut start = 0;
@@ -147,7 +147,7 @@ pub fn lines(bench: &mut Bench) {
     }
 }
 
-/// What a decoder does of it, without what reads and polls.
+/// Calls a decoder directly, to measure it without a `FramedRead`, which reads and polls.
 fn decode<D: Decoder>(mut codec: D, input: &[u8], each: impl Fn(&mut Tally, D::Item)) -> u64
 where
     D::Error: std::fmt::Debug,

@@ -1,4 +1,4 @@
-//! Heads of HTTP requests, of some 400 bytes: those of one client, or of any shape.
+//! Heads of HTTP requests, of some 400 bytes: similar ones, as of one client, or random ones.
 
 use asynchat::FrameCodec;
 use asynchat_benches::Bench;

@@ -1,4 +1,4 @@
-//! Lines of 32 bytes on average, ended by LF or by CRLF, of one length or of any.
+//! Lines of 32 bytes on average, ended by LF or by CRLF: all of the same length, or of random lengths.
 
 use asynchat::FrameCodec;
 use asynchat_benches::Bench;
@@ -19,7 +19,7 @@ pub fn lines(bench: &mut Bench) {
             let input = &*lines.input;
             let reader = || Reader::new(input);
             let plain = ours::plain(delimiter(end));
-            // Goals are for lengths that no processor foresees.
+            // The goals are for random lengths, which a processor cannot predict.
             let goal = |ratio: f64| (shape == Shape::Random).then_some(ratio);
             let mut windows = [(); 3].map(|()| Window::new(2 * READ));
             let [window, other, third] = &mut windows;
@@ -80,7 +80,7 @@ pub fn lines(bench: &mut Bench) {
                     lines_codec(reader(), 8 * 1024)
                 })
                 .peer("read_until", || read_until(reader(), end.len()));
-            // It knows sets of single bytes only.
+            // The codec knows only delimiters of one byte.
             match end {
                 b"\n" => row.peer("AnyDelimiterCodec", || any_delimiter_codec(reader())),
                 _ => row,

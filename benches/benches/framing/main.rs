@@ -1,11 +1,11 @@
-//! Framing, beside those who frame otherwise.
+//! Framing in memory, beside other crates and hand-written code.
 //!
 //! `cargo bench -p asynchat-benches --bench framing [-- [ROW]... [--quick]]`
 //!
-//! Everybody reads from memory, 64 KiB at a time unless the row says otherwise, and copies what is
-//! read into a buffer of its own, as from a socket. `Framer` and loops lend what they find out of that
-//! buffer; codecs go through `FramedRead` with 64 KiB of buffer, and make a `Bytes` of it; `Channel` and
-//! `Handler` have no deadlines and no limit here, as the peers have none. Nothing is ever pending.
+//! All competitors read from memory, 64 KiB at a time unless the row says otherwise, and copy what they read into a
+//! buffer of their own, as from a socket. `Framer` and hand-written loops lend what they find out of that buffer.
+//! Codecs are in a `FramedRead` with a buffer of 64 KiB, and make a `Bytes` of what they find. `Channel` and `Handler`
+//! have no deadlines and no limit here, since the peers have none. No read or write ever has to wait.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Pipelined RESP commands that set a key to a value, all alike or of any lengths.
+//! Pipelined RESP commands (Redis's) that set a key to a value: all of the same lengths, or of random lengths.
 
 use asynchat_benches::Bench;
 use asynchat_benches::input::Shape;

@@ -1,5 +1,5 @@
-//! What twice the input, and a terminator twice as long, cost: for terminators and inputs that are
-//! hard on a search, in reads of any size.
+//! How much more time twice the input takes, and a terminator of twice the length. The terminators and inputs are those
+//! that make a naive search slow, and reads are of several sizes.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use memchr::memmem;
 
 const READS: [usize; 3] = [1, 7, READ];
 const BUDGET: Duration = Duration::from_millis(300);
-/// Linear time, and a little for what lies in a nearer cache when it is smaller.
+/// The time shall be linear, so that twice the input takes twice as long. A little more is allowed, since the smaller
+/// input may fit into a faster cache.
 const GOAL: f64 = 2.2;
 
-/// A terminator of about a length, and what to look for it in.
+/// A terminator that can be made in any length, and the input to search for it.
 struct Case {
     name: &'static str,
     needle: fn(usize) -> Vec<u8>,
-    /// Repeated as long as need be. Made of the needle's length, and never holding a line's end.
+    /// Makes, from the length of the needle, a piece that is repeated to make the input. It never contains a line end.
     input: fn(usize) -> Vec<u8>,
-    /// Of the needle.
+    /// Makes the terminator from the needle.
     terminator: fn(&[u8]) -> Terminator,
 }
 
@@ -75,7 +76,7 @@ const CASES: [Case; 8] = [
     },
 ];
 
-/// Terminators that have but one length.
+/// Terminators that have only one length.
 const SHORT: [Case; 3] = [
     Case {
         name: "LF in a..",
@@ -111,7 +112,7 @@ fn fibonacci(len: usize) -> Vec<u8> {
     word
 }
 
-/// One measurement: the needle, the input, and what comes of it.
+/// What one competitor does: a terminator, an input, and the checksum that they yield.
 struct Work {
     terminator: Terminator,
     input: Vec<u8>,
@@ -127,7 +128,7 @@ impl Case {
             tally.frame(&input[start..end]);
             start = end + needle.len();
         }
-        // What could be the beginning of a terminator is still withheld when the input stops.
+        // What may be the beginning of a terminator is still withheld when the input stops, and is not in the checksum.
         let rest = &input[start..];
         let mut withheld = 1..needle.len();
         let withheld = withheld.rfind(|&k| rest.ends_with(&needle[..k]));
@@ -188,8 +189,8 @@ pub fn terminator(bench: &mut Bench) {
     }
 }
 
-/// Takes `max` bytes of each overlong frame, and then has it end otherwise, with some terminators in turn:
-/// each switch may not look at more than a few bytes anew.
+/// Frames with a limit of `max` bytes, and sets the next of some terminators whenever a frame is overlong. So that the
+/// work stays linear, the framer may look at only a few bytes again after each switch.
 fn switch_at_overlong(terminators: &[Terminator], max: u64, input: &[u8]) -> u64 {
     let mut framer = Framer::new(terminators[0].clone()).with_limit(Limit::Skip(max));
     let mut tally = Tally::default();
@@ -223,7 +224,8 @@ pub fn switched(bench: &mut Bench) {
         let terminators: Vec<_> = ends.iter().map(|end| delimiter(end)).collect();
         let input = vec![b'a'; 2 * size];
         let run = |len: usize| switch_at_overlong(&terminators, max, &input[..len]);
-        // The last bytes may still become a terminator, or begin a frame that is not yet overlong.
+        // The checksums cannot be worked out from the lengths alone, since the last bytes may be withheld as the
+        // beginning of a terminator, or belong to a frame that is not overlong yet.
         let expected = [run(2 * size), run(size)];
         row.budget(BUDGET)
             .work(1, "run", input.len())

@@ -1,4 +1,4 @@
-//! An echo server with 50 connections, each of which sends 64 lines, or one, and waits for them to come
+//! An echo server with 50 connections, each of which sends 64 lines, or one, and waits until they have come
 //! back.
 
 use std::convert::Infallible;
@@ -54,7 +54,7 @@ impl Handler for Echo {
     }
 }
 
-/// Echoes each line as it has it whole.
+/// Echoes each line when it has come as a whole.
 struct WholeLines;
 
 impl Handler for WholeLines {
@@ -73,7 +73,7 @@ impl Handler for WholeLines {
     }
 }
 
-/// The same without a handler, line after line.
+/// Does the same without a handler: pulls line after line from a channel.
 async fn steps(stream: TcpStream) {
     let mut channel = Channel::builder(b"\n").whole_frames(true).build(stream);
     while let Some((line, mut control)) = channel.step().await.expect("whole lines") {
@@ -109,7 +109,7 @@ async fn bare(mut stream: TcpStream) {
     }
 }
 
-/// What one writes without any of the crates: flushes when all lines that have come are answered.
+/// What one would write with tokio alone. It flushes when all lines that have come are answered.
 async fn buffered(mut stream: TcpStream) {
     let (reader, writer) = stream.split();
     let (mut reader, mut writer) = (BufReader::new(reader), BufWriter::new(writer));
@@ -146,7 +146,8 @@ pub fn echo(bench: &mut Bench) {
             .measures(&MEASURES)
             .rounds(ROUNDS)
             .ours_measured(HANDLER, || run(HANDLER));
-        // Goals for rates of 0.92 and 1.05, and for CPU time.
+        // The goals of 64 lines are for the wall clock: 0.92 and 1.05 times the rate of the peers, so 1 / 0.92 and 1 /
+        // 1.05 of their time. The goal of one line is for CPU time.
         let row = match lines {
             1 => row.goal(BARE, 1.03),
             _ => row.goal_of(1, BARE, 1.087).goal_of(1, BUFFERED, 0.952),

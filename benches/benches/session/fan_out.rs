@@ -1,8 +1,8 @@
-//! One message to a thousand connections, as in a chat room: the same `Bytes` pushed into a `Handle` of
-//! each, which another task holds.
+//! One message for a thousand connections, as in a chat room: one task has a `Handle` of each connection, and pushes
+//! the same `Bytes` into all of them.
 //!
-//! Counted are the CPU time of the thread that sends and serves, how often a connection's task is woken,
-//! and how often it calls the system to write, for each message that a connection gets.
+//! For each message that a connection gets, this measures the CPU time of the thread that sends and serves, how often
+//! the connection's task is woken, and how often it makes a system call to write.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice, Read};
@@ -23,13 +23,13 @@ use tokio::sync::{Notify, mpsc};
 
 const MESSAGE: &[u8] = b"a line that somebody has said in a room of a thousand people\r\n";
 
-/// What the connections' tasks do.
+/// Counts what the tasks of the connections do.
 #[derive(Debug, Default)]
 struct Counts {
     polls: AtomicUsize,
     writes: AtomicUsize,
     bytes: AtomicUsize,
-    /// So many bytes are waited for.
+    /// How many bytes have to be written until `written` is notified.
     wanted: AtomicUsize,
     written: Notify,
 }
@@ -109,7 +109,7 @@ fn spawn(counts: &Arc<Counts>, task: impl Future<Output = ()> + Send + 'static) 
     });
 }
 
-/// Somebody who only listens.
+/// A handler that only receives messages.
 struct Listener;
 
 impl Handler for Listener {
@@ -124,7 +124,7 @@ impl Handler for Listener {
     }
 }
 
-/// A connection that is served by a task of its own, and how another reaches it.
+/// How another task reaches a connection that is served by a task of its own.
 trait Member: Sized {
     fn join(stream: Counted, counts: &Arc<Counts>) -> Self;
     fn say(&self, message: Bytes);
@@ -143,7 +143,7 @@ impl Member for Handle {
     }
 }
 
-/// A queue of tokio's, written message by message.
+/// One of tokio's queues, from which a task writes message by message.
 struct Queue(mpsc::Sender<Bytes>);
 
 impl Member for Queue {
@@ -162,7 +162,7 @@ impl Member for Queue {
     }
 }
 
-/// The same, but all messages that are there are written at once.
+/// As [`Queue`], but the task writes all messages that are in the queue at once.
 struct GatheringQueue(mpsc::Sender<Bytes>);
 
 impl Member for GatheringQueue {
@@ -187,8 +187,8 @@ impl Member for GatheringQueue {
     }
 }
 
-/// Says `rounds` times `burst` messages to so many members, each time until all are written. What has
-/// arrived is the checksum.
+/// Sends `burst` messages to so many members, and waits until all are written; and this `rounds` times. The checksum is
+/// the number of bytes that have arrived.
 fn talk<M: Member>(members: usize, rounds: usize, burst: usize) -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -210,7 +210,7 @@ fn talk<M: Member>(members: usize, rounds: usize, burst: usize) -> Outcome {
                 M::join(Counted { stream, counts: Arc::clone(&counts) }, &counts)
             })
             .collect();
-        // Each task comes to rest once.
+        // First every task is polled once, until it waits.
         while counts.polls.load(Relaxed) < members.len() {
             tokio::task::yield_now().await;
         }
@@ -231,7 +231,7 @@ fn talk<M: Member>(members: usize, rounds: usize, burst: usize) -> Outcome {
             counts.writes.load(Relaxed) as f64,
         ]
     });
-    // The sockets hold what was written, and are closed behind it.
+    // What was written is still in the peers' sockets, followed by the end of the input.
     let mut arrived = Vec::new();
     for socket in &mut sockets {
         arrived.clear();

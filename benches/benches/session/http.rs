@@ -1,8 +1,8 @@
 //! The HTTP example beside hyper: what a request costs a server.
 //!
-//! 64 connections ask for a page of a line that comes from memory. Both servers have tokio's runtime as
-//! it is by default, the example as it is built for its users. The answers differ in their wording, so
-//! each is learned from the first time it is given, and must then be the same.
+//! 64 connections ask for a page of one line, which is in memory. Both servers have tokio's default runtime, and the
+//! example is built as its users build it. The answers of the servers differ in their wording, so the first answer of
+//! each is recorded, and all others must be the same.
 
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
@@ -35,14 +35,14 @@ pub const WAYS: [Way; 2] = [
 ];
 
 async fn hyper(stream: TcpStream, pipeline_flush: bool) {
-    // It fails when the peer breaks off.
+    // This fails when the client closes the connection, as it does in the end.
     let _ = http1::Builder::new()
         .pipeline_flush(pipeline_flush)
         .serve_connection(TokioIo::new(stream), service_fn(hello))
         .await;
 }
 
-/// What the example answers, in as many fields.
+/// The same answer as the example's, with as many header fields.
 async fn hello(_: Request<hyper::body::Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::new(Bytes::from_static(BODY)));
     for (name, value) in
@@ -53,7 +53,7 @@ async fn hello(_: Request<hyper::body::Incoming>) -> Result<Response<Full<Bytes>
     Ok(response)
 }
 
-/// What a server answers, as long as the first time.
+/// Asks a server once, and returns its whole answer.
 fn learn(server: &Server) -> io::Result<Vec<u8>> {
     let mut socket = Socket::connect(&server.address)?;
     socket.write_all(REQUEST.as_bytes())?;

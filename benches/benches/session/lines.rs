@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-/// Reads what a thread of its own writes as fast as it can, so many times over.
+/// Reads the input, which another thread writes as fast as it can, so many times.
 fn receive<F>(
     runtime: &Runtime,
     input: &[u8],

@@ -1,11 +1,11 @@
-//! Connections: a `Channel` and its `Handler`, beside those who serve otherwise.
+//! Connections: a `Channel` and its `Handler`, beside other ways to serve them.
 //!
 //! `cargo bench -p asynchat-benches --bench session [-- [ROW]... [--quick]]`
 //!
-//! All of it goes over loopback TCP. Where there is a server, it is a child process, started anew for
-//! each measurement (for no start is like the other), on one thread; the clients are a thread of this
-//! process. What counts is the CPU time that the server took, and beside it the wall clock, where the
-//! slower of the two sets the pace.
+//! All connections are TCP over loopback. A server is a child process with one thread, except for HTTP, and is started
+//! anew for each measurement, since one start of a program differs from another in speed. The clients are one thread
+//! of this process. The CPU time of the server is measured, and beside it the wall clock, which depends on the slower
+//! of server and clients.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! A server of Redis commands with 50 connections, each of which sends 64 PINGs or SETs and waits for the
 //! answers.
 //!
-//! redis-server itself, which does much besides, is a peer if it is installed.
+//! redis-server is a peer, if it is installed. It does much more than these servers do.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -56,11 +56,11 @@ pub const WAYS: [Way; 9] = [
 ];
 
 thread_local! {
-    /// What all connections share: they are served by one thread, as redis-server's are.
+    /// The values that all connections share. One thread serves them, as in redis-server.
     static STORE: RefCell<HashMap<Vec<u8>, Vec<u8>>> = RefCell::default();
 }
 
-/// Does what a command says, and returns the answer: the same for everybody who serves.
+/// Executes a command, and returns the answer. All competitors use this function.
 fn execute(arguments: &[&[u8]]) -> &'static [u8] {
     match arguments {
         [b"PING"] => b"+PONG\r\n",
@@ -78,8 +78,8 @@ fn execute(arguments: &[&[u8]]) -> &'static [u8] {
     }
 }
 
-/// Gathers the arguments of a command, and then executes it: one buffer for all of them, and where each
-/// ends.
+/// Gathers the arguments of a command, and then executes it. It has one buffer for all arguments, and the position
+/// where each ends.
 #[derive(Default)]
 struct Gathered {
     bytes: Vec<u8>,
@@ -141,7 +141,7 @@ async fn handler(stream: TcpStream) {
     assert!(matches!(reason, CloseReason::PeerClosed), "whole commands");
 }
 
-/// The same with whole frames.
+/// A handler that does the same with whole frames.
 #[derive(Default)]
 struct WholeRedis(Session);
 
@@ -167,7 +167,7 @@ async fn whole_handler(stream: TcpStream) {
     assert!(matches!(reason, CloseReason::PeerClosed), "whole commands");
 }
 
-/// Finds the end of each command itself, and remembers where its arguments are.
+/// A handler that finds the end of each command itself, and remembers where its arguments are.
 #[derive(Default)]
 struct OwnEnd {
     places: [Range<usize>; 4],
@@ -247,7 +247,7 @@ async fn pulled(stream: TcpStream) {
     }
 }
 
-/// Reads and writes itself, and answers all that one read brought at once.
+/// Serves with a `Framer`, without a channel: it reads and writes itself, and answers all commands of one read at once.
 async fn framer(mut stream: TcpStream) {
     let mut framer = Framer::new(CRLF);
     framer.set_whole_frames(true);
@@ -272,7 +272,7 @@ async fn framer(mut stream: TcpStream) {
     }
 }
 
-/// A decoder, and answers that are written as they are.
+/// A decoder, with an encoder that writes answers unchanged.
 struct Answering<D>(D);
 
 impl<D: Decoder> Decoder for Answering<D> {
@@ -361,7 +361,7 @@ async fn by_hand(mut stream: TcpStream) {
     }
 }
 
-/// Starts redis-server, which keeps nothing on disk, on a port that was free a moment ago.
+/// Starts redis-server on a port that was free a moment ago. It stores nothing on disk.
 fn start_redis() -> io::Result<Server> {
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let child = Command::new("redis-server")

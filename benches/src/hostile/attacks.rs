@@ -1,4 +1,4 @@
-//! The attacks, a function each.
+//! The attacks, each of which is a function, and the table of them with their bounds.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,19 +11,20 @@ use super::server::{BLOCK, FRAME, LINE, MARK, NEEDLE, Process, SESSION, STALL};
 use super::{Bound, Done, Time, until};
 
 const MIB: usize = 1 << 20;
-/// What any attack may take: a buffer to read into, and what an allocator keeps.
+/// The memory that any attack may take, for a buffer to read into and what the allocator keeps.
 const LITTLE: usize = 4 * MIB;
-/// A task, its channel and what it holds while nothing is to be done.
+/// The memory of an idle connection: its task, its channel and what that holds.
 const IDLE: usize = 8 << 10;
-/// With output that nobody takes: the mark, a block beyond it, and what is made of them to be written.
+/// The memory of a connection whose peer does not read: the queue up to its mark, a block beyond it, and the buffer
+/// that they are gathered in to be written.
 const STUCK: usize = 2 * (MARK + BLOCK);
 
 pub(super) struct Attack {
     pub name: &'static str,
-    /// How many file descriptors the server has, if they are few.
+    /// How many file descriptors the server may have, if the attack needs that to be few.
     pub files: Option<u64>,
     pub bound: Bound,
-    /// Against the server that listens there, less of it if it is to be short.
+    /// Attacks this server; with `true`, with less load, for a short run.
     pub run: fn(&Process, bool) -> io::Result<Done>,
 }
 
@@ -53,12 +54,12 @@ const CONNECTIONS: usize = 10_000;
 const AT_ONCE: usize = 100;
 const FILES: u64 = 64;
 
-/// The honest lines come first: the others are held against them.
+/// The honest lines come first, since the CPU time of the others is compared to theirs.
 pub(super) const ALL: &[Attack] = &[
     flood("none: lines of 64 bytes", 1.0, |to, short| {
         send(to, b"", &[&[b'x'; 63][..], b"\n"].concat(), size(256, short))
     }),
-    // A frame, and so a call of the handler, for each byte or two.
+    // Each byte or two is a frame, and so a call of the handler.
     flood("empty frames", 120.0, |to, short| send(to, b"", b"\n", size(128, short))),
     flood("frames of a byte", 60.0, |to, short| send(to, b"", b"x\n", size(128, short))),
     flood("over-long frames", 2.0, |to, short| {
@@ -80,7 +81,7 @@ pub(super) const ALL: &[Attack] = &[
     Attack {
         name: "bytes that come alone",
         files: None,
-        // A wake-up and a read for each of them.
+        // Each byte costs a wake-up and a read.
         bound: Bound { memory: LITTLE, time: Time::Each(Duration::from_micros(50)) },
         run: bytes_alone,
     },
@@ -111,8 +112,8 @@ const fn size(mib: usize, short: bool) -> usize {
     if short { mib * MIB / 16 } else { mib * MIB }
 }
 
-/// Sends so many bytes of the pattern repeated, and waits until they are dealt with: the server then sees
-/// the end of the input and closes.
+/// Sends `first`, and then `bytes` bytes of the repeated pattern. Then it waits until the server has read them all, has
+/// seen the end of the input and closes.
 fn send(to: &Process, first: &[u8], pattern: &[u8], bytes: usize) -> io::Result<Done> {
     let block = pattern.repeat((256 << 10) / pattern.len());
     let mut stream = TcpStream::connect(&to.address)?;
@@ -121,7 +122,7 @@ fn send(to: &Process, first: &[u8], pattern: &[u8], bytes: usize) -> io::Result<
     while sent < bytes {
         match stream.write_all(&block) {
             Ok(()) => sent += block.len(),
-            // A frame that lasts too long is cut off, and its peer comes again.
+            // The server cuts off a peer whose frame lasts too long. It connects again and goes on.
             Err(error) if is_cut_off(&error) => {
                 stream = TcpStream::connect(&to.address)?;
                 stream.write_all(first)?;
@@ -148,7 +149,7 @@ fn bytes_alone(to: &Process, short: bool) -> io::Result<Done> {
     stream.set_nodelay(true)?;
     let count = if short { 20_000 } else { 200_000 };
     for n in 0..count {
-        // The server is given the time to take it before the next one comes.
+        // Leave the server time to read this byte before the next one is sent.
         stream.write_all(if n % 64 == 63 { b"\n" } else { b"x" })?;
         std::hint::spin_loop();
     }
@@ -166,14 +167,14 @@ fn connect_all(to: &str, count: usize) -> io::Result<Vec<TcpStream>> {
         .collect()
 }
 
-/// Each sends a byte of a line now and then.
+/// Each connection sends a byte of a line now and then.
 fn dribble(to: &Process, _: bool) -> io::Result<Done> {
     let streams = connect_all(&to.address, DRIBBLERS)?;
     hold(to, streams, FRAME * 3, |stream| stream.write(b"x").map(drop))
 }
 
-/// Does something to each connection five times a second, until the server has let go of them all: for its
-/// part, since what it has written may take the peer a long time yet.
+/// Does something with each connection five times a second, until the server has closed all of them. Only the server's
+/// side counts: the peer may still read for a long time what was written to it.
 fn hold(
     server: &Process,
     mut streams: Vec<TcpStream>,
@@ -182,11 +183,11 @@ fn hold(
 ) -> io::Result<Done> {
     let took = until(limit, || {
         for stream in &mut streams {
-            // It is refused when it is over, or for now.
+            // This fails when the connection is closed, or when nothing can be read or written now.
             let _ = act(stream);
         }
         std::thread::sleep(Duration::from_millis(200));
-        // The bystander's, one that it closes, and the server's own.
+        // What remains are the bystander's socket, one that it is closing, and those of the server itself.
         Ok(server.sockets()? < 5)
     })?;
     let note = format!("let go within {:.1} s", took.as_secs_f64());
@@ -207,8 +208,8 @@ fn producing(to: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Each takes the answer in sips. It is the kernel that says whether that is progress, and so either the
-/// stall or the time for a session ends it.
+/// Each connection reads its answer in small pieces. Whether the server can write in between depends on the kernel. If
+/// it can, the deadline for the session closes the connection, and if not, the one for a stall.
 fn small_windows(to: &Process, _: bool) -> io::Result<Done> {
     let streams = (0..STUCK_PEERS).map(|_| producing(&to.address)).collect::<io::Result<_>>()?;
     hold(to, streams, SESSION * 3, |stream| stream.read(&mut [0; 1000]).map(drop))
@@ -219,7 +220,7 @@ fn never_read(to: &Process, _: bool) -> io::Result<Done> {
     hold(to, streams, STALL * 4, |_| Ok(()))
 }
 
-/// At any time, with nothing, half a line or a question sent; each is closed or reset.
+/// Opens connections and drops them after nothing, half a line or a question was sent. They are closed or reset.
 fn open_and_drop(to: &Process, short: bool) -> io::Result<Done> {
     let count = if short { CONNECTIONS / 10 } else { CONNECTIONS };
     let mut open = std::collections::VecDeque::new();
@@ -228,7 +229,7 @@ fn open_and_drop(to: &Process, short: bool) -> io::Result<Done> {
         match n % 4 {
             0 => {}
             1 => stream.write_all(b"half a li")?,
-            // What is answered and not read resets the connection.
+            // A connection that is dropped with an unread answer is reset.
             _ => stream.write_all(b"ping\n")?,
         }
         open.push_back(stream);
@@ -239,8 +240,8 @@ fn open_and_drop(to: &Process, short: bool) -> io::Result<Done> {
     Ok(Done { count: count as u64, of: "connections", note: String::new() })
 }
 
-/// More connections than there are descriptors. Who is served goes on being served, the rest wait, and are
-/// served when the first go.
+/// Opens more connections than the server has descriptors. Those that were accepted go on being served, the rest wait,
+/// and are served when the first are closed.
 fn no_descriptors(to: &Process, short: bool) -> io::Result<Done> {
     let mut streams: Vec<_> =
         (0..2 * FILES).map(|_| TcpStream::connect(&to.address)).collect::<io::Result<_>>()?;

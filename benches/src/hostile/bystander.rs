@@ -1,4 +1,4 @@
-//! Somebody who wants to be served meanwhile.
+//! An honest client that wants to be served during the attacks.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Asks again and again, and notes how long it takes at most.
+/// Sends a question again and again, and records how long the slowest answer took.
 pub(super) struct Bystander {
     enough: Arc<AtomicBool>,
     asking: JoinHandle<io::Result<(usize, Duration)>>,
 }
 
 impl Bystander {
-    /// Each time by a connection of its own, or always by the same.
+    /// Starts it: with `same` it keeps one connection, otherwise it opens one for each question.
     pub fn start(address: &str, same: bool) -> io::Result<Bystander> {
         let enough = Arc::new(AtomicBool::new(false));
         let (address, ended) = (address.to_owned(), enough.clone());
@@ -35,7 +35,7 @@ impl Bystander {
         Ok(Bystander { enough, asking })
     }
 
-    /// How often it asked, and how long it waited at most.
+    /// Stops it, and returns how often it asked and how long it waited at most.
     pub fn stop(self) -> io::Result<(usize, Duration)> {
         self.enough.store(true, Ordering::Relaxed);
         self.asking.join().expect("it does not panic")

@@ -1,9 +1,10 @@
-//! Load as from peers that mean harm, over loopback, against a server with one thread: what each attack
-//! costs, in a table. `cargo run --release -p asynchat-benches -- hostile [--short]`
+//! Attacks a server with one thread as hostile peers would, over loopback, and prints a table of what each attack
+//! costs it. `cargo run --release -p asynchat-benches -- hostile [--short]`
 //!
-//! Each row is checked: the memory of the server stays within a bound that its settings explain, a byte
-//! costs it at most so many times what a byte of honest lines costs, who holds a connection is let go in
-//! time, and a bystander who connects anew for each question is answered all the while.
+//! Each row is checked. The memory of the server stays within a bound that follows from its settings; a byte costs it
+//! at most so many times what a byte of honest lines costs; a peer that only holds its connection is cut off in time;
+//! and a bystander, an honest client that connects anew for each question, is answered all the while. Where the attack
+//! uses up the server's file descriptors, the bystander keeps the connection that it has.
 
 mod attacks;
 mod bystander;
@@ -17,32 +18,32 @@ pub use server::serve;
 
 use crate::hostile::server::Process;
 
-/// How long a bystander may wait for an answer. The machine may be a busy one; a server that is starved
-/// gives none at all.
+/// How long a bystander may wait for an answer. This is long because the machine may be busy; a server that an attack
+/// starves does not answer at all.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What an attack may do to the server.
+/// What an attack may cost the server.
 struct Bound {
-    /// More than the server has at rest.
+    /// Bytes of memory beyond what the server has at rest.
     memory: usize,
-    /// CPU time.
+    /// The CPU time.
     time: Time,
 }
 
 enum Time {
-    /// So many times what as many bytes of honest lines take.
+    /// At most this many times what as many bytes of honest lines take.
     PerByte(f64),
-    /// For each of what is counted: connections, bytes that come alone.
+    /// At most this for each of the things that are counted, such as connections or bytes that come alone.
     Each(Duration),
-    /// In all.
+    /// At most this in all.
     Total(Duration),
 }
 
-/// What an attack did: how much of what.
+/// What an attack has done: how much, and of what.
 struct Done {
     count: u64,
     of: &'static str,
-    /// What else there is to say.
+    /// A remark for the table, such as how long it took.
     note: String,
 }
 
@@ -65,7 +66,7 @@ pub fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
 }
 
-/// `honest` is what a byte of honest lines costs, in nanoseconds, once it is known.
+/// Runs an attack and prints its row. `honest` is what a byte of honest lines costs in nanoseconds, once it is known.
 fn row(
     attack: &attacks::Attack,
     short: bool,
@@ -78,7 +79,7 @@ fn row(
     let done = (attack.run)(&server, short)?;
     let time = server.time()? - time;
     let memory = server.peak()?.saturating_sub(at_rest);
-    // It goes on when the attack is over, too.
+    // The bystander has to be answered after the attack, too.
     std::thread::sleep(Duration::from_millis(100));
     let (asked, longest) = bystander.stop()?;
 
@@ -112,7 +113,7 @@ fn row(
     Ok(())
 }
 
-/// Waits until something is so.
+/// Waits until `so` returns `true`, and returns how long that took.
 fn until(limit: Duration, mut so: impl FnMut() -> io::Result<bool>) -> io::Result<Duration> {
     let begun = Instant::now();
     while !so()? {

@@ -1,4 +1,4 @@
-//! The server that is attacked: this program again, as a process of its own.
+//! The server that is attacked. It is this program started again, as a process of its own.
 
 use std::convert::Infallible;
 use std::process::Command;
@@ -10,20 +10,21 @@ use bytes::Bytes;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
-/// The longest line.
+/// The limit of the length of a line, in bytes.
 pub(super) const LINE: u64 = 1024;
-/// The deadlines: a frame, a stall, and a session once it asks for an answer without end.
+/// The deadlines for a frame, for a stall, and for a session once it has asked for an answer without end.
 pub(super) const FRAME: Duration = Duration::from_secs(2);
 pub(super) const STALL: Duration = Duration::from_secs(2);
 pub(super) const SESSION: Duration = Duration::from_secs(5);
-/// How much output waits at most, and a block of an answer without end.
+/// The mark of the output queue, and the size of a block of the answer without end.
 pub(super) const MARK: usize = 64 << 10;
 pub(super) const BLOCK: usize = 16 << 10;
-/// More than there is of a line that almost ends for ever.
+/// The length of a delimiter that attacks send almost all of, again and again.
 pub(super) const NEEDLE: usize = 64;
 
-/// `ping` is answered by `pong`; `produce` by an answer without end; behind `aim` a line ends by something
-/// that takes long to tell from its beginning. Whatever else comes is only counted.
+/// The handler of the attacked server. It answers `ping` by `pong`, and `produce` by an answer without end. `aim` sets
+/// a long delimiter, of which input can have nearly all without being one, and `aim crlf` sets CRLF. Any other line is
+/// ignored.
 #[derive(Default)]
 struct Target {
     line: [u8; 8],
@@ -70,12 +71,13 @@ impl Handler for Target {
     }
 }
 
-/// Serves until it is killed, on one thread: what starves one connection starves all.
+/// Serves until the process is killed. It has one thread, so that an attack that keeps it busy would starve all
+/// connections.
 pub fn serve() -> io::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let socket = TcpSocket::new_v4()?;
         socket.bind(([127, 0, 0, 1], 0).into())?;
-        // Who is not accepted at once should not have to ask again, a second later.
+        // With a long backlog, no client that is not accepted at once has to repeat its request a second later.
         let listener = socket.listen(4096)?;
         println!("listening on {}", listener.local_addr()?);
         let timeouts = Timeouts::default().frame(FRAME).write_stall(STALL).linger(None);
@@ -96,7 +98,7 @@ pub fn serve() -> io::Result<()> {
     })
 }
 
-/// The server as a process.
+/// The process of the server.
 pub(super) struct Process {
     server: asynchat_benches::server::Server,
     id: u32,
@@ -104,7 +106,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// With so many file descriptors at most.
+    /// Starts it, with at most so many file descriptors if a number is given.
     pub fn start(files: Option<u64>) -> io::Result<Process> {
         let mut command = Command::new(std::env::current_exe()?);
         if let Some(files) = files {
@@ -121,7 +123,7 @@ impl Process {
         self.server.time()
     }
 
-    /// How many sockets it has.
+    /// How many sockets the process has open.
     pub fn sockets(&self) -> io::Result<usize> {
         let files = fs::read_dir(format!("/proc/{}/fd", self.id))?;
         let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
@@ -140,7 +142,7 @@ impl Process {
         self.status("VmRSS:")
     }
 
-    /// The most memory that it has had since [`forget_peak`](Self::forget_peak).
+    /// The most resident memory in bytes that it has had since [`forget_peak`](Self::forget_peak).
     pub fn peak(&self) -> io::Result<usize> {
         self.status("VmHWM:")
     }

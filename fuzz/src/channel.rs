@@ -12,12 +12,12 @@ use crate::plan::{self, below, flag, many};
 use crate::support::model::cut;
 use crate::support::{End, Log, Show, Turn, push};
 
-/// What is pushed at the end of a frame.
+/// What the application pushes at the end of a frame.
 #[derive(Clone, Debug)]
 struct Answer {
     len: usize,
     producer: bool,
-    /// How often the callback waits before.
+    /// How often the callback yields before it pushes.
     yields: usize,
 }
 
@@ -30,18 +30,18 @@ fn answer(u: &mut Unstructured<'_>) -> Answer {
 }
 
 impl Answer {
-    /// As many letters as it is long, of which the first says which frame it is for.
+    /// The bytes of the answer: `len` letters, the first of which depends on the number of the frame.
     fn text(&self, frame: usize) -> Vec<u8> {
         (0..self.len).map(|n| b'a' + ((frame + n) % 26) as u8).collect()
     }
 }
 
-/// A whole connection under I/O that is cut, slow and failing, pulled or with a handler: the events are the
-/// model's, and what was pushed arrives once and in order.
+/// A whole connection, pulled or with a handler, whose I/O comes in pieces, waits and fails. The events are those of
+/// the model, and what was pushed arrives once and in order.
 pub fn channel(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     let (mut script, input) = plan::script(u);
-    // A channel has no resume: it sets a terminator, or closes.
+    // This target does not call `resume`. After an overlong frame it sets a terminator, or goes on with the next frame.
     for turn in &mut script.turns {
         turn.resume = false;
     }
@@ -82,7 +82,7 @@ pub fn channel(data: &[u8]) {
 
     let (mut expected, _) = cut(&script, &input, end);
     if whole && end == End::Open {
-        // What there is of a whole frame is not handed over yet.
+        // The model has the beginning of the last frame. A whole frame is not handed over before it has ended.
         for log in [&mut expected, &mut heard.log] {
             if matches!(log.last(), Some(Log::Data(_))) {
                 log.pop();
@@ -108,7 +108,7 @@ pub fn channel(data: &[u8]) {
     );
 }
 
-/// Whether a log is the beginning of another, data that goes on included.
+/// Whether a log is the beginning of another. The last data of `part` may be the beginning of longer data in `all`.
 fn starts_with(all: &[Log], part: &[Log]) -> bool {
     let Some((last, before)) = part.split_last() else { return true };
     all.starts_with(before)
@@ -126,14 +126,14 @@ fn failed(error: FrameError) -> Log {
     }
 }
 
-/// What came of it.
+/// What the application was told, and what it has pushed.
 #[derive(Debug, Default)]
 struct Heard {
     log: Vec<Log>,
     pushed: Vec<u8>,
 }
 
-/// What the application does.
+/// What the application does at the end of each frame.
 struct App {
     turns: std::vec::IntoIter<Turn>,
     answers: Vec<Answer>,
@@ -148,7 +148,7 @@ impl App {
     }
 }
 
-/// Does to a `Control` or a `Channel` what is to be done at the end of a frame.
+/// Does to a `Control` or a `Channel` what the plan says for the end of a frame.
 macro_rules! act {
     ($on:ident.$push:ident, $push_with_producer:ident, $turn:expr, $answer:expr, $frame:expr, $pushed:expr) => {{
         if let Some(terminator) = $turn.terminator {
@@ -177,7 +177,7 @@ fn pull(builder: &ChannelBuilder, io: Io, mut app: App, cancels: bool) -> Heard 
     let mut heard = Heard::default();
     let mut channel = builder.build(io.clone());
     loop {
-        // Dropped at every pending poll, or never.
+        // The future is dropped at every pending poll, or never.
         let next = drive_until(pin!(channel.next()), || cancels);
         let entry = match next {
             Ok(Some(Ok(Event::Chunk(bytes)))) => {
@@ -251,7 +251,7 @@ impl Handler for Noting {
         data: Chunk<'_>,
         _: &mut Control<'_>,
     ) -> Result<(), Self::Error> {
-        // A whole frame may be.
+        // A whole frame may be empty, a chunk may not.
         assert!(self.whole || !data.is_empty());
         if !data.is_empty() {
             push(&mut self.heard.lock().unwrap().log, Log::Data(data.to_vec()));

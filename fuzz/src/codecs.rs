@@ -10,7 +10,7 @@ use crate::support::follow::spell;
 use crate::support::model::find;
 use crate::support::{End, Log, Script, Show, Spec, model};
 
-/// A `TerminatorCodec`: call by call, or by a script through `decode` or a `FramedRead`.
+/// Compares a `TerminatorCodec` with the model: call by call, or by a script through `decode` or a `FramedRead`.
 pub fn terminator_codec(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     match below(u, 3) {
@@ -44,7 +44,7 @@ pub fn terminator_codec(data: &[u8]) {
     }
 }
 
-/// A frame, of either codec.
+/// A frame of `FrameCodec` or of `BatchCodec`.
 #[derive(Debug, PartialEq, Eq)]
 enum Out {
     Complete(Vec<u8>),
@@ -53,7 +53,7 @@ enum Out {
     Failed(u64),
 }
 
-/// `FrameCodec` and `BatchCodec`: the frames of the model's events, in whatever reads.
+/// Compares the frames of `FrameCodec` and `BatchCodec` with the model's, however the input is cut into reads.
 pub fn frame_codec(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     let spec = match below(u, 4) {
@@ -142,7 +142,7 @@ fn decode<C: Decoder<Error = CodecError>>(
     out
 }
 
-/// What an encoder writes, its decoder reads again; what it refuses has the delimiter in it.
+/// What an encoder writes, its decoder reads again. A payload that it refuses contains the delimiter.
 pub fn encoders(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     let spec = Spec::Bytes(plan::delimiter(u));
@@ -155,7 +155,7 @@ pub fn encoders(data: &[u8]) {
     let (mut wire, mut raw) = (BytesMut::new(), BytesMut::new());
     let mut accepted = Vec::new();
     for payload in payloads {
-        // A codec of events writes what it is given, and no delimiter.
+        // `TerminatorCodec` writes only what it is given, and adds no delimiter.
         events.encode(&payload[..], &mut raw).unwrap();
         assert!(raw.ends_with(&payload));
 

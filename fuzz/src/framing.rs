@@ -7,8 +7,8 @@ use crate::support::follow::{Op, Piece, follow, spell};
 use crate::support::model::{Follower, end, partial};
 use crate::support::{Decoding, End, Log, Script, Show, Spec, model, run};
 
-/// One terminator over one input, which may be long: what is found, in whatever reads, is what a search from
-/// left to right finds.
+/// Searches one input, which may be long, for one terminator. However the input is cut into reads, the framer finds
+/// what a simple search from left to right finds.
 pub fn search(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     let spec = match below(u, 7) {
@@ -17,7 +17,7 @@ pub fn search(data: &[u8]) {
         _ => Spec::Bytes(plan::delimiter(u)),
     };
     let pieces = many(u, 60, |u| match below(u, 4) {
-        // Far apart, so that the search changes its way.
+        // Delimiters that are far apart, so that the search goes on from near blocks to far ones.
         0 => Piece::Run(b"abx"[below(u, 3)], below(u, 1500)),
         _ => plan::piece(u),
     });
@@ -36,7 +36,7 @@ pub fn search(data: &[u8]) {
     let mut framer = Framer::new(spec.terminator());
     let (mut buffer, mut found) = (Vec::new(), Vec::new());
     let mut frame = 0..0;
-    // How much of the input is not in the buffer any more.
+    // How many bytes of the input have left the buffer.
     let mut gone = 0;
     for read in reads {
         buffer.extend_from_slice(read);
@@ -61,7 +61,7 @@ pub fn search(data: &[u8]) {
         buffer.drain(..consumed);
         gone += consumed;
     }
-    // An empty frame has no place.
+    // The position of an empty frame is not known, since it has no chunk.
     for (frame, _) in expected.iter_mut().filter(|(frame, _)| frame.is_empty()) {
         *frame = 0..0;
     }
@@ -69,7 +69,7 @@ pub fn search(data: &[u8]) {
     assert_eq!(buffer.len(), withheld);
 }
 
-/// A `Framer`, call by call, with switches, limits and discards between any two calls.
+/// Compares a `Framer` with the model call by call. Switches, limits and discards come between any two calls.
 pub fn framer(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     let how = [How::Events, How::Eager, How::Steps, How::Mixed][below(u, 4)];
@@ -87,7 +87,7 @@ pub fn follow_through(decoder: &mut dyn Decoding, pool: &[Spec], limit: Limit, o
     }
 }
 
-/// A script over the whole input, held against the model that has it at once.
+/// Runs a script over an input that comes in reads, and compares with the model, which has the whole input at once.
 pub fn whole(
     decoder: &mut dyn Decoding,
     data: &mut Unstructured<'_>,

@@ -1,4 +1,4 @@
-//! A stream whose other end follows a plan, and a driver that notices lost wake-ups.
+//! A stream whose peer follows a plan, and functions that poll a future and notice a lost wake-up.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -15,7 +15,7 @@ use crate::plan::below;
 /// What a write, a flush or a shutdown does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Takes up to so many bytes; a flush or a shutdown succeeds.
+    /// A write takes up to so many bytes; a flush or a shutdown succeeds.
     Take(usize),
     /// Is pending, and wakes the task at once.
     Pending,
@@ -35,18 +35,18 @@ pub fn step(u: &mut Unstructured<'_>) -> Step {
 /// What the peer does, and what it has seen.
 #[derive(Debug, Default)]
 pub struct Peer {
-    /// What is read; an empty one is a pause.
+    /// What is read. An empty read is a pause: it is pending, and wakes the task at once.
     pub reads: VecDeque<Vec<u8>>,
-    /// Whether the end of the input follows.
+    /// Whether the end of the input follows the reads.
     pub ends: bool,
-    /// What writes do, and then all succeeds.
+    /// What writes, flushes and shutdowns do, in order. When it is used up, all succeed.
     pub steps: VecDeque<Step>,
     pub vectored: bool,
     pub wire: Vec<u8>,
     pub flushed: usize,
     pub shut_down: bool,
     pub failed: bool,
-    /// Reads, writes, flushes and shutdowns, for what goes on too long.
+    /// The number of reads, writes, flushes and shutdowns, by which an endless loop is noticed.
     pub calls: usize,
 }
 
@@ -66,7 +66,7 @@ impl Io {
         self.peer().failed
     }
 
-    /// Whether all input has been read and no end of it follows.
+    /// Whether all input has been read and its end does not follow, so that a reader waits for ever.
     pub fn is_at_rest(&self) -> bool {
         let peer = self.peer();
         !peer.ends && peer.reads.is_empty()
@@ -160,7 +160,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What has failed may be shut down, as may what is aborted.
+        // A stream may be shut down after it has failed, and nothing else may be done with it.
         let failed = std::mem::take(&mut self.peer().failed);
         let done = self.step(cx);
         self.peer().failed |= failed;
@@ -170,7 +170,7 @@ impl AsyncWrite for Io {
     }
 }
 
-/// A waker that counts.
+/// A waker that counts how often it is called.
 #[derive(Default)]
 pub struct Wakes(AtomicUsize);
 
@@ -189,18 +189,18 @@ impl Wake for Wakes {
 /// Why a future was not polled to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfinished {
-    /// It was pending, and nothing has woken it.
+    /// It was pending, and nothing has called its waker.
     Asleep,
-    /// The caller wanted it so.
+    /// The caller wanted to stop.
     Stopped,
 }
 
-/// Polls a future until it is ready, or would never be woken.
+/// Polls a future until it is ready. Returns `None` if it is pending and its waker has not been called.
 pub fn drive<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
     drive_until(future, || false).ok()
 }
 
-/// As [`drive`], but gives up at a pending poll where `stop` says so.
+/// As [`drive`], but also stops at a pending poll if `stop` returns `true`.
 pub fn drive_until<F: Future>(
     mut future: Pin<&mut F>,
     mut stop: impl FnMut() -> bool,

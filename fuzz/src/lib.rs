@@ -1,6 +1,6 @@
-//! Fuzz targets. Each is a function of the bytes that an engine, a seed or a test gives it: they are read as
-//! a plan (terminators, switches, limits, reads, discards, what the peer does), which is carried out and held
-//! against a model that is too simple to be wrong, the one of the crate's own tests.
+//! Fuzz targets. Each is a function of bytes, which come from a fuzzing engine, a file of seeds or a test. It reads
+//! them as a plan (terminators, switches, limits, reads, discards, what the peer does), carries the plan out, and
+//! compares the result with that of a simple model, which is the one of the crate's own tests.
 //!
 //! - `cargo test` in this folder runs each target over its seeds and some thousand random inputs, on stable
 //!   Rust and without an engine; `FUZZ_RUNS` sets how many.
@@ -24,10 +24,10 @@ pub use codecs::{encoders, frame_codec, terminator_codec};
 pub use framing::{framer, search};
 pub use sink::producer_sink;
 
-/// A target: what is given some bytes, and panics if something is wrong.
+/// A target: a function that is given bytes, and panics if something is wrong.
 pub type Target = fn(&[u8]);
 
-/// All targets, by the names that `cargo fuzz` and the folders of seeds know them by.
+/// All targets, with the names that they have for `cargo fuzz` and as folders of seeds.
 pub const TARGETS: &[(&str, Target)] = &[
     ("search", search),
     ("framer", framer),
@@ -38,14 +38,14 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("channel", channel),
 ];
 
-/// The `main` of a target.
+/// Defines `main` for a target.
 #[macro_export]
 macro_rules! target {
     ($target:path) => {
         #[cfg(fuzzing)]
         libfuzzer_sys::fuzz_target!(|data: &[u8]| $target(data));
 
-        // Without an engine: runs the files that are named.
+        // Without an engine, runs the target on the files that are named on the command line.
         #[cfg(not(fuzzing))]
         fn main() {
             for file in std::env::args_os().skip(1) {

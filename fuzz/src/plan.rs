@@ -1,6 +1,6 @@
-//! Bytes read as terminators, limits, inputs and what happens between two reads.
+//! Reads the bytes of an engine as terminators, limits, inputs, and what happens between two reads.
 //!
-//! When the bytes run out, what is read is the first of each choice, and the plan ends.
+//! When the bytes run out, each choice yields its first alternative, and lists end.
 
 use std::fmt::Debug;
 
@@ -10,7 +10,7 @@ use asynchat::Limit;
 use crate::support::follow::{Op, Pick, Piece, delimiters, spell};
 use crate::support::{Script, Spec, Turn};
 
-/// Says what is to be done, if that is wanted: an engine keeps only the bytes.
+/// Prints a plan if `FUZZ_SHOW` is set. An engine shows only the bytes of an input.
 pub fn show(plan: &dyn Debug) {
     if std::env::var_os("FUZZ_SHOW").is_some() {
         eprintln!("{plan:?}");
@@ -41,8 +41,8 @@ fn letters(u: &mut Unstructured<'_>, alphabet: &[u8], len: usize) -> Vec<u8> {
     (0..len).map(|_| alphabet[below(u, alphabet.len())]).collect()
 }
 
-/// Delimiters over two letters, so that they overlap themselves and each other, or real ones, or any bytes.
-/// At 22 bytes and 23 the way they are searched changes, as it does at 2 and 3, and at 8 and 9.
+/// A delimiter: of two letters, so that it overlaps itself and others, or one of a real protocol, or any bytes. There
+/// are lengths on both sides of those at which the search works otherwise: from 2 bytes to 3, 8 to 9, and 22 to 23.
 pub fn delimiter(u: &mut Unstructured<'_>) -> Vec<u8> {
     match below(u, 8) {
         0 => [&b"\n"[..], b"\r\n", b"\r\n\r\n", b"\0", b"\r", b"\r\n.\r\n"][below(u, 6)].to_vec(),
@@ -72,7 +72,7 @@ pub fn delimiter(u: &mut Unstructured<'_>) -> Vec<u8> {
     }
 }
 
-/// Whether each member of a set can be found: none is inside another, but as its suffix.
+/// Whether each member of a set can be found. It cannot if it is inside another one, except as its suffix.
 pub fn possible(members: &[Vec<u8>]) -> bool {
     members.iter().enumerate().all(|(i, member)| {
         members.iter().enumerate().all(|(j, other)| {
@@ -182,7 +182,7 @@ pub fn op(u: &mut Unstructured<'_>) -> Op {
     }
 }
 
-/// What an application does at the ends of frames, and an input for it.
+/// A script, which is what an application does at the ends of frames, and an input for it.
 pub fn script(u: &mut Unstructured<'_>) -> (Script, Vec<u8>) {
     let pool = pool(u);
     let limit = limit(u);
@@ -195,13 +195,13 @@ pub fn script(u: &mut Unstructured<'_>) -> (Script, Vec<u8>) {
     (Script { terminator: pool[0].clone(), limit, turns }, input)
 }
 
-/// Reads of a few bytes or many, some of them empty.
+/// Cuts an input into reads of a few bytes or many, some of them empty.
 pub fn reads<'a>(u: &mut Unstructured<'_>, input: &'a [u8]) -> Vec<&'a [u8]> {
     let longest = [1, 2, 5, 30, 200, 2000][below(u, 6)];
     let mut reads = Vec::new();
     let mut rest = input;
     while !rest.is_empty() {
-        // When the plan is read to its end, the rest comes at once.
+        // When the bytes of the plan have run out, the rest of the input is one read.
         let len = if u.is_empty() { rest.len() } else { below(u, longest + 1) };
         let (read, more) = rest.split_at(len.min(rest.len()));
         reads.push(read);

@@ -15,9 +15,9 @@ enum Op {
     Push(usize),
     PushBorrowed(usize),
     Encode(usize),
-    /// Items, `None` for a time at which there is none, and whether it fails at its end.
+    /// The lengths of its items, with `None` where it is pending once, and whether it fails at its end.
     Producer(Vec<Option<usize>>, bool),
-    /// Polled so often, and then dropped.
+    /// Polled this many times, and then dropped.
     Ready(usize),
     Flush(usize),
     Discard,
@@ -50,13 +50,13 @@ fn op(u: &mut Unstructured<'_>) -> Op {
     }
 }
 
-/// `len` bytes that differ from place to place.
+/// `len` bytes that differ from position to position, so that missing and exchanged ones are noticed.
 fn pattern(seed: usize, len: usize) -> Vec<u8> {
     (seed..seed + len).map(|n| (n * 31 + n / 251) as u8).collect()
 }
 
-/// A `ProducerSink` over a writer that takes little, waits and fails: what arrives is what was queued, in
-/// order, and after a failure, a discard or an abort a part of it.
+/// A `ProducerSink` over a writer that takes little, waits and fails. What was queued arrives in order, and after a
+/// failure, a discard or an abort a part of it does.
 pub fn producer_sink(data: &[u8]) {
     let u = &mut Unstructured::new(data);
     let peer = Peer { vectored: flag(u), steps: many(u, 200, step).into(), ..Peer::default() };
@@ -71,9 +71,9 @@ pub fn producer_sink(data: &[u8]) {
     sink.set_low_water_mark(marks.0);
     sink.set_high_water_mark(marks.1);
 
-    // All that was accepted, in order, with what a failing producer had behind it left out.
+    // All bytes that were accepted, in order.
     let mut queued = Vec::new();
-    // Whether something may be missing from the end, or from somewhere.
+    // `cut` says whether bytes may be missing at the end, `discarded` whether they may be missing anywhere.
     let (mut closed, mut cut, mut discarded) = (false, false, false);
     for op in ops {
         let done = match op {
@@ -212,7 +212,7 @@ pub fn producer_sink(data: &[u8]) {
     }
 }
 
-/// The result of a poll that was to be stopped; a sink that sleeps is stuck.
+/// The result of a poll that could be stopped. Panics if the sink was pending and had not arranged to be woken.
 fn polled<R>(result: Result<R, Unfinished>) -> Option<R> {
     assert!(!matches!(result, Err(Unfinished::Asleep)), "pending, and nobody will wake it");
     result.ok()

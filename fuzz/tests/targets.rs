@@ -1,4 +1,4 @@
-//! Each target over its seeds, and over random inputs.
+//! Runs each target on its seeds, and on random inputs.
 #![allow(clippy::unwrap_used)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use asynchat_fuzz::{TARGETS, Target};
 
-/// Small numbers that follow from a seed (SplitMix64).
+/// Random numbers that follow from a seed (SplitMix64).
 struct Random(u64);
 
 impl Random {

@@ -26,7 +26,7 @@ equal 404 "$(ask -o /dev/null -w '%{response_code}' --path-as-is "$url/../main.r
 equal 405 "$(ask -o /dev/null -w '%{response_code}' "$url/" --data x)" "POST to a file"
 equal 501 "$(ask -o /dev/null -w '%{response_code}' -X DELETE "$url/")" "another method"
 
-# POST: with a length, in chunks, with an expectation that is met and one that is refused
+# POST: with a length, in chunks, with an `Expect` that the server meets and one that it refuses
 equal "hello, world" "$(ask "$url/echo" --data 'hello, world')" POST
 equal "hello, world" "$(printf 'hello, world' | ask "$url/echo" -X POST -T -)" "chunked POST"
 ask "$url/echo" --data hello -H 'Expect: 100-continue' --expect100-timeout 60 -v \
@@ -46,11 +46,11 @@ connects=$(ask -w '%{num_connects}\n' "$url/" -o /dev/null "$url/missing" -o /de
     -w '%{num_connects}\n' --next --http1.1 -s --head "$url/" -o /dev/null -w '%{num_connects}\n')
 equal "1 0 0 0 0" "$(echo $connects)" "new connections of each request"
 
-# 100 MB through /echo, in memory that does not grow with it
+# 100 MB through /echo: the server's memory does not grow with the body
 head -c 100000000 /dev/urandom >"$scratch/large"
 ask "$url/echo" -X POST -H 'Expect:' -T "$scratch/large" | cmp - "$scratch/large"
 ask "$url/echo" -X POST -T - <"$scratch/large" | cmp - "$scratch/large"
-# 20 MB to somebody who reads slowly: what is not read is not buffered
+# 20 MB to a client that reads slowly: the server does not buffer what is not read
 head -c 20000000 "$scratch/large" |
     ask "$url/echo" -X POST -T - --limit-rate 10M | cmp - <(head -c 20000000 "$scratch/large")
 rm "$scratch/large"

@@ -8,7 +8,7 @@ host, port = sys.argv[1].rsplit(":", 1)
 sock = socket.create_connection((host, int(port)), timeout=60)
 stream = sock.makefile("rwb")
 
-# A prompt comes back before its line has ended, but for what may begin a line end.
+# A prompt comes back before its line has ended, except for bytes that may begin a line end.
 sock.sendall(b"name: ")
 assert stream.read(6) == b"name: "
 sock.sendall(b"me\r")

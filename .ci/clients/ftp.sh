@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # FTP clients against the FTP example: ftp.sh FTP_SERVER SCRATCH_DIRECTORY PYTHON [NODE_PATH]
 #
-# FTP_SERVER is the example's binary. PYTHON is one that has pyftpdlib, of which only ftpbench is used.
-# Without a NODE_PATH that has basic-ftp, that is left out. Besides curl it needs Debian's lftp, and installs
-# it if it is missing, which takes root.
+# FTP_SERVER is the example's binary. PYTHON is a Python with pyftpdlib, of which only ftpbench is used. basic-ftp is
+# left out unless NODE_PATH has it. Needs curl and Debian's lftp, which it installs if it is missing; that takes root.
 set -euo pipefail
 binary=$1 scratch=$2 python=$3 modules=${4:-}
 here=$(dirname "$0")
@@ -13,7 +12,7 @@ fail() {
     printf 'FAILED: ftp: %s\n' "$*" >&2
     exit 1
 }
-start() { # ARGUMENT...: with a DIR first; sets `server` and `addr`
+start() { # DIR ARGUMENT...: starts the server, and sets `server` to its process id and `addr` to its address
     : >"$scratch/ftp-listening"
     "$binary" 127.0.0.1:0 "$@" >"$scratch/ftp-listening" &
     server=$!
@@ -36,7 +35,7 @@ if ! command -v lftp >/dev/null; then
     apt-get install -qq -y --no-install-recommends lftp >/dev/null
 fi
 
-# A tree with names that are odd, but can be said.
+# A tree with unusual names that FTP can express.
 tree=$scratch/ftp-tree
 mkdir -p "$tree"/{'a directory',-dash,.hidden,'ünïcödé/日本/empty','a%20b','q"uote'}
 printf 'hello\n' >"$tree/ plain "
@@ -85,7 +84,7 @@ get -Q 'DELE small' "$url/" >/dev/null
 if get "$url/../../etc/passwd" --path-as-is 2>/dev/null; then fail "curl: a way out"; fi
 curl --version | sed -n '1s/ (.*/: ok/p'
 
-# lftp, there and back again
+# lftp uploads the tree and downloads it again
 settings='set net:max-retries 2; set net:timeout 20; set ftp:use-mode-z no; set cmd:fail-exit yes'
 for options in '' 'set ftp:sync-mode no' 'set ftp:use-mlsd yes' 'set ftp:prefer-epsv yes'; do
     rm -rf "$root/tree" "$scratch/ftp-back"
@@ -94,7 +93,7 @@ for options in '' 'set ftp:sync-mode no' 'set ftp:use-mlsd yes' 'set ftp:prefer-
     lftp -c "$settings; $options; open -u me,secret $addr; mirror --parallel=4 tree $scratch/ftp-back"
     diff -r "$tree" "$scratch/ftp-back" || fail "lftp mirror ($options)"
 done
-# A name that no line can say is not shown, and breaks nothing.
+# A name with a line end cannot be sent in a line. It is not listed, and the other names are.
 printf 'x' >"$root/tree/a"$'\n'"b"
 printf 'x' >"$root/tree/a"$'\xff'"b"
 rm -r "$scratch/ftp-back"
@@ -111,7 +110,7 @@ else
     echo "NOT CHECKED: basic-ftp"
 fi
 
-# ftpbench, which fails if anything does
+# ftpbench, which fails if one of its transfers fails
 "$(dirname "$python")/ftpbench" -u me -p secret -H "${addr%:*}" -P "${addr##*:}" -b all -n 100 -s 1M \
     >"$scratch/ftp-bench" 2>&1 || fail "ftpbench: $(cat "$scratch/ftp-bench")"
 (($(grep -c 'MB/sec\|secs' "$scratch/ftp-bench") >= 8)) || fail "ftpbench: $(cat "$scratch/ftp-bench")"

@@ -1,6 +1,6 @@
 """ftplib against the FTP example: ftp_client.py HOST:PORT DIRECTORY
 
-DIRECTORY is the one that is served, to look at what has come.
+DIRECTORY is the one that the server serves. The script checks the files that have arrived in it.
 """
 
 import ftplib
@@ -77,7 +77,7 @@ listing = []
 ftp.dir("-la", listing.append)
 assert len(listing) == 2 and all(line.startswith("-rw-r--r-- 1 ftp ftp ") for line in listing)
 
-# What is refused.
+# Commands that are refused.
 os.symlink("/etc", os.path.join(root, "etc"))
 os.symlink("../..", os.path.join(root, "up"))
 os.symlink("größe", os.path.join(root, "link"))
@@ -99,7 +99,7 @@ reply = ftp.getmultiline()
 assert reply.startswith("226"), reply
 assert ftp.voidcmd("NOOP").startswith("200")
 
-# Many at a time.
+# Many clients at a time.
 def work(n):
     mine = connect()
     for i in range(30):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# HAProxy in front of two of the Redis and two of the SMTP example, which it tells by the PROXY protocol for whom
-# it connects; one of each is killed under load: haproxy.sh REDIS_SERVER SMTP_SERVER SCRATCH_DIRECTORY
+# HAProxy in front of two Redis examples and two SMTP examples. It tells them the address of the client by the PROXY
+# protocol. One of each is killed under load: haproxy.sh REDIS_SERVER SMTP_SERVER SCRATCH_DIRECTORY
 #
 # The arguments are the examples' binaries. Installs Debian's haproxy if it is missing, which takes root; it is not
 # started as a service.
@@ -31,7 +31,7 @@ fi
 
 rm -rf "$scratch"
 mkdir -p "$scratch"
-start() { # NAME BINARY ARGUMENTS...; sets `addr_NAME` and `pid_NAME`
+start() { # NAME BINARY ARGUMENT...: starts a server, and sets `addr_NAME` and `pid_NAME`
     local name=$1 addr
     : >"$scratch/$name"
     "$2" 127.0.0.1:0 "${@:3}" --proxy-protocol >"$scratch/$name" &
@@ -48,7 +48,7 @@ start redis_b "$redis"
 start smtp_a "$smtp" "$scratch/mail_a"
 start smtp_b "$smtp" "$scratch/mail_b"
 
-# Free when it looked.
+# These ports were free a moment ago.
 ports=$(python3 -c '
 import socket
 sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
@@ -63,7 +63,8 @@ defaults
     timeout server 60s
     retries 3
     option redispatch 1
-    # A server is not taken for dead because the machine is busy. Whoever meets a dead one is sent to the other.
+    # A server is taken for dead after four failed checks, and not sooner, since the machine may be busy. A client whose
+    # server is dead is sent to the other.
     default-server check inter 500ms fall 4 rise 1
 listen redis
     bind 127.0.0.1:$redis_port

@@ -1,10 +1,10 @@
 """Kills one of two Redis examples behind HAProxy under load: haproxy_redis.py PROXY BACKEND_A BACKEND_B PID_OF_A
 
-The store is in memory, and what the killed one had answered is gone with it. What must hold is this:
+The store is in memory, so the data of the killed server is lost. This is what the script checks:
 
-- On each connection the answers are those of its commands, complete and in order, up to where it was cut: a
-  client that asks again for what was not answered gets on, and is in the end answered everything.
-- The one that lives has all that it has answered, once.
+- On each connection the answers are those of its commands, complete and in order, up to where it was cut. A
+  client that sends the unanswered commands again on a new connection is in the end answered all of them.
+- The server that lives has executed each command that it has answered, once.
 """
 
 import os
@@ -21,7 +21,7 @@ HEAD = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n"
 lock = threading.Lock()
 answered = 0
 cut = 0
-# For each connection: which backend it was, and how many of its commands were answered, and sent.
+# For each connection: its backend, and how many commands were answered and how many were sent.
 connections = {}
 failures = []
 
@@ -32,7 +32,7 @@ def connect(address, timeout=20):
 
 
 def ask(address, *commands):
-    """Past the proxy, as a proxy would."""
+    """Connects to a backend directly, with the header that the proxy would send."""
     with connect(address) as sock, sock.makefile("rwb") as stream:
         stream.write(HEAD + b"".join(command.encode() + b"\r\n" for command in commands))
         stream.flush()
@@ -51,7 +51,7 @@ def answer(stream):
 
 
 def load(number):
-    """Increments a key of each connection: the answers are 1, 2, 3, or something is wrong."""
+    """Increments a key of its own on each connection. So the answers must be 1, 2, 3 and so on."""
     global answered, cut
     done, count = 0, 0
     while done < COMMANDS:
@@ -64,7 +64,7 @@ def load(number):
                 stream.write(b"GET name\r\n")
                 stream.flush()
                 name = answer(stream)
-                # Connections come and go, as clients do.
+                # Clients close connections now and then, and open others.
                 for _ in range(8):
                     if done >= COMMANDS:
                         break
@@ -98,7 +98,7 @@ def guarded(number):
 
 for backend, name in ((backend_a, "a"), (backend_b, "b")):
     assert ask(backend, f"SET name {name}", "GET name") == ["+OK", name]
-# Until the proxy believes both to be there.
+# Wait until the proxy takes both servers for alive.
 deadline = time.monotonic() + 60
 found = set()
 while found != {"a", "b"}:

@@ -1,7 +1,7 @@
 """Kills one of two SMTP examples behind HAProxy under load: haproxy_smtp.py PROXY PROXY_V1 MAILDIR_A MAILDIR_B PID_OF_A
 
-Each client sends each of its messages until it is answered 250. Each must then be in one of the Maildirs, whole, and
-only those twice that were sent again.
+Each client sends each of its messages until it is answered 250. Then each message must be complete in one of the
+Maildirs, and only messages that were sent again may be there twice.
 """
 
 import os
@@ -28,7 +28,7 @@ def text(name):
 
 
 def connect(address, number):
-    # From an address of its own, which only the proxy sees.
+    # Each client has an address of its own, which the server learns only from the proxy.
     return smtplib.SMTP(*address.rsplit(":", 1), timeout=20, source_address=(f"127.0.1.{number + 1}", 0))
 
 
@@ -95,7 +95,7 @@ twice = {name for name, times in arrived.items() if times > 1}
 assert twice <= again, f"there twice, and sent once: {twice - again}"
 assert again, "nothing was cut"
 
-# And by version 1.
+# The same by version 1 of the PROXY protocol.
 with connect(proxy_v1, 99) as client:
     client.sendmail("v1@example.org", "you@example.org", text("version-1"))
 new = os.path.join(maildir_b, "new")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# IRC clients against the IRC example, which talk to each other: irc.sh IRC_SERVER SCRATCH_DIRECTORY PYTHON
+# IRC clients talk to each other through the IRC example: irc.sh IRC_SERVER SCRATCH_DIRECTORY PYTHON
 #
-# IRC_SERVER is the example's binary, PYTHON one that has PyPI's irc. Besides it needs Debian's ii, of which two
-# talk, and weechat-headless, and installs what is missing, which takes root.
+# IRC_SERVER is the example's binary, PYTHON is a Python with PyPI's irc. Needs Debian's ii, of which two run, and
+# weechat-headless. It installs what is missing, which takes root.
 set -euo pipefail
 binary=$1 scratch=$2/irc python=$3
 here=$(dirname "$0")
@@ -15,7 +15,7 @@ fail() {
     exit 1
 }
 trap 'for client in "${clients[@]}" $server; do kill "$client" 2>/dev/null || true; done' EXIT
-await() { # WHAT COMMAND...: until it succeeds
+await() { # WHAT COMMAND...: runs the command until it succeeds
     for ((tries = 0; tries < 300; tries++)); do
         if "${@:2}" >/dev/null 2>&1; then return; fi
         sleep 0.1
@@ -47,7 +47,7 @@ until read -r _ _ addr <"$scratch/listening.log"; do
 done
 host=${addr%:*} port=${addr##*:}
 
-# Two of ii, which is all files: what is written to `in` is said, what is heard comes to `out`.
+# Two clients ii, which are used by files: they send what is written to `in`, and append what they receive to `out`.
 for nick in ann bob; do
     ii -s "$host" -p "$port" -n "$nick" -f "$nick itself" -i "$scratch/$nick" >"$scratch/$nick.log" 2>&1 &
     clients+=($!)
@@ -55,10 +55,10 @@ for nick in ann bob; do
     echo '/j #room' >"$scratch/$nick/$host/in"
     await "$nick is in the room" test -p "$scratch/$nick/$host/#room/in"
 done
-heard() { # NICK TEXT: by that ii, in the room
+heard() { # NICK TEXT: whether this ii has received the text in the room
     grep -qF -- "$2" "$scratch/$1/$host/#room/out"
 }
-say() { # NICK TEXT
+say() { # NICK TEXT: lets this ii send the text to the room
     echo "$2" >"$scratch/$1/$host/#room/in"
 }
 await "ann sees bob come" heard ann "bob(~bob@$host) has joined #room"
@@ -71,7 +71,7 @@ await "ann hears bob" heard ann '<bob> hello, ann'
 echo '/j ann psst' >"$scratch/bob/$host/in"
 await "ann hears bob in private" grep -qF '<bob> psst' "$scratch/ann/$host/bob/out"
 
-# WeeChat without a screen, told by its FIFO, and heard by its log.
+# WeeChat without a screen. It reads commands from a FIFO, and what it receives is in its log.
 weechat-headless --dir "$scratch/weechat" --run-command \
     "/set irc.look.temporary_servers on;/set logger.file.flush_delay 0;/connect $host/$port -nicks=wee,wee2 -autojoin=#room" \
     >"$scratch/weechat.log" 2>&1 &
@@ -86,7 +86,7 @@ await "WeeChat's FIFO" test -p "$scratch/weechat/weechat_fifo_$weechat"
 await "WeeChat sees the topic" grep -qF 'the weather' "$room"
 await "WeeChat sees who is there" grep -qF '3 nicks (1 op' "$room"
 
-# PyPI's irc. It asks for much, and provokes what can go wrong.
+# PyPI's irc. It sends many kinds of commands, and provokes errors.
 "$python" "$here/irc_client.py" "$addr" py '#room' 'hello from Python' \
     'wee hello from WeeChat' 'ann hello from ii' >"$scratch/py.log" 2>&1 &
 py=$!
@@ -104,7 +104,7 @@ wait "$py" || fail "irc_client.py"
 await "ann sees Python's new name" grep -qE 'py changed nick to "?py2' "$scratch/ann/$host/out"
 await "ann sees Python leave" grep -qF 'py2(~py@' "$scratch/ann/$host/out"
 
-# WeeChat is made an operator, and throws bob out.
+# WeeChat is made an operator, and kicks bob out.
 echo '/MODE #room +o wee' >"$scratch/ann/$host/in"
 await "WeeChat is an operator" grep -qF '[+o wee] by ann' "$room"
 tell_weechat '/mode #room +m'

@@ -25,7 +25,7 @@ def on_welcome(connection, _):
 def on_join(connection, event):
     print(f"{event.source.nick} joined {event.target}", flush=True)
     if event.source.nick == nick:
-        # What there is to ask, and some mistakes.
+        # All questions that the server answers, and some mistakes.
         connection.names(channel)
         connection.who(channel)
         connection.whois(nick)
@@ -74,7 +74,7 @@ while wanted or not answers <= seen:
     reactor.process_once(0.1)
 assert connection.features.nicklen == 30, vars(connection.features)
 assert nick in names or f"@{nick}" in names, names
-# A change of the nickname, and out.
+# Changes the nickname, and quits.
 connection.nick(f"{nick}2")
 connection.quit("good night")
 while connection.is_connected():

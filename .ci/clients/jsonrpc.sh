@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Clients of both framings against the JSON-RPC example: jsonrpc.sh JSONRPC_STDIO PYTHON
 #
-# JSONRPC_STDIO is the example's binary, PYTHON one that has mcp and pygls.
+# JSONRPC_STDIO is the example's binary, PYTHON is a Python with mcp and pygls.
 set -euo pipefail
 binary=$1 python=$2
 here=$(dirname "$0")
@@ -14,7 +14,7 @@ equal() { # EXPECTED ACTUAL WHAT
     [[ $1 == "$2" ]] || fail "$3: expected '$1', got '$2'"
 }
 
-# From a shell: a pipe, a file, nothing
+# From a shell, with a pipe, a file, or nothing as its input
 ping='{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
 pong='{"id":1,"jsonrpc":"2.0","result":{}}'
 equal "$pong" "$(echo "$ping" | "$binary")" "a line from a pipe"

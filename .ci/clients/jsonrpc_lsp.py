@@ -56,7 +56,7 @@ async def talk(shuts_down):
                 [types.TextDocumentContentChangeWholeDocument(text)],
             )
         )
-        # The one of 9 MiB is too long, and what came before it stays.
+        # The text of 9 MiB is too long and refused. The one before it stays.
         wanted = {2: "word: 1000000 of 1000000 words", 3: "word: 1000000 of 1000000 words"}
         wanted = wanted.get(version, "new: 1 of 2 words")
         assert (await hover(client, 0, 1)).contents == wanted

@@ -18,7 +18,7 @@ async def talk(mode):
         assert result.structured_content == {"words": 5, "lines": 2, "characters": len(TEXT)}, result
         assert result.content[0].text == f"5 words, 2 lines, {len(TEXT)} characters", result
 
-        # Many at a time, and a large one
+        # Many requests at a time, and a large one
         texts = ["word " * count for count in range(100)] + ["word " * 1_000_000]
         results = await asyncio.gather(
             *(client.call_tool("count_words", {"text": text}) for text in texts)
@@ -26,7 +26,7 @@ async def talk(mode):
         words = [result.structured_content["words"] for result in results]
         assert words == [*range(100), 1_000_000], words
 
-        # What is too long is an error, for which the client has no request: the session goes on.
+        # The answer to a message that is too long is an error that belongs to no request. The session goes on.
         try:
             await client.call_tool("count_words", {"text": "x" * (9 << 20)}, read_timeout_seconds=2)
             raise AssertionError("9 MiB were taken")

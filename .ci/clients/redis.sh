@@ -2,13 +2,13 @@
 # redis-cli, redis-benchmark, redis-py and ioredis against the Redis example:
 # redis.sh HOST:PORT SCRATCH_DIRECTORY PYTHON [NODE_PATH]
 #
-# PYTHON is one that has redis-py. Without a NODE_PATH that has ioredis, that is left out.
+# PYTHON is a Python with redis-py. ioredis is left out unless NODE_PATH has it.
 set -euo pipefail
 addr=$1 scratch=$2 python=$3 modules=${4:-}
 host=${addr%:*} port=${addr##*:}
 here=$(dirname "$0")
 
-ask() { # ANSWER COMMAND...: by redis-cli
+ask() { # ANSWER COMMAND...: redis-cli must print this answer to the command
     local answer
     answer=$(redis-cli -h "$host" -p "$port" "${@:2}")
     if [[ $answer != "$1" ]]; then
@@ -36,7 +36,7 @@ ask 10003 DBSIZE
 ask OK FLUSHALL
 redis-cli --version | sed 's/$/: ok/'
 
-# What it says of a server's errors, and of a connection that ends.
+# redis-benchmark prints "error" or "warning" if the server answers an error, and if a connection ends.
 for depth in 1 64; do
     redis-benchmark -h "$host" -p "$port" -t ping,set,get,incr,lpush,rpush,lrange \
         -n $((5000 + 200 * depth)) -P "$depth" -q >"$scratch/benchmark" 2>&1 ||

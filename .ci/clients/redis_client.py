@@ -40,7 +40,7 @@ assert r.lpop("l") == "a" and r.rpop("l", 5) == ["c", "b"] and r.lpop("l") is No
 assert r.hset("h", mapping={"f": "1", "g": "2"}) == 2 and r.hget("h", "f") == "1"
 assert r.hgetall("h") == {"f": "1", "g": "2"}
 
-# What is refused.
+# Commands that are refused.
 for refused, words in [
     (lambda: r.get("h"), "WRONGTYPE"),
     (lambda: r.incr("big"), "not an integer"),

@@ -18,7 +18,7 @@ def connect():
 
 
 def trickle(name, start, then, status, seconds):
-    """Sends a byte a second until the server has had enough."""
+    """Sends a byte a second until the server closes the connection."""
     try:
         begun = time.monotonic()
         sock = connect()
@@ -55,7 +55,7 @@ def refuse_to_read():
         except (ConnectionResetError, BrokenPipeError, TimeoutError):
             pass
         took = time.monotonic() - begun
-        # Whatever the kernel buffers, but not what the server would.
+        # The kernel may buffer a part of this. The server must not buffer more, and so stops reading.
         assert sent < 64 << 20, f"{sent} bytes were taken without an answer read"
         assert took < 60, f"held for {took:.0f} s"
     except Exception as error:
@@ -67,7 +67,7 @@ clients = [
     ("silent", b"", b"", b"", 45),
     ("head", b"GET / HTTP/1.1\r\nHost: a\r\n", b"X: y\r\n", b"HTTP/1.1 408 ", 25),
     ("silent body", post + b"Content-Length: 9\r\n\r\n", b"", b"HTTP/1.1 408 ", 35),
-    # The answer has begun: it can only be cut off.
+    # The answer has begun, so the server can only cut it off.
     ("body", post + b"Content-Length: 99999\r\n\r\n", b"x", b"HTTP/1.1 200 ", 35),
     ("chunks", post + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", b"HTTP/1.1 200 ", 35),
     ("skipped body", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n", b"x",

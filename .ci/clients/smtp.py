@@ -35,7 +35,7 @@ def expect(got, wanted, what):
     assert got == wanted, f"{what}: expected {wanted!r}, got {got!r}"
 
 
-# smtplib, plain and over TLS, with each thing that a text may have in it.
+# smtplib, in the clear and over TLS, with texts that have all kinds of lines in them.
 bodies = {
     "plain": "Hello.\r\n",
     "dots": ".\r\n..\r\n.x\r\n...\r\nx.\r\n.\r\n",
@@ -86,7 +86,7 @@ with smtplib.SMTP(host, port, timeout=60) as client:
         client.send(f"BDAT {len(piece)}{last}\r\n".encode() + piece)
         expect(client.getreply()[0], 250, "BDAT")
 
-# What no client library would send.
+# Lines that no client library would send.
 with socket.create_connection((host, port), timeout=60) as sock:
     reader = sock.makefile("rb")
 

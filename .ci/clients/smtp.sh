@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Mail clients against the SMTP example: smtp.sh SMTP_SERVER SCRATCH_DIRECTORY [MESSAGES]
 #
-# SMTP_SERVER is the example's binary. MESSAGES is how many smtp-source sends, over 50 connections.
-# Besides curl and python3 it needs Debian's swaks, postfix (for smtp-source; it is not started) and
-# python3-venv, and aiosmtplib from PyPI, and installs what is missing, which takes root.
+# SMTP_SERVER is the example's binary. MESSAGES is how many smtp-source sends, over 50 connections. Needs curl, python3,
+# Debian's swaks, postfix (for smtp-source; it is not started) and python3-venv, and aiosmtplib from PyPI. It installs
+# what is missing, which takes root.
 set -euo pipefail
 binary=$1 scratch=$2 messages=${3:-10000}
 here=$(dirname "$0")
@@ -16,7 +16,7 @@ fail() {
 equal() { # EXPECTED ACTUAL WHAT
     [[ $1 == "$2" ]] || fail "$3: expected '$1', got '$2'"
 }
-start() { # MAILDIR; sets `server` and `addr`
+start() { # MAILDIR: starts the server, and sets `server` to its process id and `addr` to its address
     : >"$scratch/smtp-listening"
     "$binary" 127.0.0.1:0 "$@" >"$scratch/smtp-listening" &
     server=$!
@@ -42,7 +42,7 @@ python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
     (
         export DEBIAN_FRONTEND=noninteractive
-        # No package starts what it installs.
+        # With this policy, packages do not start the services that they install.
         policy=/usr/sbin/policy-rc.d
         if [[ ! -e $policy ]]; then
             trap 'rm -f "$policy"' EXIT
@@ -60,7 +60,7 @@ if ! "$scratch/smtp-venv/bin/python" -c 'import aiosmtplib' 2>/dev/null; then
     "$scratch/smtp-venv/bin/pip" install --quiet --disable-pip-version-check aiosmtplib
 fi
 
-# smtplib, aiosmtplib, and what no library sends
+# smtplib, aiosmtplib, and lines that no library sends
 mail=$scratch/smtp-python
 start "$mail"
 "$scratch/smtp-venv/bin/python" "$here/smtp.py" "$addr" "$mail"
@@ -108,7 +108,7 @@ equal "" "$(ls "$mail/tmp")" "files in tmp"
 stop TERM
 rm -r "$mail"
 
-# Large messages, in memory that does not grow with them
+# Large messages: the server's memory does not grow with them
 start "$mail"
 smtp-source -s 20 -m 40 -l 5000000 "$addr"
 equal 40 "$(count "$mail")" "large messages"
@@ -144,12 +144,12 @@ else
     echo "NOT CHECKED: a full disk, as nothing can be mounted here"
 fi
 
-# As many, dropped
+# As many messages to a server that stores nothing
 start --discard
 smtp-source -s 50 -m "$messages" -l 4000 "$addr"
 stop TERM
 
-# Killed under load: what was answered is there
+# Killed under load: messages that were answered 250 are stored
 mail=$scratch/smtp-kill
 for turn in 1 2 3; do
     start "$mail"

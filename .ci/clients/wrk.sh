@@ -28,7 +28,7 @@ run() { # NAME ARGUMENTS...
         echo "FAILED: wrk: $1 had errors" >&2
         exit 1
     fi
-    # And it did something.
+    # It has made requests at all.
     grep -q '^ *[1-9][0-9][0-9][0-9]* requests in' "$scratch/wrk"
 }
 

@@ -1,4 +1,4 @@
-//! A handler on a channel that goes on where a `Framed` has stopped.
+//! Handlers of channels that go on where a `Framed` has stopped.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -38,7 +38,7 @@ fn lines(peer_sends: &str) -> (Channel<Socket>, Peer) {
     (channel, peer)
 }
 
-/// The same, with marks.
+/// The same, with a high-water and a low-water mark.
 fn lines_within(peer_sends: &str, high: usize, low: usize) -> (Channel<Socket>, Peer) {
     let (socket, peer) = pipe();
     let parts = Framed::new(socket, TerminatorCodec::new(b"\n")).into_parts();
@@ -47,7 +47,7 @@ fn lines_within(peer_sends: &str, high: usize, low: usize) -> (Channel<Socket>, 
     (builder.timeouts(patient()).build_from(parts), peer)
 }
 
-/// A frame, one that is longer than its limit, and the beginning of another.
+/// A channel whose input makes it call every callback: a frame, an overlong one, and the beginning of another.
 fn every_callback() -> (Channel<Socket>, Peer) {
     let (channel, peer) = halves(TerminatorCodec::new(b"\n").with_limit(Limit::Skip(3)));
     peer.send("one\nlonger\ntwo");
@@ -63,12 +63,12 @@ fn closed(reason: &str) -> Seen {
     Seen::Closed(reason.into())
 }
 
-/// What is driven ends; else the test fails, when the paused clock has nothing left to wait for.
+/// Waits for a future that must end. If nothing can happen any more, the paused clock runs on, and the test fails.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(24 * 3600), future).await.expect("it comes to an end")
 }
 
-/// Drives until nothing moves any more, then drops the future.
+/// Drives a future until nothing happens any more, then drops it.
 async fn drop_when_stuck<H>(driving: impl Future<Output = (H, Reason)>) {
     tokio::select! {
         biased;
@@ -90,7 +90,7 @@ where
     (log, tokio::spawn(running))
 }
 
-/// Drives a handler that does nothing, but waits for ever at the frame `wait`. Gives a handle.
+/// Drives a handler that does nothing, except that it waits for ever at the frame `wait`. Returns a handle.
 async fn serve(channel: Channel<Socket>, peer: &Peer) -> (Handle, Log, Running) {
     peer.send("hello\n");
     let (give, given) = oneshot::channel();
@@ -113,9 +113,9 @@ async fn serve(channel: Channel<Socket>, peer: &Peer) -> (Handle, Log, Running) 
     (handle, log, running)
 }
 
-// As a channel.
+// Used as a channel.
 
-/// A protocol of lines, counted blobs, a zero count, an open end, and a way out.
+/// A protocol of lines, counted data, a count of 0, data without an end, and a command that closes.
 fn protocol() -> Scripted<impl FnMut(&Seen, &mut Control<'_>) -> Then + Send> {
     let mut frame = String::new();
     Scripted::new(move |seen, control| {
@@ -144,7 +144,7 @@ fn protocol() -> Scripted<impl FnMut(&Seen, &mut Control<'_>) -> Then + Send> {
                 let line = std::mem::take(&mut frame);
                 control.try_push(format!("({line})")).unwrap();
                 if line.starts_with('r') {
-                    // The rest of it is a frame of its own.
+                    // The rest of the overlong frame is a frame of its own.
                     control.set_terminator(b"\r\n");
                 }
             }
@@ -254,7 +254,7 @@ async fn what_the_framed_held_before_goes_out_first() {
 async fn events_that_were_buffered_before_come_first() {
     let (mut channel, peer) = lines("one\ntwo\n");
     peer.close();
-    // The chunk is taken, its terminator is owed.
+    // The chunk has been taken, and its terminator is returned next.
     assert_eq!(support::seen(channel.next().await.unwrap().unwrap()), data("one"));
     let (handler, _) = soon(channel.run(Scripted::new(|_, _| Then::Go))).await;
     assert_eq!(handler.log.seen()[..4], [Seen::End, data("two"), Seen::End, Seen::Eof]);
@@ -361,7 +361,7 @@ async fn a_close_waits_until_all_is_written() {
     let (log, running) = spawn(channel, handler);
     settle().await;
     assert_eq!((peer.output(), peer.wire().shutdowns), ("go".into(), 0));
-    // The handler is told when it is over.
+    // The handler is told of the close when it is complete.
     assert_eq!(log.seen(), [data("one")]);
     peer.take(usize::MAX);
     let (_, reason) = soon(running).await.unwrap();
@@ -593,7 +593,7 @@ async fn the_queue_is_bounded_by_the_mark_and_what_one_callback_pushes() {
     });
     let (log, running) = spawn(channel, handler);
     settle().await;
-    // Four callbacks fill it. Then nothing is dispatched or read.
+    // Four callbacks fill the queue. Then nothing is dispatched or read.
     assert_eq!(log.seen(), [data("abc"), Seen::End, data("abc"), Seen::End]);
     assert_eq!(peer.wire().reads, 1);
     peer.take_more(500);
@@ -618,7 +618,7 @@ async fn dispatch_goes_on_at_the_low_mark_and_not_before() {
     peer.take_more(5);
     settle().await;
     assert_eq!(log.len(), 3);
-    // Four are left.
+    // Four bytes are left, which is the low mark.
     peer.take_more(1);
     settle().await;
     assert_eq!(log.len(), 6);
@@ -844,7 +844,7 @@ async fn an_abort_from_another_task_does_not_wait_for_the_last_write() {
     assert!(matches!(reason, CloseReason::Aborted), "{reason:?}");
 }
 
-/// What comes of two pushes to a full queue, when there is room again.
+/// The output after two pushes by a handle to a full queue, when there is room again.
 async fn pushed_when_full(callback_waits: bool) -> String {
     let (mut channel, peer) = lines_within("", 10, 4);
     channel.push("x".repeat(9)).unwrap();
@@ -891,7 +891,7 @@ async fn a_close_from_another_task_behind_a_push_that_waited_for_room_is_done() 
     assert_eq!(peer.output(), "xxxxxxxxxyz");
 }
 
-/// A handle's push in the last callback, at one of the ways to end.
+/// The output where a handle pushes in the last callback, and the connection then ends in this way.
 async fn pushed_last(end: impl Fn(&mut Control<'_>) -> Then + Send + 'static) -> (Reason, String) {
     let (mut channel, peer) = lines("one\n");
     peer.close();
@@ -1018,7 +1018,7 @@ async fn a_discard_takes_what_has_come_when_a_waiting_callback_returns() {
     });
     let (log, running) = spawn(channel, handler);
     settle().await;
-    // Not read yet, and so not dropped.
+    // This has not been read yet, and so is not dropped.
     peer.send("three\n");
     go.send(()).unwrap();
     peer.close();
@@ -1254,7 +1254,7 @@ async fn what_a_handle_pushed_before_it_was_dropped_is_not_lost() {
     assert_eq!(peer.output(), "accepted");
 }
 
-/// Two connections: one is read from, one is written to.
+/// A channel that reads from one connection and writes to another.
 fn two(peer_sends: &str, high: usize) -> (Channel<Join<Socket, Socket>>, Peer, Peer) {
     let ((read, sender), (write, receiver)) = (pipe(), pipe());
     sender.send(peer_sends);
@@ -1266,7 +1266,7 @@ fn two(peer_sends: &str, high: usize) -> (Channel<Join<Socket, Socket>>, Peer, P
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_fails_ends_it_wherever_it_waits() {
-    // For input, for room, for a callback.
+    // It is dropped while it waits for input, for room, or for a callback.
     for (high, frame) in [(1000, "one"), (3, "one"), (1000, "wait")] {
         let (channel, sender, receiver) = two("", high);
         receiver.take(0);

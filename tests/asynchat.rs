@@ -1,8 +1,8 @@
 //! The cases of CPython's own tests of asynchat, and those of asyncore that still mean something, over
 //! real sockets.
 //!
-//! A client sends what it has to say and `QUIT`. The server sends everything back, in pieces of a given
-//! size. The client collects it, frame by frame.
+//! A client sends its data, and then `QUIT`. The server sends the data back, in pieces of a given size. The client
+//! collects it, frame by frame.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -19,12 +19,12 @@ use tokio::task::JoinHandle;
 
 const QUIT: &[u8] = b"QUIT\n";
 
-/// Collects frames, closes at the end of the input, and switches nothing.
+/// Collects frames, closes at the end of the input, and never sets another terminator.
 #[derive(Debug, Default)]
 struct Collector {
     frame: Vec<u8>,
     frames: Vec<String>,
-    /// What is collected outside of frames, and what was left at the end.
+    /// Data outside of frames, and data of a frame that the end of the input has cut off.
     rest: String,
 }
 
@@ -51,7 +51,7 @@ impl Handler for Collector {
     }
 }
 
-/// Reads up to `QUIT`, and sends what came before it back, `piece` bytes at a time.
+/// Reads up to `QUIT`, and sends what came before it back in pieces of `piece` bytes.
 async fn serve(mut stream: TcpStream, piece: usize) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut all = BytesMut::new();
@@ -235,7 +235,7 @@ async fn a_read_that_would_block_is_no_error() {
 
 #[tokio::test]
 async fn a_prefix_of_the_terminator_at_the_end_is_data() {
-    // What is withheld, and what is not, at the end of the input.
+    // The input ends with a byte that is withheld, or not.
     for (said, rest) in [("qwerty\r", "qwerty\r"), ("qwertydkjf", "qwertydkjf")] {
         let collector = echoed(b"\r\n", 2, &[said]).await;
         assert!(collector.frames.is_empty());
@@ -251,7 +251,7 @@ async fn a_connection_reset_is_an_error_and_ends_the_channel() {
     let mut channel = Channel::builder(b"\n").timeouts(Timeouts::NONE).build(accepted.unwrap().0);
     let handle = channel.handle();
     let client = client.unwrap();
-    // Closed with input that was not read, a socket is reset.
+    // A socket that is closed with unread input is reset.
     channel.push("never read\n").unwrap();
     channel.flush().await.unwrap();
     client.readable().await.unwrap();
@@ -274,7 +274,7 @@ async fn connecting_and_closing_at_once_is_survived() {
         let client = TcpStream::connect(address).await.unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         if reset {
-            // Closed with input that was not read, a socket is reset.
+            // A socket that is closed with unread input is reset.
             stream.write_all(b"never read").await.unwrap();
             client.readable().await.unwrap();
         }
@@ -305,7 +305,7 @@ async fn a_thousand_connects_and_resets_leave_no_task_behind() {
             let mut channel = Channel::builder(b"\n").timeouts(Timeouts::NONE).build(stream);
             handles.push(channel.handle());
             serving.spawn(async move { channel.run(Collector::default()).await.0.frames });
-            // Some in mid-frame, some with nothing said.
+            // Some clients stop within a frame, some have sent nothing.
             let said: &[u8] = [&b""[..], b"li", b"line\n", b"line\nli"][(batch + n) % 4];
             client.write_all(said).await.unwrap();
             clients.push(client);

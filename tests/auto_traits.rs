@@ -1,4 +1,4 @@
-//! Public types go between tasks and threads, and can be printed.
+//! Public types can be sent to other tasks and threads, and implement `Debug`.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Debug;
@@ -42,7 +42,7 @@ fn the_codecs_are_send_sync_unpin_and_debug() {
 #[test]
 fn a_terminator_is_small_and_events_borrow_only_their_input() {
     assert!(size_of::<Terminator>() <= 24);
-    // The framer can be switched while an event is held.
+    // An event borrows the input and not the framer, so the terminator can be set while it is held.
     let input = b"abc\r\n";
     let mut framer = Framer::new(b"\r\n");
     let event = framer.next(input).unwrap();

@@ -1,4 +1,4 @@
-//! What was known of a buffer never touches another, and no more is kept of one than is counted.
+//! What a decoder knows of one buffer is never used for another, and decoders hold no more memory than they count.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::io::DuplexStream;
 use tokio_util::codec::{Decoder, Framed, FramedParts, FramedRead};
 
-/// Delimiters that are searched in each of the ways there are.
+/// Delimiters for each of the ways to search.
 fn terminators() -> Vec<Terminator> {
     vec![
         b"\n".into(),
@@ -26,7 +26,7 @@ fn terminators() -> Vec<Terminator> {
     ]
 }
 
-/// Bytes in which every one of those delimiters occurs, and some of them begin and do not go on.
+/// Bytes in which each of these delimiters occurs, and some of them begin and are not complete.
 fn text(seed: usize) -> Vec<u8> {
     let words: [&[u8]; 9] = [
         b"MAIL FROM:<me>",
@@ -52,8 +52,8 @@ fn all<C: Decoder<Item: Debug, Error: Debug>>(codec: &mut C, input: &[u8]) -> Ve
     items
 }
 
-/// A codec that has seen some of one buffer and goes on with another does as one that has seen the same
-/// frames and nothing behind them.
+/// A codec that has seen a part of one buffer, and goes on with another buffer, yields the same as one that has seen
+/// only the same frames.
 fn goes_on_afresh<C>(make: impl Fn() -> C, at_a_boundary: impl Fn(&C::Item) -> bool)
 where
     C: Decoder<Item: Debug, Error: Debug>,
@@ -71,8 +71,8 @@ where
             if !at_a_boundary(&last) {
                 continue;
             }
-            // Another buffer, as `Framed::from_parts` brings one, and the same one after a `clear` that
-            // the transport's next look sees.
+            // Another buffer, as after `Framed::from_parts`; and the same buffer, cleared and filled anew before the
+            // next call.
             let given = all(&mut codec, &new);
             assert_eq!(given, wanted, "after {items} of {:?}", old.escape_ascii().to_string());
         }
@@ -115,13 +115,13 @@ async fn plaintext_behind_starttls_does_not_cut_what_is_encrypted() {
     assert_eq!(framed.next().await.unwrap().unwrap(), Frame::Complete("STARTTLS".into()));
     let old = framed.into_parts();
     assert_eq!(old.read_buf, "xxxxxxxxx\r\n");
-    // What was injected is dropped; the codec goes on over TLS.
+    // The input that was injected before TLS is dropped, and the codec goes on over TLS.
     let parts = FramedParts::new::<&str>(duplex(secret).await, old.codec);
     let mut framed = Framed::from_parts(parts);
     assert_eq!(framed.next().await.unwrap().unwrap(), Frame::Complete("MAIL FROM:<me>".into()));
     assert_eq!(framed.next().await.unwrap().unwrap(), Frame::Complete("QUIT".into()));
 
-    // Cleared in place.
+    // The buffer is cleared in place.
     let mut framed = FramedRead::new(duplex(plain).await, TerminatorCodec::new(b"\r\n"));
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Chunk("STARTTLS".into()));
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Terminator);
@@ -130,7 +130,7 @@ async fn plaintext_behind_starttls_does_not_cut_what_is_encrypted() {
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Chunk("MAIL FROM:<me>".into()));
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Terminator);
 
-    // Or by name.
+    // Or it is discarded by `discard_input`.
     let mut framed = FramedRead::new(duplex(plain).await, FrameCodec::crlf().batched());
     framed.read_buffer_mut().extend_from_slice(plain);
     framed.discard_input();
@@ -141,7 +141,7 @@ async fn plaintext_behind_starttls_does_not_cut_what_is_encrypted() {
 
 #[tokio::test]
 async fn input_that_was_discarded_is_gone_for_each_codec_in_either_transport() {
-    /// What comes next where half a line end was read, discarded, and followed by the other half.
+    /// The next item, where the first half of a line end is read and discarded, and then the other half comes.
     async fn next<F, I>(mut framed: F, stream: impl Fn(&mut F) -> &mut DuplexStream) -> String
     where
         F: Stream<Item = Result<I, CodecError>> + DiscardInput + Unpin,
@@ -166,7 +166,7 @@ async fn input_that_was_discarded_is_gone_for_each_codec_in_either_transport() {
     assert_eq!(next(Framed::new(half().await, batches()), Framed::get_mut).await, batch);
 }
 
-/// A stream from which these bytes can be read; its other end stays open.
+/// A stream from which these bytes can be read, and which does not end.
 async fn duplex(bytes: &[u8]) -> DuplexStream {
     let (mut peer, stream) = tokio::io::duplex(1024);
     tokio::io::AsyncWriteExt::write_all(&mut peer, bytes).await.unwrap();
@@ -188,7 +188,7 @@ fn a_framer_given_another_input_looks_at_its_bytes() {
         assert_eq!(framer.next(&input), Ok(Some(Event::Terminator)));
         let consumed = framer.take_consumed();
         input.drain(..consumed);
-        // In the same place, and as long: what was a hit is none.
+        // The new bytes have the same address and length. What was a hit is none now.
         let len = input.len();
         input.fill(b'x');
         assert_eq!(framer.next(&input), Ok(Some(Event::Chunk(&b"x".repeat(len)[..]))));
@@ -211,7 +211,7 @@ fn what_a_skip_leaves_in_the_buffer_does_not_depend_on_the_reads() {
         assert_eq!(frames, [Frame::Overlong("abc".into())]);
         assert_eq!(buffer, "xy", "{cuts:?}");
     }
-    // And nothing of it stays for as long as it lasts.
+    // While the rest of an overlong frame is skipped, nothing of it stays in the buffer.
     let mut codec = FrameCodec::lf().with_limit(Limit::Skip(2));
     let mut buffer = BytesMut::from(&[b'x'; 1 << 20][..]);
     assert_eq!(codec.decode(&mut buffer).unwrap(), Some(Frame::Overlong("xx".into())));
@@ -265,7 +265,7 @@ fn batches_are_compared_by_their_frames() {
 
 #[test]
 fn a_set_of_many_members_is_made_in_time() {
-    // To compare each with each would take minutes.
+    // If each member was compared with each other one, this would take minutes.
     let members: Vec<String> = (0..100_000).map(|i| format!("<{i}>")).collect();
     let set = DelimiterSet::new(&members).unwrap();
     let mut framer = Framer::new(Terminator::AnyOf(set));

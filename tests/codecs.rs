@@ -1,4 +1,4 @@
-//! What the codecs say of themselves and are told, beside what they decode.
+//! The settings and getters of the codecs, beside what they decode.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -37,7 +37,7 @@ fn a_codec_of_frames_says_which_member_of_its_set_ended_the_last() {
         assert_eq!(codec.decode(&mut buffer).unwrap(), Some(Frame::Complete(payload.into())));
         assert_eq!(codec.matched(), member, "{payload}");
     }
-    // A set is a terminator as it is.
+    // A `DelimiterSet` can be given as the terminator.
     let mut codec = TerminatorCodec::new(set);
     let mut buffer = BytesMut::from("!");
     assert_eq!(codec.decode(&mut buffer).unwrap(), Some(Event::Terminator));
@@ -62,22 +62,22 @@ fn written(codec: &mut FrameCodec, payload: &str) -> Option<String> {
 
 #[test]
 fn a_payload_is_checked_against_what_is_written_and_what_is_read() {
-    // It reads either line end, and writes the short one.
+    // The codec reads both line ends, and writes LF.
     let mut codec = FrameCodec::crlf_or_lf().with_ending(b"\n");
     assert_eq!(written(&mut codec, "hello").as_deref(), Some("hello\n"));
     assert_eq!(written(&mut codec, "a\nb"), None);
     assert_eq!(written(&mut codec, "a\r"), None, "a reader of either would take the CR away");
-    // What it writes has nothing that it would read as an end.
+    // It refuses a payload that contains what it would read as an end.
     let mut codec = FrameCodec::new(b";").with_ending(b"\r\n");
     assert_eq!(written(&mut codec, "hello").as_deref(), Some("hello\r\n"));
     assert_eq!(written(&mut codec, "hel;lo"), None);
     assert_eq!(written(&mut codec, "a\r\nb"), None);
-    // What was set for writing is not read.
+    // The ending for writing is not an end when it is read.
     let mut buffer = BytesMut::from("a\r\nb;");
     assert_eq!(codec.decode(&mut buffer).unwrap(), Some(Frame::Complete("a\r\nb".into())));
 }
 
-/// Two frames and a half have come, of which one is taken.
+/// A `Framed` to which two and a half frames have come, and from which one item was taken.
 async fn half_read<C>(codec: C, of_one: usize) -> (Framed<DuplexStream, C>, DuplexStream)
 where
     C: Decoder<Item: Debug, Error: Debug>,
@@ -106,7 +106,7 @@ async fn a_transport_drops_what_it_has_buffered_whatever_its_codec() {
     client.write_all(b"\nree\r\n").await.unwrap();
     assert_eq!(frames.next().await.unwrap().unwrap(), Frame::Complete("\nree".into()));
 
-    // All that is complete was one batch, and half a frame is left.
+    // All complete frames were one batch, and half a frame is left.
     let (mut batches, mut client) = half_read(FrameCodec::crlf().batched(), 1).await;
     batches.discard_input();
     client.write_all(b"\nree\r\n").await.unwrap();

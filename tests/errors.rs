@@ -1,4 +1,5 @@
-//! What each error says, what caused it, and what it is turned into. A user's `?` and a log depend on all of it.
+//! The message of each error, its source, and the error that it is converted into. Users depend on these by `?` and in
+//! their logs.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -16,13 +17,14 @@ fn disk() -> io::Error {
     io::Error::new(ErrorKind::StorageFull, "disk")
 }
 
-/// What an error and all of its causes say.
+/// The message of an error, and those of all its sources.
 fn told(error: &dyn Error) -> String {
     let cause = error.source().map(|cause| format!(": {}", told(cause)));
     error.to_string() + &cause.unwrap_or_default()
 }
 
-/// The error says and is caused by what `text` has, and turns into an [`io::Error`] of this kind.
+/// Checks that `text` has the messages of the error and its sources, and that it converts into an [`io::Error`] of this
+/// kind.
 #[track_caller]
 fn check<E>(error: E, text: &str, kind: ErrorKind)
 where
@@ -92,7 +94,7 @@ fn a_push_that_is_refused_is_whatever_error_the_caller_has() {
     assert!(matches!(SinkError::from(refused()), SinkError::Closed));
     assert!(matches!(ChannelError::from(refused()), ChannelError::Closed));
     assert_eq!(io::Error::from(refused()).kind(), ErrorKind::BrokenPipe);
-    // The item may be no part of a log.
+    // The item must not be printed, since it may be secret.
     assert_eq!(format!("{:?}", refused()), "PushError { .. }");
     assert_eq!(format!("{:?}", HandleError::Full("secret")), "Full(..)");
     assert_eq!(format!("{:?}", HandleError::Closed("secret")), "Closed(..)");

@@ -1,6 +1,6 @@
-//! A walk over faults: each call that is made of a stream, in turn, fails, is never ready again, does less
-//! than it could, or is late. Under each of them a connection ends within its deadlines, says the first cause,
-//! has written a beginning of what was pushed, and calls nothing that has failed again.
+//! Makes each call of a stream, in turn, fail, or never be ready again, or do less than it could, or be late. Under
+//! each of these faults a connection ends within its deadlines and reports the first cause; what it has written is the
+//! beginning of what was pushed; and it calls nothing again that has failed.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)]
 
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 mod support;
 
 // ---------------------------------------------------------------------------------------------
-// A stream that is at fault
+// A stream with a fault
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -37,11 +37,11 @@ enum Fault {
     Fail(io::ErrorKind),
     /// This call is pending, and so are all that follow in the same direction. Nothing wakes the task.
     Stop,
-    /// This call moves one byte; for a flush or a shutdown, nothing is special.
+    /// This read or write moves one byte. A flush or a shutdown is not affected.
     Short,
     /// This call is pending once, and wakes the task later.
     Late,
-    /// This write takes nothing, this read is the end.
+    /// This write takes 0 bytes, or this read is the end of the input.
     Nothing,
 }
 
@@ -72,10 +72,10 @@ struct Wire {
     output: Vec<u8>,
     flushed: usize,
     shut_down: bool,
-    /// Directions that are never ready again: reading, writing.
+    /// Whether reading and writing are never ready again.
     stopped: [bool; 2],
     failed: [bool; 2],
-    /// What was done after it failed.
+    /// The first call that was made after the stream had failed.
     misuse: Option<String>,
 }
 
@@ -93,7 +93,7 @@ impl Faulty {
         self.0.lock().unwrap()
     }
 
-    /// Notes a call, and says what is wrong with it.
+    /// Records a call, and returns the fault that it is to have.
     fn call(&self, call: Call, cx: &mut Context<'_>) -> Poll<io::Result<Option<Fault>>> {
         let mut wire = self.wire();
         let side = usize::from(call != Call::Read);
@@ -204,14 +204,14 @@ impl AsyncWrite for Faulty {
 // ---------------------------------------------------------------------------------------------
 // The walk
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Outcome {
     /// What the application was told, adjacent data merged.
     heard: Vec<Seen>,
     /// All that the application has pushed.
     pushed: String,
-    /// How it ended: in success, or the words of the error.
+    /// How the connection ended: with success, or with an error, as text.
     ended: Result<String, String>,
 }
 
@@ -259,13 +259,13 @@ fn check(
     context: &str,
 ) {
     match (fault, call) {
-        // What is slow or little changes nothing.
+        // A call that is late or does less changes nothing.
         (Fault::Short | Fault::Late, _) | (Fault::Nothing, Call::Flush | Call::Shutdown) => {
             assert_eq!(outcome, expected, "{context}");
             assert_eq!(wire.flushed, wire.output.len(), "{context}");
             assert_eq!(wire.output, outcome.pushed.as_bytes(), "{context}");
         }
-        // An end that comes early is no error.
+        // An end of the input that comes early is no error.
         (Fault::Nothing, Call::Read) => {
             assert!(outcome.ended.is_ok(), "{context}");
             assert_eq!(wire.output, outcome.pushed.as_bytes(), "{context}");
@@ -276,7 +276,7 @@ fn check(
         (Fault::Fail(kind), Call::Write | Call::Flush) => {
             assert_eq!(outcome.ended, Err(io::Error::from(kind).to_string()), "{context}");
         }
-        // It is the end of all that counts that fails then, or what the peer still had to say.
+        // If the connection still ends with success, the application has been told everything before the fault.
         (Fault::Fail(kind), Call::Read | Call::Shutdown) => {
             if let Err(error) = &outcome.ended {
                 assert_eq!(*error, io::Error::from(kind).to_string(), "{context}");
@@ -332,7 +332,7 @@ macro_rules! answer {
     }};
 }
 
-/// A producer of pieces, with a time of nothing before each.
+/// A producer of pieces, which is pending for a time before each.
 fn slowly(text: String) -> impl producer::Producer + Send + 'static {
     let mut rest = Bytes::from(text);
     let mut waits = true;
@@ -442,11 +442,11 @@ async fn under_a_channel_that_meets_the_end_of_its_input() {
     walk(&[b"one\n", b"two\nrest"], pulled).await;
 }
 
-/// A sink has no deadlines: who wants one drops the future. What stops is then aborted.
+/// Drives a sink. It has no deadlines of its own, so this drops a future that takes too long, and aborts the sink.
 fn sunk(io: Faulty) -> Run {
     Box::pin(async move {
         let mut pushed = String::new();
-        // As who reads what is answered would.
+        // A sink does not read, so this reads once, as an application would before it answers.
         let mut reader = io.clone();
         let mut room = [0; 64];
         let read = tokio::io::AsyncReadExt::read(&mut reader, &mut room);
@@ -475,7 +475,7 @@ fn sunk(io: Faulty) -> Run {
             Ok(()) => ended = sunk_in_time(sink.close()).await,
             Err(_) => {
                 sink.abort();
-                // What fails again, or never ends, has been said.
+                // It may fail again or never end, which has been reported already.
                 let _ = sunk_in_time(sink.flush()).await;
                 assert!(sink.push("late").is_err());
                 assert_eq!(sink.queued_bytes(), 0);
@@ -495,14 +495,14 @@ async fn sunk_in_time(work: impl Future<Output = Result<(), SinkError>>) -> Resu
 
 #[tokio::test(start_paused = true)]
 async fn under_a_producer_sink() {
-    // A sink is told of a shutdown that fails or stops, and is the only one to know.
+    // A shutdown that fails or stops is an error of a sink, since nobody else reports it.
     walk(&[b"one"], sunk).await;
 }
 
 // ---------------------------------------------------------------------------------------------
 // serve
 
-/// A listener that is at fault at one call, and hands out two connections.
+/// A listener that has a fault at one call, and accepts two connections.
 struct Accepting {
     sockets: VecDeque<Faulty>,
     fault: Option<(usize, Fault)>,
@@ -543,7 +543,7 @@ impl Listener for Accepting {
     }
 }
 
-/// Serves two connections, the first of them or the listener at fault, then shuts down.
+/// Serves two connections, of which the first may have a fault, as the listener may; then shuts down.
 async fn served(first: Faulty, second: Faulty, listener: Option<(usize, Fault)>) {
     let stop = CancellationToken::new();
     let listener = Accepting {
@@ -558,7 +558,7 @@ async fn served(first: Faulty, second: Faulty, listener: Option<(usize, Fault)>)
         channel.run(handler(Arc::default())).await;
     });
     let mut serving = pin!(serving);
-    // All deadlines have passed then.
+    // By then all deadlines have passed.
     let early = tokio::time::timeout(Duration::from_secs(120), serving.as_mut()).await;
     assert!(early.is_err(), "it goes on serving: {early:?}");
     stop.cancel();

@@ -1,4 +1,4 @@
-//! Whole frames and batches of them, against the model that cuts the whole input.
+//! Compares whole frames, and batches of them, with the model that cuts the whole input.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use support::model::{cut, find};
 use support::{End, Log, Script, Show, Spec, bytes};
 use tokio_util::codec::{Decoder, Encoder, FramedRead};
 
-/// What comes out, of either codec.
+/// An item of either codec.
 #[derive(Clone, PartialEq, Eq)]
 enum Out {
     Complete(Vec<u8>),
@@ -50,7 +50,7 @@ fn truncated(payload: impl AsRef<[u8]>) -> Out {
     Out::Truncated(payload.as_ref().to_vec())
 }
 
-/// The model's events, as frames.
+/// The frames that follow from the model's events.
 fn model(script: &Script, input: &[u8], end: End) -> Vec<Out> {
     let mut out = Vec::new();
     let mut payload = Vec::new();
@@ -126,7 +126,7 @@ fn run<C: Frames>(mut codec: C, reads: &[&[u8]], end: End) -> Vec<Out> {
     out
 }
 
-/// As [`run`], through a `FramedRead`. Of what does not fail.
+/// As [`run`], through a `FramedRead`, for inputs that do not fail.
 fn run_framed<C: Frames>(codec: C, reads: &[&[u8]], end: End) -> Vec<Out> {
     let mut builder = tokio_test::io::Builder::new();
     for read in reads.iter().filter(|read| !read.is_empty()) {
@@ -233,7 +233,7 @@ fn the_end_of_the_input_in_mid_frame_gives_what_there_was() {
     verify(bytes("\r\n"), DEFAULT, b"a\r\nbc\r", End::Open, &[complete("a")]);
     verify(bytes("\r\n"), DEFAULT, b"\r", End::Eof, &[truncated("\r")]);
     verify(bytes("\r\n"), DEFAULT, b"", End::Eof, &[]);
-    // What became payload at the end obeys the limit, too.
+    // At the end of the input, withheld bytes become payload, and the limit applies to them, too.
     let cut = [overlong("ab"), truncated("")];
     verify(bytes("\r\n"), Limit::Skip(2), b"ab\r", End::Eof, &cut);
     verify(bytes("\r\n"), Limit::Skip(2), b"abc", End::Eof, &cut);
@@ -359,7 +359,7 @@ fn what_is_written_may_end_otherwise_than_what_is_read() {
         let mut codec = codec.with_ending(b"\n");
         codec.encode("b", &mut out).unwrap();
         assert_eq!(out, "a\r\nb\n");
-        // Nor may a payload have in it what is read.
+        // A payload must not contain what the codec reads as an end.
         assert!(matches!(codec.encode("c\r\nd", &mut out), Err(CodecError::Injection)));
     }
 }

@@ -1,4 +1,4 @@
-//! Framing by name: what each rule says, and the corners where framers go wrong.
+//! Framing, with a named test for each rule, and for the cases in which framers are often wrong.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -20,7 +20,7 @@ fn script(terminator: support::Spec) -> Script {
     Script::new(terminator)
 }
 
-/// Runs a body with each decoder, at the beginning of a script.
+/// Calls a function with each kind of decoder, which has the settings of a script.
 #[track_caller]
 fn each(script: &Script, mut body: impl FnMut(&mut dyn Decoding)) {
     for mut decoder in event_decoders(script) {
@@ -103,7 +103,7 @@ fn nul_and_0xff_are_bytes_like_others() {
     let zeros = vec![0; 30];
     let input = [&zeros[..], b"\xff", &zeros].concat();
     verify(&script(bytes(&zeros)), &input, End::Open, &[T, data(b"\xff"), T]);
-    // The padding of a delimiter that is kept in place is no part of it.
+    // A short delimiter is stored in a fixed array. The padding of the array is not a part of it.
     verify(&script(bytes(b"\xff\0")), b"\xff\0\xff\0\0\xff", End::Open, &[T, T, data(b"\0")]);
 }
 
@@ -156,7 +156,7 @@ fn the_longest_of_delimiters_that_end_together_wins() {
     let three = any(["c", "bc", "abc"]);
     let log = [Log::Terminator(2), T, t1, data("a"), T];
     verify(&script(three), b"abccbcac", End::Open, &log);
-    // Without a shared suffix, and too long to be kept in place.
+    // A set without a shared suffix, whose longest member is too long to be stored in place.
     let long = "x".repeat(23) + "c";
     let log = [Log::Terminator(2), data("d"), Log::Terminator(1), T];
     let input = format!("{long}d;c");
@@ -268,7 +268,8 @@ fn delimiters_and_sets_convert_compare_and_print() {
         assert_eq!(delimiter, Delimiter::new(&text).unwrap());
         assert_ne!(delimiter, Delimiter::new(text + "b").unwrap());
     }
-    // However it was made, where one is kept in place and where it is not.
+    // Delimiters that were made in different ways are equal, both where they are stored in place and where they are
+    // not.
     assert_eq!(Delimiter::from(&[b'a'; 22]), Delimiter::new([b'a'; 22]).unwrap());
     assert_eq!(Delimiter::from(&[b'a'; 23]), Delimiter::new([b'a'; 23]).unwrap());
     let set = DelimiterSet::new(["\n", "\r\n"]).unwrap();
@@ -376,7 +377,7 @@ fn a_switch_while_bytes_are_withheld_governs_them() {
         expect(decoder, Event::Chunk("\n"));
         expect(decoder, MORE);
     });
-    // To itself: nothing changes.
+    // Set to the one in force, it changes nothing.
     each(&script(bytes("\r\n.")), |decoder| {
         decoder.feed(b"\r\n");
         expect(decoder, MORE);
@@ -411,7 +412,7 @@ fn a_switch_to_something_buffered_finds_it() {
         .then(bytes("0123456789abcdefghijklmn"));
     let t0 = b"a\r\nb;c::d\r\ne\r\n0123456789abcdefghijklmn";
     verify(&script, t0, End::Open, &log);
-    // There and back again, over bytes that were searched before.
+    // To another terminator and back, over bytes that were searched before.
     for far in ["\n", "\r\n", "\n\n\n", "0123456789abcdefghijklmn"] {
         for count in [0, 1, 3] {
             let script = Script::new(bytes(far)).then(Count(count)).then(bytes(far));
@@ -437,7 +438,7 @@ fn bytes_that_come_before_the_frames_at_hand_are_taken_hide_none_of_them() {
     }
 }
 
-/// Of beginnings of a delimiter: the shorter and the longer ones.
+/// Lengths of beginnings of a delimiter: short ones and long ones.
 fn lengths(delimiter: &[u8]) -> impl Iterator<Item = usize> {
     let len = delimiter.len();
     (1..len).filter(move |&n| n < 5 || n + 3 > len)
@@ -487,7 +488,7 @@ fn what_one_terminator_withheld_is_no_beginning_of_another() {
                         go_on(decoder, &mut follower, head);
                         decoder.control().set_terminator(second.terminator());
                         follower.set_terminator(second.clone());
-                        // Without a look in between, and with one.
+                        // With a call between the two switches, and without.
                         if len % 2 == 0 {
                             go_on(decoder, &mut follower, b"");
                         }
@@ -521,7 +522,7 @@ fn a_located_terminator_still_fires_after_a_switch() {
             expect(decoder, MORE);
         });
     }
-    // A spent count is like that, and the switch stands.
+    // A count that has ended is like that, and the terminator that was set stays.
     each(&script(Count(2)), |decoder| {
         decoder.feed(b"abc\n");
         expect(decoder, Event::Chunk("ab"));
@@ -530,7 +531,7 @@ fn a_located_terminator_still_fires_after_a_switch() {
         expect(decoder, Event::Chunk("c"));
         expect(decoder, Event::Terminator);
     });
-    // It also survives the end of the input, and a discard.
+    // It also stays after the end of the input, and after a discard.
     each(&script(bytes("\n")), |decoder| {
         decoder.feed(b"a\nb");
         expect(decoder, Event::Chunk("a"));
@@ -555,7 +556,7 @@ fn the_length_of_a_frame_goes_on_over_a_switch() {
             expect(decoder, Event::Terminator);
         });
     }
-    // But bytes under None belong to no frame.
+    // Bytes under `None` belong to no frame, and so do not count.
     each(&script(bytes("\n")).limit(Limit::Skip(4)), |decoder| {
         decoder.feed(b"abc");
         expect(decoder, Event::Chunk("abc"));
@@ -685,7 +686,7 @@ fn a_switch_while_skipping_ends_the_skip() {
 
 #[test]
 fn to_set_the_terminator_in_force_changes_nothing() {
-    // Of a handler that sets it at every event: the rest of an overlong line is no command.
+    // This is what a handler does that sets its terminator at every event. The rest of an overlong line is no command.
     let input = b"aaaaaaaaaa FLUSHALL\nPING\n";
     for spec in [bytes("\n"), any(["\n", "\r\n"]), any(["\n", ";;;"])] {
         let again = (0..5).fold(script(spec.clone()).limit(Limit::Skip(4)), |script, _| {
@@ -699,7 +700,7 @@ fn to_set_the_terminator_in_force_changes_nothing() {
     let again = script(bytes(long)).limit(Limit::Skip(1)).then(bytes(long)).then(bytes(long));
     let input = format!("xxyy{long}z{long}");
     verify(&again, input.as_bytes(), End::Eof, &[data("x"), Overlong, data("z"), T]);
-    // And what remains of a count remains.
+    // What remains of a count stays the same.
     each(&script(Count(3)), |decoder| {
         decoder.feed(b"a");
         expect(decoder, Event::Chunk("a"));
@@ -720,7 +721,7 @@ fn a_count_is_another_if_its_number_or_its_end_is() {
                 expect_eof(decoder, Event::Truncated);
                 decoder.control().set_terminator(second.terminator());
                 assert_eq!(decoder.control().terminator(), second.terminator());
-                // Of the one in force it has been said that the input has ended.
+                // If the terminator in force is set again, the decoder has already reported the end of the input.
                 let again = decoder.control().is_mid_frame();
                 assert_eq!(again, first != second, "{first:?} to {second:?}");
                 expect_eof(decoder, again.then_some(Event::Truncated));
@@ -744,7 +745,7 @@ fn resume_begins_a_frame_with_the_rest_of_one_that_ended_early() {
     each(&script(bytes("\r\n")).limit(Limit::Skip(2)), |decoder| {
         decoder.feed(b"abcde\r\nf\r\n");
         expect(decoder, Event::Chunk("ab"));
-        // Before it is said that it is overlong, nothing is resumed.
+        // Before `Overlong` is returned, `resume` does nothing.
         decoder.control().resume();
         expect(decoder, Event::Overlong);
         decoder.control().resume();
@@ -791,7 +792,7 @@ fn a_limit_set_below_the_length_of_the_frame_makes_it_overlong() {
 
 #[test]
 fn a_limit_set_below_the_length_counts_though_the_terminator_is_known_and_next() {
-    // The newline is on the scanner's list before the longer delimiter withholds it.
+    // The newline is in the bitmap of the search before the longer delimiter withholds it.
     let long = "\n23456789012345678901234";
     each(&script(bytes("\n")), |decoder| {
         decoder.feed(b"\nabc\n");
@@ -858,7 +859,7 @@ fn the_end_of_the_input_in_mid_frame_delivers_what_was_withheld_and_says_so() {
 
 #[test]
 fn the_end_of_the_input_comes_with_the_last_bytes() {
-    // What is a beginning of the terminator and would be withheld, and what is not.
+    // The last bytes may be the beginning of the terminator, and so would be withheld, or not.
     for last in ["\r", "b", "b\r"] {
         each(&script(bytes("\r\n")), |decoder| {
             decoder.feed(b"a");
@@ -942,7 +943,7 @@ fn a_discard_drops_what_is_withheld_and_keeps_the_rest() {
         expect(decoder, Event::Chunk("cde"));
         expect(decoder, Event::Terminator);
     });
-    // At the end of a frame, with more behind it that had been searched.
+    // A discard at the end of a frame, with more input behind it that has been searched already.
     each(&script(bytes("\n")), |decoder| {
         decoder.feed(b"a\nb\nc\nd\n");
         expect(decoder, Event::Chunk("a"));
@@ -953,7 +954,7 @@ fn a_discard_drops_what_is_withheld_and_keeps_the_rest() {
         expect(decoder, Event::Chunk("xyzxyz"));
         expect(decoder, Event::Terminator);
     });
-    // A delimiter that was withheld is not remembered, whichever way it is searched.
+    // The beginning of a delimiter that was withheld is not remembered, for each of the ways to search.
     for delimiter in ["\r\n.\r\n", "0123456789abcdefghijklmn"] {
         for spec in [bytes(delimiter), any([delimiter, "~", "!!"])] {
             each(&script(spec), |decoder| {
@@ -1006,7 +1007,7 @@ fn a_buffer_shortened_to_less_than_was_done_with_is_looked_at_from_its_beginning
     for delimiter in ["\n", "\r\n.\r\n", "123456789abc", "0123456789abcdefghijklmn"].map(bytes) {
         let mut framer = Framer::new(b"\n");
         assert_eq!(framer.next(b""), Ok(None));
-        // These are looked at by nobody who keeps what is known.
+        // Under `None` the bytes are not searched.
         framer.set_terminator(None);
         assert_eq!(framer.next(b"0123456789"), Ok(Some(Event::Chunk(&b"0123456789"[..]))));
         framer.set_terminator(delimiter.terminator());
@@ -1031,7 +1032,8 @@ fn what_was_known_of_bytes_that_were_cut_off_is_not_believed_of_those_that_take_
         let delimiter = &spec.delimiters()[0];
         let short = [b"abc", &delimiter[..]].concat();
         let long = [&short[..], &[b'-'; 40]].concat();
-        // The buffer is seen while it is shorter than it was: not at all, by a delimiter, by a count.
+        // While the buffer is shorter than it was, the framer is not called, or called with a delimiter, or with a
+        // count.
         for (seen, other) in [(None, &short), (Some(spec.clone()), &long), (Some(Count(2)), &long)]
         {
             let mut framer = Framer::new(spec.terminator());
@@ -1129,7 +1131,7 @@ fn mid_frame_is_what_the_end_of_the_input_would_cut() {
 
 #[test]
 fn bytes_withheld_once_and_gone_since_are_not_mid_frame() {
-    // By a count.
+    // While a count is in force.
     each(&script(bytes("\r\n")), |decoder| {
         decoder.feed(b"\r");
         expect(decoder, MORE);
@@ -1139,7 +1141,7 @@ fn bytes_withheld_once_and_gone_since_are_not_mid_frame() {
         decoder.control().set_terminator(Terminator::from(b"\n"));
         assert!(!decoder.control().is_mid_frame());
     });
-    // By none.
+    // While there is no terminator.
     each(&script(bytes("\r\n")), |decoder| {
         decoder.feed(b"\r");
         expect(decoder, MORE);
@@ -1148,7 +1150,7 @@ fn bytes_withheld_once_and_gone_since_are_not_mid_frame() {
         decoder.control().set_terminator(Terminator::from(b"\n"));
         assert!(!decoder.control().is_mid_frame());
     });
-    // By a skip.
+    // While the rest of an overlong frame is skipped.
     each(&script(bytes("\r\n")).limit(Limit::Skip(0)), |decoder| {
         decoder.feed(b"\r");
         expect(decoder, MORE);
@@ -1197,7 +1199,7 @@ fn room_is_never_reserved_from_a_count() {
     assert!(owned.buffer.capacity() <= 64 * 1024, "{}", owned.buffer.capacity());
 }
 
-// What the hostile tester found.
+// Cases that hostile testing has found.
 
 #[test]
 fn a_cut_counted_frame_is_truncated_once_though_it_is_asked_again() {
@@ -1265,7 +1267,7 @@ fn the_frame_behind_a_cut_count_is_whole_if_that_was_set_before() {
 
 #[test]
 fn whether_the_next_frame_is_whole_does_not_depend_on_how_far_the_reads_went_before_a_switch() {
-    // The long delimiter makes it wait; then frames end within what was seen.
+    // The long delimiter withholds these bytes. Then frames end within bytes that have been searched.
     for cut in [2, 5] {
         each(&script(bytes("long")), |decoder| {
             decoder.control().set_whole_frames(true);
@@ -1290,7 +1292,7 @@ fn a_frame_that_goes_on_after_all_is_not_whole_though_the_next_will_be() {
         decoder.control().set_whole_frames(true);
         decoder.feed(b"bcd");
         expect(decoder, Event::Chunk("bc"));
-        // It is overlong, and before that is said it is not.
+        // The frame is overlong, but the limit is lifted before that is returned.
         decoder.control().set_limit(Limit::Unlimited);
         expect(decoder, Event::Chunk("d"));
         decoder.feed(b"\nef");
@@ -1387,7 +1389,7 @@ fn an_input_that_was_shorter_for_a_count_is_another_one_for_a_delimiter() {
         framer.set_whole_frames(true);
         let mut buffer = vec![b'x'; 100];
         assert_eq!(framer.step(&buffer), Ok(None));
-        // The caller drops the half of it, which a count shows, and then as much comes again.
+        // The caller drops half of the buffer. A call with a count sees that, and then as many bytes come again.
         framer.set_terminator(10);
         assert_eq!(framer.step(&buffer[..50]).unwrap().unwrap().payload, &[b'x'; 10]);
         buffer[60..][..delimiter.len()].copy_from_slice(delimiter);

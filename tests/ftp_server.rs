@@ -1,7 +1,7 @@
-//! The FTP server of `examples/`: what it makes of names and commands, and its binary among clients that mean
-//! no good. The same server meets real clients elsewhere.
+//! The FTP server of `examples/`: how it reads names and commands, and its binary with hostile clients. It is tested
+//! with real clients in `.ci/clients`.
 //!
-//! Of time nothing is expected but that it passes.
+//! No test depends on how long something takes.
 
 #![cfg(all(feature = "serve", unix))]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -170,7 +170,7 @@ fn lines_are_commands() {
     for (line, code) in [
         (&b""[..], "500"),
         (b"NONE", "500"),
-        // Without its second byte the data mark takes the first letter.
+        // The data mark without its second byte takes the first letter instead.
         (b"\xff\xf4\xffABOR", "500"),
         (b"RETR", "501"),
         (b"REST -1", "501"),
@@ -257,7 +257,7 @@ async fn a_client_that_does_not_log_in_does_not_stay() {
 // ---------------------------------------------------------------------------------------------
 // The process
 
-/// A directory of one test, and the server of it.
+/// A server, and the directory that it serves, of one test.
 struct Server {
     process: process::Server,
     addr: SocketAddr,
@@ -312,7 +312,7 @@ impl Client {
         self.control.get_mut().write_all(text.as_ref()).unwrap();
     }
 
-    /// The next reply, all of its lines, which begins with this.
+    /// Reads the next reply, which must begin with this, and returns all of its lines.
     #[track_caller]
     fn read(&mut self, code: &str) -> String {
         let mut reply = String::new();
@@ -329,7 +329,7 @@ impl Client {
         reply
     }
 
-    /// Says a line, and reads a reply that begins with this.
+    /// Sends a line, and reads a reply that must begin with this.
     #[track_caller]
     fn expect(&mut self, line: &str, code: &str) -> String {
         self.send(format!("{line}\r\n"));
@@ -342,7 +342,7 @@ impl Client {
         rest.is_empty()
     }
 
-    /// The address at which a data connection is expected.
+    /// Asks for the address to open a data connection to.
     #[track_caller]
     fn port(&mut self) -> SocketAddr {
         let reply = self.expect("EPSV", "229");
@@ -424,7 +424,7 @@ fn files_come_and_go() {
     for line in ["NOOP", "OPTS UTF8 ON", "TYPE I", "TYPE L 8", "MODE S", "STRU F"] {
         client.expect(line, "200");
     }
-    // Some facts and not others, and none that there is not.
+    // The client chooses some facts, and one that does not exist.
     assert_eq!(
         client.expect("OPTS MLST size;unix.mode;TYPE;", "200"),
         "200 MLST OPTS type;size;\r\n"
@@ -483,7 +483,7 @@ fn there_is_no_way_out() {
             client.expect(&format!("{verb} {way}"), "550");
         }
         client.expect(&format!("MLSD {way}"), "550");
-        // `..` ends at the root: there it may well make something.
+        // `..` at the root is the root, so the server may create something there.
         if !way.starts_with("..") && !way.starts_with("/..") {
             client.expect(&format!("STOR {way}"), "550");
             client.expect(&format!("APPE {way}"), "550");
@@ -492,7 +492,7 @@ fn there_is_no_way_out() {
             client.expect(&format!("RNTO {way}/new"), "550");
         }
     }
-    // What is removed or renamed is the link.
+    // Commands that remove or rename apply to the link.
     client.expect("RNFR secret", "350");
     client.expect("RNTO d/renamed", "250");
     client.expect("DELE d/renamed", "250");
@@ -501,7 +501,7 @@ fn there_is_no_way_out() {
     let outer = server.dir.parent().unwrap();
     assert_eq!(fs::read(outer.join("secret")).unwrap(), b"secret");
     assert_eq!(fs::read_dir(outer).unwrap().count(), 2);
-    // What stays inside is followed.
+    // A link to something inside the root is followed.
     assert_eq!(client.get("RETR inside"), b"mine");
     client.put("STOR dangling", b"new");
     assert_eq!(server.content("new"), b"new");
@@ -591,9 +591,9 @@ fn a_refused_command_leaves_the_data_connection_to_the_next() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Clients that mean no good
+// Hostile clients
 
-/// Connects from another address than the others.
+/// Connects from another address than the other clients.
 fn from_elsewhere(to: SocketAddr) -> TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let connected = runtime.block_on(async {
@@ -630,7 +630,7 @@ fn a_stolen_port_gives_nothing_away() {
             let _ = thief.read_to_end(&mut stolen);
             assert!(stolen.is_empty());
         }
-        // And the client is still expected.
+        // The server still waits for the right client.
         let mut content = String::new();
         TcpStream::connect(port).unwrap().read_to_string(&mut content).unwrap();
         assert_eq!(content, "for you only");
@@ -685,7 +685,7 @@ fn a_client_that_reads_no_replies_is_not_read() {
     let server = Server::start("replies", &[]);
     let mut client = server.client();
     client.control.get_mut().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-    // Each of these has an answer of many times its size.
+    // The answer to each of these commands is many times as long as the command.
     let commands = "FEAT\r\n".repeat(1000);
     let refused = (0..10_000).any(|_| {
         let written = client.control.get_mut().write_all(commands.as_bytes());
@@ -765,7 +765,7 @@ fn an_abort_is_heard_during_a_transfer() {
     client.read("226");
     drop(data);
 
-    // As Telnet has it: the data mark is urgent. Before it, an interrupt.
+    // As Telnet defines it: an interrupt, then the data mark, which is urgent data.
     let mut data = client.data();
     client.expect("STOR y", "150");
     data.write_all(b"so far").unwrap();
@@ -775,7 +775,7 @@ fn an_abort_is_heard_during_a_transfer() {
     client.read("426");
     client.read("226");
 
-    // As ftplib has it: all is urgent, of which TCP takes the last byte for it.
+    // As ftplib does it: it sends all as urgent data, of which TCP marks only the last byte.
     let _data = client.data();
     client.expect("RETR x", "150");
     urgent(client.control.get_ref(), b"ABOR\r\n");
@@ -816,7 +816,7 @@ fn what_has_come_of_an_upload_that_is_cut_stays() {
     client.expect("STOR x", "150");
     let content: Vec<u8> = (0..2_000_000_u32).map(|i| (i / 3) as u8).collect();
     data.write_all(&content[..1_500_000]).unwrap();
-    // It is read before the reset, which destroys what is not.
+    // Wait until the server has read this, since the reset destroys unread bytes.
     let arrived = || fs::metadata(server.dir.join("x")).unwrap().len() >= 1_000_000;
     let began = Instant::now();
     while !arrived() {
@@ -842,7 +842,7 @@ fn who_leaves_during_a_transfer_ends_it() {
     client.expect("STOR x", "150");
     data.write_all(b"x").unwrap();
     client.control.get_ref().shutdown(Shutdown::Both).unwrap();
-    // A reset, or an end.
+    // The connection ends, or is reset.
     let _ = data.read(&mut [0]);
     server.client().expect("NOOP", "200");
 }
@@ -876,7 +876,7 @@ fn a_login_is_asked_for() {
     client.expect("PWD", "257");
     client.expect("USER me", "331");
     client.expect("PWD", "530");
-    // Whoever guesses is not let guess on.
+    // A client that guesses passwords is cut off.
     let mut client = server.stranger();
     for _ in 0..3 {
         client.expect("USER me", "331");
@@ -955,7 +955,7 @@ fn a_rate_is_kept_both_ways() {
         } else {
             assert!(client.get(line) == content);
         }
-        // The first part may go at once, and the last has nothing to wait for.
+        // The rate does not delay the first part, and nothing follows the last.
         let took = began.elapsed();
         assert!(took > Duration::from_millis(700), "{line}: {took:?}");
     }
@@ -985,7 +985,7 @@ fn the_server_ends_cleanly_at_a_signal() {
         server.process.signal(signal);
         idle.read("421");
         assert!(idle.ends());
-        // What has begun is completed.
+        // A transfer that has begun is completed.
         data.write_all(b"end").unwrap();
         drop(data);
         busy.read("226");

@@ -1,7 +1,7 @@
-//! The HTTP server of `examples/`, as a process, against clients that spell out every byte.
+//! The HTTP server of `examples/`, as a process, with clients that write out every byte.
 //!
-//! Nothing here depends on time, but for the slow readers: each test waits for bytes, or for the end of the
-//! connection. The timeout on reads only turns a hang into a failure.
+//! Only the tests of slow readers depend on time. All others wait for bytes, or for the end of the connection. The
+//! timeout of reads only turns a hang into a failure.
 
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -33,7 +33,7 @@ const SECRET: &str = "not for the world";
 // ---------------------------------------------------------------------------------------------
 // The server
 
-/// Starts the server with a program that runs it: its binary, or such as a shell.
+/// Starts the server by a command, which is its binary, or a shell that starts it.
 #[track_caller]
 fn start_by(command: &mut Command) -> Server {
     Server::start(command.arg("127.0.0.1:0").arg(site()))
@@ -52,7 +52,7 @@ fn connect(server: &Server) -> Client {
     Client { input: BufReader::new(stream) }
 }
 
-/// A directory with something to see, and something next to it that must not be seen.
+/// A directory with files to serve, and beside it a file that must not be served.
 fn site() -> PathBuf {
     use std::sync::OnceLock;
     static SITE: OnceLock<PathBuf> = OnceLock::new();
@@ -92,7 +92,7 @@ fn site() -> PathBuf {
     .clone()
 }
 
-/// More than fits into any buffer on the way, and different everywhere.
+/// More bytes than all buffers on the way hold. They differ from position to position.
 fn large() -> Vec<u8> {
     (0..500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
 }
@@ -112,7 +112,7 @@ struct Response {
 }
 
 impl Response {
-    /// The value of a field that must not be there twice.
+    /// The value of a field, which must not be there twice.
     #[track_caller]
     fn field(&self, name: &str) -> Option<&str> {
         let mut values = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
@@ -139,7 +139,7 @@ impl Client {
         self.stream().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Sends each byte by itself, until the server has had enough of it.
+    /// Sends the bytes one by one, until the server closes the connection.
     fn send_bytewise(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.stream().write_all(&[*byte]).is_err() {
@@ -169,7 +169,7 @@ impl Client {
         bytes
     }
 
-    /// Reads a head and checks what must hold for each.
+    /// Reads a head, and checks what must be true of every head.
     #[track_caller]
     fn head(&mut self) -> Response {
         let line = self.line();
@@ -198,7 +198,7 @@ impl Client {
         response
     }
 
-    /// One chunk of a response, which is empty at the end.
+    /// Reads one chunk of a response. The last one is empty.
     #[track_caller]
     fn chunk(&mut self) -> Vec<u8> {
         let size = usize::from_str_radix(&self.line(), 16).unwrap();
@@ -223,12 +223,12 @@ impl Client {
         response
     }
 
-    /// The server has said all it had to say, and said so.
+    /// Checks that the server sends no more and ends the connection.
     #[track_caller]
     fn assert_end(&mut self) {
         let mut rest = Vec::new();
         match self.input.read_to_end(&mut rest) {
-            // If the server was still being sent to when it had lingered enough.
+            // This happens if the client was still sending when the server had lingered long enough.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
             result => {
                 result.unwrap();
@@ -237,7 +237,7 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
 
-    /// The connection is refused: one answer that says so, and no other.
+    /// Checks that there is one answer, which refuses the request, and that the connection ends.
     #[track_caller]
     fn assert_refused(&mut self, status: u16) {
         let response = self.response();
@@ -419,7 +419,7 @@ fn no_path_leads_out_of_the_directory() {
 // ---------------------------------------------------------------------------------------------
 // Heads
 
-/// Heads that are answered with more than a refusal.
+/// Heads that are understood, and the status of the answer to each.
 #[rustfmt::skip]
 fn good_heads() -> Vec<(String, u16)> {
     [
@@ -442,13 +442,12 @@ fn good_heads() -> Vec<(String, u16)> {
     .into()
 }
 
-/// What must not be answered with anything but a refusal: the ways in which two readers of a request
-/// have come to different ends of it, and what is no request at all. A second request follows each,
-/// for whoever found its end too early.
+/// Input that must be refused: requests for which real readers have found different ends, and input that is no request.
+/// A second request follows each, and would be answered if the server found the end of the first too early.
 #[rustfmt::skip]
 fn refused() -> Vec<(&'static [u8], u16)> {
     vec![
-        // Two lengths.
+        // Requests with two lengths.
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", 400),
@@ -457,7 +456,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5,6\r\n\r\nhello", 400),
-        // A length that is no number.
+        // Lengths that are no numbers.
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\nhello", 400),
@@ -469,7 +468,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: \"5\"\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: \x0b5\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: \xd9\xa5\r\n\r\nhello", 400),
-        // White space where it has been read in two ways.
+        // White space that readers have understood in different ways.
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length\t: 5\r\n\r\nhello", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\n Content-Length: 5\r\n\r\nhello", 400),
@@ -486,7 +485,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: one\r\n\ttwo\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n 5\r\n\r\nhello", 400),
-        // Line ends that are none.
+        // Wrong line ends.
         (b"GET / HTTP/1.1\nHost: a\n\n", 400),
         (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
@@ -534,7 +533,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
         (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET /caf\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        // What is no request.
+        // Input that is no request.
         (b"\r\n\r\n", 400),
         (b"GET\r\n\r\n", 400),
         (b"GET /\r\n\r\n", 400),
@@ -551,7 +550,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
         (b"GET / HTTP/1.1\r\nHost: a\r\nX\x00: b\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-        // What is a request, but not one that is served.
+        // Requests of kinds that the server does not support.
         (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 501),
         (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: a miracle\r\nContent-Length: 5\r\n\r\nhello", 417),
@@ -575,7 +574,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n", 413),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", 413),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n40000001\r\n", 413),
-        // Trailers, to a body with nothing in it, so that the answer has not begun.
+        // Trailers behind an empty body, so that the answer has not begun.
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno colon\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n X: folded\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\r\n b\r\n\r\n", 400),
@@ -584,7 +583,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nX: a\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\rb\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: \x00\r\n\r\n", 400),
-        // Lengths beyond the limit, and beyond all numbers.
+        // Lengths beyond the limit, and beyond 64 bits.
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1073741825\r\n\r\n", 413),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n", 413),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n", 413),
@@ -592,7 +591,7 @@ fn refused() -> Vec<(&'static [u8], u16)> {
     ]
 }
 
-/// Runs a step and says on which input it failed.
+/// Runs a step, and prints the input if it panics.
 fn on<T>(input: &[u8], step: impl FnOnce() -> T) -> T {
     struct Say<'a>(&'a [u8]);
     impl Drop for Say<'_> {
@@ -774,7 +773,7 @@ fn the_date_is_that_of_the_answer() {
     let server = start();
     let mut client = connect(&server);
     let mut seconds = Vec::new();
-    // It is put into words once a second: in one of these it has to be done anew.
+    // The server formats the date once a second. In two different seconds it has to format it anew.
     while seconds.len() < 2 {
         let before = SystemTime::now();
         client.send(get("/hello"));
@@ -808,7 +807,7 @@ fn a_host_is_made_of_certain_bytes() {
 #[test]
 fn a_line_that_ends_with_lf_alone_is_refused_at_once() {
     let server = start();
-    // The first answer says that the server has looked at what came behind the first request.
+    // When the first answer has come, the server has looked at the bytes behind the first request.
     let begin = |part: &str| {
         let mut client = connect(&server);
         client.send(get("/hello") + part);
@@ -1000,7 +999,7 @@ fn a_body_comes_back_while_it_is_arriving() {
     let mut client = connect(&server);
     client.send(CHUNKED);
     for n in 0..10 {
-        // Even before the chunk is complete.
+        // The echo begins even before the chunk is complete.
         client.send("8\r\nping");
         if n == 0 {
             assert_eq!(client.head().field("Transfer-Encoding"), Some("chunked"));
@@ -1068,11 +1067,11 @@ fn a_client_that_waits_for_100_gets_it() {
         client.send(body);
         client.response().assert(200, "hello");
     }
-    // HTTP/1.0 does not know it.
+    // HTTP/1.0 does not have `Expect`.
     client.send("POST /echo HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello");
     client.response().assert(200, "hello");
     client.assert_end();
-    // A body that is not wanted is refused without it.
+    // A body that the server does not want is refused without `100 Continue`.
     for (head, status) in [
         (
             "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1073741825\r\nExpect: 100-continue\r\n\r\n",
@@ -1112,7 +1111,7 @@ fn what_surrounds_the_payload_of_chunks_is_bounded() {
         client.send(request);
         client.assert_refused(status);
     }
-    // Here the answer has begun, and can only be cut off.
+    // Here the answer has begun, so the server can only cut it off.
     let mut client = connect(&server);
     client.send(extensions(129));
     assert_eq!(client.head().status, 200);
@@ -1157,7 +1156,7 @@ fn a_body_that_is_cut_off_is_never_made_whole() {
         assert_eq!(client.bytes(5 - missing), b"hello"[..5 - missing]);
         client.assert_end();
     }
-    // Gone altogether, at every byte: somebody else is served as before.
+    // The client disappears after each byte in turn. Other clients are served as before.
     for cut in 0..chunked.len() {
         let mut client = connect(&server);
         client.send(&chunked[..cut]);
@@ -1270,7 +1269,7 @@ fn producers_are_answered_in_the_order_of_the_requests() {
     client.assert_end();
 }
 
-/// A file of so many mebibytes, which takes no room on the disk.
+/// A sparse file of so many mebibytes, which takes no space on the disk.
 fn huge(name: &str, mebibytes: u64) -> fs::File {
     let file = fs::File::create(site().join(name)).unwrap();
     file.set_len(mebibytes << 20).unwrap();
@@ -1283,12 +1282,12 @@ fn a_large_file_takes_little_memory_however_slow_its_readers_are() {
     const SIZE: u64 = 200;
     let server = start();
     huge("huge.bin", SIZE);
-    // They ask again and again, and read nothing.
+    // These clients pipeline requests, and read nothing.
     let mut idlers: Vec<Client> = (0..20).map(|_| connect(&server)).collect();
     for idler in &mut idlers {
         idler.send(get("/huge.bin").repeat(50));
     }
-    // In the meantime others get all of it.
+    // In the meantime others get the whole file.
     let mut client = connect(&server);
     client.send(get("/huge.bin"));
     assert_eq!(client.head().field("Content-Length"), Some(&*(SIZE << 20).to_string()));
@@ -1301,7 +1300,8 @@ fn a_large_file_takes_little_memory_however_slow_its_readers_are() {
     assert_eq!(client.head().status, 200);
 
     let process = format!("/proc/{}", server.process.id());
-    // Its own, and of each connection a socket and the file that is being sent: those behind it wait.
+    // The server has its own descriptors, and for each connection a socket and the file that is being sent. The
+    // requests behind that wait, and have no file open.
     let descriptors = fs::read_dir(format!("{process}/fd")).unwrap().count();
     assert!(descriptors < 20 + 21 * 2, "{descriptors} descriptors");
     let status = fs::read_to_string(format!("{process}/status")).unwrap();
@@ -1314,7 +1314,7 @@ fn a_large_file_takes_little_memory_however_slow_its_readers_are() {
 #[test]
 fn slow_but_steady_readers_get_all_of_a_file() {
     const SIZE: usize = 3 << 20;
-    // Longer than the 30 seconds in which a peer may take nothing.
+    // This is longer than the 30 seconds after which a peer is cut off that takes nothing.
     const FOR: Duration = Duration::from_secs(36);
     let server = start();
     fs::File::create(site().join("slow.bin")).unwrap().set_len(SIZE as u64).unwrap();
@@ -1325,7 +1325,7 @@ fn slow_but_steady_readers_get_all_of_a_file() {
             thread::spawn(move || {
                 client.send(get("/slow.bin"));
                 assert_eq!(client.head().status, 200);
-                // Ten times a second, so much: a terminal, a player, an old telephone.
+                // Each client reads this much, ten times a second.
                 let (start, mut read) = (Instant::now(), 0);
                 while start.elapsed() < FOR {
                     let piece = (rate / 10).min(SIZE - read);
@@ -1438,11 +1438,11 @@ fn running_out_of_file_descriptors_is_survived() {
     }
 }
 
-/// The example takes 1024 connections, and is crowded from 960 on.
+/// The example accepts 1024 connections. From 960 on it is crowded, and closes idle ones.
 #[cfg(target_os = "linux")]
 const CROWDED: usize = 960;
 
-/// Whether this process may have so many connections: three tests at a time do.
+/// Whether this process may open so many connections in each of three tests that run at a time.
 #[cfg(target_os = "linux")]
 fn may_crowd() -> bool {
     let limits = fs::read_to_string("/proc/self/limits").unwrap();
@@ -1473,11 +1473,11 @@ fn whoever_has_been_idle_for_longest_makes_room() {
     second.send(get("/style.css"));
     second.response().assert(200, "a{}");
     let mut others: Vec<Client> = (3..CROWDED).map(|_| connect(&server)).collect();
-    // All have been let in when the last of them is answered.
+    // When the last of them is answered, all have been accepted.
     let last = others.last_mut().unwrap();
     last.send(get("/style.css"));
     last.response().assert(200, "a{}");
-    // The first has said something since the second did.
+    // The first client sends a request after the second one did, so the second has been idle for longer.
     first.send(get("/style.css"));
     first.response().assert(200, "a{}");
 
@@ -1485,7 +1485,7 @@ fn whoever_has_been_idle_for_longest_makes_room() {
     one_more.send(get("/style.css"));
     one_more.response().assert(200, "a{}");
     second.assert_end();
-    // Nobody else went: neither the busy one, which is older, nor those that came later.
+    // No other connection was closed: neither the busy one, which is older, nor those that came later.
     busy.send("5\r\nworld\r\n0\r\n\r\n");
     assert_eq!(busy.chunk(), b"world");
     assert_eq!(busy.chunk(), b"");
@@ -1503,18 +1503,18 @@ fn whoever_never_comes_to_the_end_of_a_head_makes_room() {
     let (begin, end) = ("GET /style.css HTTP/1.1\r\nHo", "st: a\r\n\r\n");
     let asking = || {
         let mut client = connect(&server);
-        // The answer to the first request says that the beginning of the second has been seen.
+        // When the first request is answered, the server has seen the beginning of the second.
         client.send(get("/style.css") + begin);
         client.response().assert(200, "a{}");
         client
     };
     let mut slow = asking();
     let mut others: Vec<Client> = (1..CROWDED).map(|_| asking()).collect();
-    // It has been answered since the others were, and asks again.
+    // This client has been answered after the others, and begins another request.
     slow.send(format!("{end}{begin}"));
     slow.response().assert(200, "a{}");
 
-    // More than there are places left.
+    // These are more connections than the server has places for.
     let mut more = Vec::new();
     for other in &mut others[..100] {
         let mut one_more = connect(&server);
@@ -1571,7 +1571,7 @@ fn whoever_never_comes_to_the_end_of_a_body_makes_room_after_them() {
     one_more();
     one_more();
     head.assert_end();
-    // More than there are places left.
+    // These are more connections than the server has places for.
     for (index, body) in bodies[..100].iter_mut().enumerate() {
         one_more();
         if index % 2 == 1 {
@@ -1611,15 +1611,15 @@ fn who_makes_room_is_who_has_been_waited_for_longest() {
     for goes in [&[3][..], &[3, 4], &[2, 3, 4], &[1, 2, 3, 4]] {
         members.push(enter(5));
         assert_eq!(evicted(&members), goes);
-        // What it does on its way out makes no difference.
+        // A member that is to go may do something more, and goes all the same.
         members[3].0.awaited();
     }
-    // Somebody has gone, and there is room.
+    // Some members have gone, and there is room.
     members.drain(1..5);
     members.push(enter(6));
     assert_eq!(evicted(&members), [0; 0]);
 
-    // Bodies are waited for until nobody is who has not asked for anything.
+    // Connections in the middle of a body are closed only when there are none that have asked for nothing.
     let mut members: Vec<_> = members.into_iter().take(4).collect();
     members[1].0.awaited_for_body();
     members[3].0.awaited_for_body();

@@ -1,7 +1,6 @@
 //! The IRC server of `examples/`: its parts in this process, and its binary in another.
 //!
-//! Nothing here depends on time but what is waited for on a paused clock: each test waits for lines, or for
-//! the end of a connection.
+//! Tests that depend on time have a paused clock. All others wait for lines, or for the end of a connection.
 
 #![cfg(all(feature = "serve", unix))]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -76,7 +75,7 @@ impl Server {
         client
     }
 
-    /// The same, in a channel, whose names have been read.
+    /// Connects, joins a channel, and reads its list of names.
     async fn join_channel(&self, nick: &str, channel: &str) -> TcpClient {
         let mut client = self.join(nick).await;
         client.send(format!("JOIN {channel}\r\n")).await;
@@ -108,7 +107,7 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         self.output.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// The next line, without its end; empty at the end of the connection.
+    /// Reads the next line, without its end. At the end of the connection it is empty.
     async fn bytes(&mut self) -> Vec<u8> {
         let mut line = Vec::new();
         self.input.read_until(b'\n', &mut line).await.unwrap();
@@ -126,7 +125,7 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         String::from_utf8(self.bytes().await).unwrap()
     }
 
-    /// The first line that has this in it.
+    /// Reads lines until one contains this, and returns that one.
     async fn until(&mut self, part: &str) -> String {
         loop {
             let line = self.line().await;
@@ -137,19 +136,19 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         }
     }
 
-    /// Sends a command, and compares what comes next.
+    /// Sends a command, and checks that exactly these answers come.
     async fn ask(&mut self, command: &str, answers: &[&str]) {
         self.send(format!("{command}\r\n")).await;
         for answer in answers {
             assert_eq!(self.line().await, *answer, "{command}");
         }
-        // And nothing more.
+        // No more lines come before the answer to this.
         self.send("PING end\r\n").await;
         assert_eq!(self.line().await, ":irc.localhost PONG irc.localhost :end", "{command}");
     }
 }
 
-/// A client whose connection is in memory, and what its session comes to.
+/// A client whose connection is in memory, and the future of its session.
 fn in_memory(
     network: &Network,
     flood_control: bool,
@@ -555,7 +554,7 @@ async fn a_line_that_is_too_long_is_refused_and_what_does_not_fit_cut_off() {
     ann.until("JOIN").await;
     let head = "PRIVMSG #a :";
     let source = ":bob!~bob@127.0.0.1 PRIVMSG #a :";
-    // As long as may be, and what the server puts before it makes it too long.
+    // The line is as long as it may be, and the prefix that the server puts before it makes it too long.
     bob.send(format!("{head}{}\r\n", "x".repeat(LINE - head.len()))).await;
     assert_eq!(ann.line().await, format!("{source}{}", "x".repeat(LINE - source.len())));
     for odd in ["", "x", "xx", "xxx"] {
@@ -565,7 +564,7 @@ async fn a_line_that_is_too_long_is_refused_and_what_does_not_fit_cut_off() {
         assert!(format!("{source}{text}").starts_with(&line), "{line}");
         assert!((LINE - 3..=LINE).contains(&line.len()), "{}", line.len());
     }
-    // Bytes that are no text are passed on.
+    // Bytes that are no UTF-8 are passed on.
     bob.send(b"PRIVMSG #a :gr\xfc\xdf\x02e\x1b[2J\xff\n").await;
     assert_eq!(ann.bytes().await, [source.as_bytes(), b"gr\xfc\xdf\x02e\x1b[2J\xff"].concat());
     bob.send(b"PRIVMSG #a :a\0b\nPRIVMSG #a :next\n").await;
@@ -602,7 +601,7 @@ async fn there_are_so_many_channels_and_an_empty_one_is_no_more() {
         .ask("JOIN #1-1", &[":irc.localhost 405 c0 #1-1 :You have joined too many channels"])
         .await;
 
-    // The list is longer than may wait for a client at once, and comes as it is read.
+    // The list is longer than what may be queued for a client at once, and is sent as the client reads it.
     last.send("LIST\r\nPING end\r\n").await;
     assert!(last.line().await.contains(" 321 "));
     let mut names = Vec::new();
@@ -628,14 +627,14 @@ async fn there_are_so_many_channels_and_an_empty_one_is_no_more() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Those who send too fast, or not at all
+// Clients that send too fast, or nothing
 
 #[tokio::test(start_paused = true)]
 async fn who_sends_too_fast_is_let_wait() {
     let (mut ann, _) = in_memory(&Network::default(), true);
     ann.register("ann").await;
     let began = Instant::now();
-    // Two of twenty have gone by.
+    // Registration has used up two of the twenty lines.
     ann.send("PING x\r\n".repeat(18)).await;
     for _ in 0..18 {
         ann.line().await;
@@ -650,7 +649,7 @@ async fn who_sends_too_fast_is_let_wait() {
         (Duration::from_millis(9900)..=Duration::from_millis(10_100)).contains(&took),
         "{took:?}"
     );
-    // The bucket fills while nothing is sent.
+    // While the client sends nothing, it earns the right to send lines again.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let began = Instant::now();
     ann.send("PING x\r\n".repeat(20)).await;
@@ -672,7 +671,7 @@ async fn who_sends_far_ahead_is_cut_off() {
     ann.send("JOIN #a\r\n").await;
     ann.until(" 366 ").await;
     bob.until("JOIN").await;
-    // 20 of 400 bytes, and more than 8 KiB behind them.
+    // At most 20 of these lines of 400 bytes are handled, and those behind them are more than 8 KiB.
     ann.send(format!("PRIVMSG #a :{}\r\n", "x".repeat(400)).repeat(60)).await;
     assert_eq!(ann.line().await, "ERROR :Closing Link: 0::1 (Excess Flood)");
     assert_eq!(ann.line().await, "");
@@ -700,7 +699,7 @@ async fn who_is_silent_is_asked_and_then_gone() {
     let quit = loop {
         let line = bob.line().await;
         if line == "PING :irc.localhost" {
-            // And what bob says does not keep ann.
+            // Lines of bob do not keep ann's connection open.
             bob.send("PONG irc.localhost\r\nPRIVMSG #a :still here\r\n").await;
         } else {
             break line;
@@ -724,7 +723,7 @@ async fn who_does_not_register_is_cut_off() {
     let (mut client, serving) = in_memory(&Network::default(), true);
     client.send("NICK x\r\n").await;
     let began = Instant::now();
-    // What comes slowly keeps nobody.
+    // Bytes that come slowly do not keep a connection open.
     let mut pings = tokio::time::interval(Duration::from_secs(7));
     let line = loop {
         tokio::select! {
@@ -741,7 +740,7 @@ async fn who_does_not_register_is_cut_off() {
 // ---------------------------------------------------------------------------------------------
 // Many clients
 
-/// What one client does, at random.
+/// A random thing that a client does.
 #[derive(Clone, Debug)]
 enum Deed {
     Say(u8),
@@ -770,8 +769,8 @@ fn deed() -> impl Strategy<Value = Deed> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// One who is there all the time and says nothing hears everything. What the others hear is what it
-    /// hears, in its order: all of it while they are there, but for what they said themselves.
+    /// A client that is there all the time and says nothing hears everything. While the others are there, they hear the
+    /// same in the same order, except for what they said themselves.
     #[test]
     fn all_members_see_the_same_in_the_same_order(
         deeds in prop::collection::vec(prop::collection::vec(deed(), 20..60), 2..7)
@@ -804,7 +803,7 @@ proptest! {
     }
 }
 
-/// Does all that, and returns all that was heard.
+/// Does these things, and returns all lines that the client has received.
 async fn talk(n: usize, client: TcpClient, deeds: Vec<Deed>) -> Vec<String> {
     let Client { input, mut output } = client;
     let hearing = tokio::spawn(async move {
@@ -838,12 +837,13 @@ fn check(n: usize, all: &[String], heard: &[String]) {
     let own = format!(":c{n}x");
     let events = heard.iter().filter(|line| !line.starts_with(":irc.localhost "));
     let mut all = all.iter().filter(|line| !line.starts_with(":irc.localhost "));
-    // Its own first JOIN came before what it has been recorded to hear.
+    // The recording begins after the client's own first JOIN.
     let mut here = true;
     let first = all.by_ref().find(|line| line.starts_with(&own) && line.contains(" JOIN "));
     assert!(first.is_some());
     for event in events {
-        // A change of one's own nickname is heard wherever one is, but only by those who are in a channel.
+        // A client always hears the change of its own nickname, but the observer hears it only if the client is in the
+        // channel.
         if !here && event.starts_with(&own) && event.contains(" NICK ") {
             continue;
         }
@@ -872,7 +872,8 @@ const SPEAKERS: usize = 20;
 const ROUNDS: usize = 30;
 const PADDING: usize = 450;
 
-/// Hears all that the speakers say in all rounds. Returns how many it has heard leave for being slow.
+/// Reads all that the speakers say in all rounds. Returns how many members it has seen leave because they were too
+/// slow.
 async fn listen(
     mut client: Client<BufReader<OwnedReadHalf>, Sink>,
     speaks: bool,
@@ -944,7 +945,7 @@ async fn a_thousand_members() {
         for output in &mut outputs[..SPEAKERS] {
             output.write_all(line.as_bytes()).await.unwrap();
         }
-        // Nobody is left behind but by its own doing.
+        // Wait until every member that reads has heard this round, so that none of them falls behind by chance.
         for _ in 1..MEMBERS {
             round.recv().await.unwrap();
         }
@@ -957,7 +958,8 @@ async fn a_thousand_members() {
     }
     assert_eq!(clients.len(), MEMBERS - 1);
 
-    // It has been cut off, and not only forgotten: nothing comes behind what was on its way.
+    // The server has closed its connection, and not only removed it from the channel: after the output that was under
+    // way the connection ends.
     let mut late = Vec::new();
     let reading = tokio::time::timeout(Duration::from_secs(30), stuck.read_to_end(&mut late));
     let _ = reading.await.expect("it is cut off");
@@ -981,7 +983,7 @@ async fn a_thousand_members() {
     );
 }
 
-/// Does something in a process that may open so many descriptors: this one, started again by a shell.
+/// Runs a test in another process that may open so many descriptors. It is this program, started again by a shell.
 #[track_caller]
 fn with_descriptors(descriptors: usize, test: &str, run: impl FnOnce()) {
     const AGAIN: &str = "IRC_TEST_STARTED_AGAIN";
@@ -1029,7 +1031,7 @@ fn the_server_ends_cleanly_at_a_signal() {
         let farewell = "ERROR :Closing Link: 127.0.0.1 (Server shutting down)\r\n";
         assert_eq!(blocking_line(&mut other), farewell);
         assert_eq!(blocking_line(&mut other), "");
-        // The one that has begun a line may end it.
+        // A client that has begun a line may finish it.
         client.get_mut().write_all(b"ne\n").unwrap();
         assert_eq!(blocking_line(&mut client), ":irc.localhost 421 ann half :Unknown command\r\n");
         let mut rest = String::new();
@@ -1048,9 +1050,9 @@ fn without_descriptors_the_server_waits_and_then_goes_on() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 20; exec \"$0\" \"$@\""]).arg(example("irc_server"));
     let mut server = start(shell);
-    // More than it has descriptors for: the rest are in its backlog.
+    // These are more connections than it has descriptors for. The rest wait in the backlog.
     let mut clients: Vec<_> = (0..40).map(|_| blocking_client(&server)).collect();
-    // Each that leaves makes room for the next.
+    // Each client that leaves makes room for the next.
     for mut client in clients.drain(..) {
         client.get_mut().write_all(b"PING 1\n").unwrap();
         assert_eq!(blocking_line(&mut client), ":irc.localhost PONG irc.localhost :1\r\n");
@@ -1070,13 +1072,13 @@ fn hostile_peers_harm_nobody_else() {
     let mut ann = blocking_client(&server);
     ann.get_mut().write_all(b"NICK ann\r\nUSER ann 0 * :x\r\nJOIN #a\r\n").unwrap();
     while !blocking_line(&mut ann).contains(" 366 ") {}
-    // A line without an end, a flood of lines, noise, a request that is not for us, a reset.
+    // A line without an end, a flood of lines, random bytes, a request of HTTP, and connections that are reset.
     let mut endless = blocking_client(&server);
     endless.get_mut().write_all(&vec![b'x'; 3 << 20]).unwrap();
     let mut flood = blocking_client(&server);
     let mut lines = b"NICK flood\r\nUSER x 0 * :x\r\nJOIN #a\r\n".to_vec();
     lines.extend(b"PRIVMSG #a :aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(20_000));
-    // It may be cut off while it still sends.
+    // The client may be cut off while it still sends.
     let _ = flood.get_mut().write_all(&lines);
     let mut noise = blocking_client(&server);
     let bytes: Vec<u8> =

@@ -1,5 +1,5 @@
-//! The IRC example on a simulated network: people in one room, some of whom lose touch and come again. What
-//! each of them was told must fit what the others did.
+//! The IRC example on a simulated network: people in one channel, some of whom lose their connection and come again.
+//! What each of them was told must agree with what the others did.
 
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -10,7 +10,7 @@ mod commands;
 mod message;
 #[path = "../examples/irc_server/network.rs"]
 mod network;
-#[allow(dead_code)] // Nothing is really listened on.
+#[allow(dead_code)] // There is no real listener here.
 #[path = "../examples/irc_server/session.rs"]
 mod session;
 #[path = "support/simulation.rs"]
@@ -35,18 +35,19 @@ use simulation::{Faults, SERVER, for_each_seed, now, random, until};
 const TICK: Duration = Duration::from_millis(200);
 const LATENCY: Duration = Duration::from_millis(600);
 const ROOM: &str = "#room";
-/// Until then links are disturbed.
+/// Until this time the links are disturbed.
 const FAULTS: Duration = seconds(600);
-/// Then the server has dropped everybody whom it will not hear again,
+/// At this time the server has dropped everybody who has disappeared.
 const SETTLED: Duration = seconds(FAULTS.as_secs() + GONE.as_secs());
-/// and then everybody leaves.
+/// At this time everybody leaves.
 const END: Duration = seconds(SETTLED.as_secs() + 20);
-/// Within this time after somebody was last heard the others are told that he is gone: he is asked after 120
-/// seconds, and then has 240. There is some time more for what is under way.
+/// Within this time after somebody was last heard, the others are told that he is gone. The server asks after 120
+/// seconds, and waits 240 seconds for the answer. The rest is for what is under way.
 const GONE: Duration = seconds(120 + 240 + 10);
-/// Whoever hears nothing for so long goes and comes again. The server asks after 120 seconds.
+/// A client that hears nothing for this long gives up its connection and comes again. The server sends something after
+/// 120 seconds.
 const SILENCE: Duration = seconds(150);
-/// Between two who are not disturbed nothing takes longer, whatever happens to others.
+/// A message between two people who are not disturbed takes no longer, whatever happens to others.
 const PROMPT: Duration = seconds(4);
 
 const STEADY: [&str; 2] = ["anna", "ben"];
@@ -73,7 +74,7 @@ fn what_people_on_a_disturbed_network_were_told_is_true() {
                     history.trace.note(visited.err().map(|error| error.kind()));
                     sleep(seconds(random.random_range(1..5))).await;
                 }
-                // All is well: who comes now may stay.
+                // The links are not disturbed any more, so whoever comes now may stay.
                 Ok(history.visit(name, &mut random, END).await?)
             });
         }
@@ -104,7 +105,7 @@ fn who_is_cut_off_times_out_and_the_others_are_told() {
         let mut is_cut = false;
         simulation::run(&mut sim, TICK, |sim| {
             if !is_cut && sim.elapsed() + TICK >= cut {
-                // He hangs up, but nobody hears it.
+                // He closes his connection, but the network is cut, and nobody learns of it.
                 sim.partition("carl", SERVER);
                 is_cut = true;
             }
@@ -139,19 +140,19 @@ type History = simulation::History<Facts>;
 #[derive(Default)]
 struct Facts {
     people: Vec<Person>,
-    /// Who was there at last, by what the judge was told.
+    /// Who is in the channel in the end, as the judge was told by the server.
     names: BTreeSet<String>,
 }
 
-/// Somebody, from when he connects to when he gives the connection up.
+/// A person, from the time he connects until he gives up the connection.
 struct Person {
-    /// No two have had the same.
+    /// The nickname, which nobody else has ever had.
     nick: String,
     steady: bool,
     joined: Option<Duration>,
     left: Option<Duration>,
     last_sent: Duration,
-    /// When he has said what.
+    /// The times at which he has sent his messages.
     said: Vec<Duration>,
     lines: Vec<(Duration, Line)>,
 }
@@ -165,7 +166,7 @@ enum Line {
 }
 
 impl Line {
-    /// One that is about the room.
+    /// Parses a line that is about the channel, and returns `None` for others.
     fn parse(line: &str) -> Option<Line> {
         let (source, rest) = line.strip_prefix(':')?.split_once(' ')?;
         let (command, rest) = rest.split_once(' ')?;
@@ -202,7 +203,7 @@ impl History {
         RefMut::map(self.facts(), |facts| &mut facts.people[id])
     }
 
-    /// Comes, talks and listens for a while.
+    /// Connects, and sends and receives messages for a while.
     async fn visit(&self, name: &str, random: &mut SmallRng, end: Duration) -> io::Result<()> {
         let io = timeout(seconds(10), simulation::connect()).await??;
         let io = Framed::new(io, LinesCodec::new());
@@ -218,7 +219,7 @@ impl History {
             lines: Vec::new(),
         });
         let visited = self.stay(io, id, &nick, random, end).await;
-        // By then the connection is closed.
+        // The connection is closed now.
         self.person(id).left = Some(now());
         self.trace.note((id, visited.as_ref().err().map(io::Error::kind)));
         visited
@@ -268,7 +269,7 @@ impl History {
                 }
                 match random.random_range(0..24) {
                     0 if !steady && end == FAULTS => return send(&mut io, "QUIT :bye").await,
-                    // Without a word.
+                    // He leaves without `QUIT`.
                     1 if !steady && end == FAULTS => return Ok(()),
                     _ => {}
                 }
@@ -284,7 +285,7 @@ impl History {
         Ok(())
     }
 
-    /// Asks who is there when all is over.
+    /// Asks the server who is there when all is over.
     async fn judge(&self) -> io::Result<()> {
         until(SETTLED + seconds(10)).await;
         let mut io = Framed::new(simulation::connect().await?, LinesCodec::new());
@@ -323,10 +324,10 @@ impl Facts {
         }
     }
 
-    /// One hears of somebody from when he is there until he is gone, and then no more; all that he says, and in
-    /// order; and nothing that he has not said.
+    /// Checks that an observer hears of a person from the time that the person is there until he is gone, and not
+    /// afterwards; and that he hears all that the person says, in order, and nothing else.
     fn check_lines(&self, observer: &Person) {
-        // What each will say next, once that is known.
+        // The number of the message that each person says next, once that is known.
         let mut there: BTreeMap<&str, Option<usize>> = BTreeMap::new();
         let mut gone = BTreeSet::new();
         for (at, line) in &observer.lines {
@@ -356,8 +357,8 @@ impl Facts {
         }
     }
 
-    /// One who was not disturbed is told of everybody who left, in time, and is told promptly what others say who
-    /// were not disturbed either.
+    /// Checks that an observer who was not disturbed is told in time of everybody who left, and is told promptly what
+    /// others say who were not disturbed, either.
     fn check_gone(&self, observer: &Person) {
         let (joined, end) = (observer.joined.unwrap(), observer.left.unwrap());
         let heard = |wanted: &dyn Fn(&Line) -> bool| {

@@ -1,5 +1,5 @@
-//! The JSON-RPC example: its parts in this process, and then as a process of its own. The same server meets
-//! real clients elsewhere.
+//! The JSON-RPC example: its parts in this process, and its binary in another. It is tested with real clients in
+//! `.ci/clients`.
 
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -32,13 +32,13 @@ use process::example;
 use session::{Session, channels};
 use words::{word_at, words};
 
-/// Bytes of a message, where it matters.
+/// The limit of the length of a message in bytes, in tests that depend on it.
 const MAX: u64 = 200;
 
 // ---------------------------------------------------------------------------------------------
 // In memory
 
-/// A message as LSP has it.
+/// A message with a header, as in LSP.
 fn headed(message: &str) -> String {
     format!("Content-Length: {}\r\n\r\n{message}", message.len())
 }
@@ -55,7 +55,7 @@ fn line(message: String) -> String {
     message + "\n"
 }
 
-/// All that is answered to an input, why the connection ends, and with which exit code.
+/// All answers to an input, why the connection ends, and the exit code.
 async fn talk(input: impl AsRef<[u8]>) -> (String, String, i32) {
     let (io, peer) = pipe();
     peer.send(input.as_ref());
@@ -64,14 +64,14 @@ async fn talk(input: impl AsRef<[u8]>) -> (String, String, i32) {
     (peer.output(), format!("{reason:?}"), session.exit_code())
 }
 
-/// The answers to lines, and that they end well.
+/// The answers to lines. Checks that the session ends with success.
 #[track_caller]
 fn lines(output: &str) -> Vec<Value> {
     assert!(output.is_empty() || output.ends_with('\n'), "{output:?}");
     output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The answers to messages with heads.
+/// The answers to messages with headers.
 #[track_caller]
 fn bodies(mut output: &str) -> Vec<Value> {
     let mut bodies = Vec::new();
@@ -90,7 +90,7 @@ fn code(answer: &Value) -> i64 {
     answer["error"]["code"].as_i64().unwrap()
 }
 
-/// What comes of an input, however it is cut, with the end behind it.
+/// The answers to an input and why the connection ends. Checks that they do not depend on how the input is cut.
 async fn verified(input: &str) -> (String, String) {
     let verifier = Verifier::new().without_trailing().two_reads_up_to(input.len());
     let make = || Session::new(MAX);
@@ -196,7 +196,7 @@ async fn a_message_may_be_as_long_as_its_limit_and_not_longer() {
         let input = headed(&padded(length)) + &headed(&ping);
         let answers = bodies(&talk(&input).await.0);
         assert_eq!(code_of(&answers[0]) == -32600, !taken);
-        // It has been read as a message: a language server has not been initialized.
+        // This has been read as a message: the error says that the language server has not been initialized.
         assert_eq!((code_of(&answers[1]), answers.len()), (-32002, 2));
     }
 }
@@ -218,7 +218,7 @@ async fn a_length_of_any_size_reserves_no_memory_and_is_skipped_by_count() {
     assert!(matches!(running.await.unwrap(), asynchat::CloseReason::Truncated));
 }
 
-/// Heads, what is answered behind them, and why the session ends.
+/// Headers, the answers to messages behind them, and why the session ends.
 #[tokio::test(start_paused = true)]
 async fn heads_are_what_they_should_be() {
     let body = request(1, "initialize", json!({}));
@@ -263,7 +263,7 @@ async fn heads_are_what_they_should_be() {
         assert_eq!((answers.len(), code(&answers[0])), (1, -32700), "{head:?}: {output}");
         assert_eq!((reason.as_str(), exit), ("Done", 1), "{head:?}");
     }
-    // What is in another charset is skipped, and the session goes on.
+    // A message in another charset is skipped, and the session goes on.
     let head = format!("Content-Length: {n}\r\nContent-Type: a/b; charset=utf-16\r\n\r\n");
     let input = head + &body + &headed(&body);
     let answers = bodies(&verified(&input).await.0);
@@ -286,7 +286,7 @@ async fn an_end_in_the_middle_of_a_message_is_said_to_be_that() {
     }
 }
 
-/// The first byte decides, and later ones do not.
+/// The first byte of the input decides which framing it has, and later bytes do not.
 #[tokio::test(start_paused = true)]
 async fn the_first_byte_tells_the_framing() {
     let ping = request(1, "ping", json!({}));
@@ -297,7 +297,7 @@ async fn the_first_byte_tells_the_framing() {
     let (output, ..) = talk(format!("{ping}\nContent-Length: 5\n{ping}\n")).await;
     let answers = lines(&output);
     assert_eq!((code(&answers[1]), answers.len()), (-32700, 3));
-    // The message itself, where a head should be.
+    // A message where a header should be.
     let (output, reason, _) = talk(headed(&ping) + &ping + "\r\n").await;
     assert_eq!((code(&bodies(&output)[1]), reason.as_str()), (-32700, "Done"));
 }
@@ -326,7 +326,7 @@ async fn an_id_of_any_type_comes_back_as_it_was() {
     }
 }
 
-/// Each message, and the codes of what is answered: 0 for a result.
+/// Messages, and the error codes of their answers. A result is 0.
 #[tokio::test(start_paused = true)]
 async fn messages_are_answered_as_json_rpc_says() {
     let cases: &[(&str, &[i64])] = &[
@@ -588,7 +588,7 @@ fn standard_input_need_not_be_a_pipe() {
     ours.write_all(line(request(7, "ping", json!({}))).as_bytes()).unwrap();
     let mut server = Server { process, stdin: None, stdout };
     assert_eq!(server.line()["id"], 7);
-    // A thread waits for it, and is not waited for.
+    // A thread of the server reads from it, and the server does not wait for this thread in the end.
     let pid = server.process.id().to_string();
     assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
     assert_eq!(server.end().1, Some(0));

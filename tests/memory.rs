@@ -1,4 +1,4 @@
-//! What connections leave behind in memory: nothing.
+//! Connections leave no memory behind, and hold little while they are idle.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
-/// Answers a line with more than a socket takes, and then waits for a time that does not come.
+/// Answers a line with more than a socket takes, and then waits for ever.
 #[derive(Default)]
 struct Slow(Vec<u8>);
 
@@ -46,7 +46,7 @@ impl Handler for Slow {
     }
 }
 
-/// So many connections at once, broken off in every state.
+/// Opens so many connections at once, and breaks them off in every state.
 async fn storm(connections: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -62,7 +62,7 @@ async fn storm(connections: usize) {
         let (stream, _) = listener.accept().await.unwrap();
         serving.spawn(async move { Channel::new(stream, b"\n").run(Slow::default()).await.1 });
     }
-    // All are where they will not get on.
+    // By then each connection has come as far as it can.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -72,11 +72,11 @@ async fn storm(connections: usize) {
     }
 }
 
-/// A stream that brings a line each time it is asked for the second time.
+/// A stream that is pending at every other read, and brings a line at the others.
 struct Lines {
     left: usize,
     asked: bool,
-    /// A line comes a byte at a time.
+    /// Whether a line comes one byte at a time.
     dribbles: bool,
 }
 
@@ -104,7 +104,7 @@ impl AsyncRead for Lines {
     }
 }
 
-/// Sends back what comes.
+/// A handler that sends back what comes.
 struct Echo;
 
 impl Handler for Echo {
@@ -137,11 +137,12 @@ fn requests_that_come_one_at_a_time_allocate_nothing() {
         });
     };
     for (dribbles, whole) in [(false, false), (false, true), (true, false), (true, true)] {
-        // What a thread keeps is there after the first time.
+        // After the first run, the thread has allocated what it keeps.
         run(10_000, dribbles, whole);
         let few = measure(|| run(1000, dribbles, whole)).count_total;
         let many = measure(|| run(10_000, dribbles, whole)).count_total;
-        // A whole frame that is not complete is kept in memory of its own: not each byte of it.
+        // The bytes of an incomplete whole frame are kept in a buffer of their own, which is not allocated for each
+        // byte.
         let frames = if dribbles && whole { 2 * 90 } else { 0 };
         assert!(many <= few + frames + 2, "{few} {many}, dribbles: {dribbles}, whole: {whole}");
     }
@@ -150,14 +151,14 @@ fn requests_that_come_one_at_a_time_allocate_nothing() {
 #[test]
 fn two_hundred_resets_at_once_leave_no_memory_behind() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    // What a runtime and a thread keep, buffers among it, is there after the first time.
+    // After the first run, the runtime and the thread have allocated what they keep, such as buffers.
     runtime.block_on(storm(200));
     let left = measure(|| runtime.block_on(storm(200)));
     assert!(left.bytes_max > 200 * 1024, "{left:?}");
     assert!(left.bytes_current < 4096, "{left:?}");
 }
 
-/// A stream that brings these bytes, and then nothing. It takes nothing.
+/// A stream that brings these bytes, and is then pending for ever. Writes are always pending.
 struct Mute(&'static [u8]);
 
 impl AsyncRead for Mute {
@@ -205,13 +206,13 @@ fn an_idle_channel_holds_little_though_a_beginning_is_withheld() {
             channels.push(channel);
         }
     };
-    // What all of them share is there before.
+    // What all channels share is allocated before the measurement.
     open(1);
     let held = measure(|| open(100));
     assert!(held.bytes_current < 100 * 1024, "{held:?}");
 }
 
-/// What a hundred channels hold beside themselves when each has read this line, told of it, and waits.
+/// The bytes that a hundred channels have allocated when each has read this line, has reported it, and waits.
 fn held_by_idle(timeouts: Timeouts, terminator: &Terminator, line: &'static [u8]) -> u64 {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let _entered = runtime.enter();
@@ -227,7 +228,7 @@ fn held_by_idle(timeouts: Timeouts, terminator: &Terminator, line: &'static [u8]
             channels.push(channel);
         }
     };
-    // What all of them share is there before.
+    // What all channels share is allocated before the measurement.
     open(2);
     let held = measure(|| open(100));
     u64::try_from(held.bytes_current).unwrap()
@@ -258,11 +259,11 @@ fn what_a_channel_and_its_run_take_fits_into_a_small_task() {
     let channel = size_of::<Channel<TcpStream>>() - size_of::<TcpStream>();
     let (stream, _peer) = tokio::io::duplex(1);
     let run = size_of_val(&Channel::new(stream, b"\n").run(Echo));
-    // With a stream of 32 bytes, Tokio's own 104, and how far it is, a task has 512 bytes then.
+    // Together with the 32 bytes of a stream, 104 of Tokio and the task's own state, a task then takes 512 bytes.
     assert!(channel + run <= 368, "{channel} and {run}");
 }
 
-/// Waits at a line for ever, or answers it, or its beginning, with too much.
+/// A handler that waits for ever at a line, or answers the line, or its beginning, with too much output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Busy {
     Waits,

@@ -1,6 +1,6 @@
-//! Random scripts over random inputs in random cuts, held against two naive models.
+//! Compares decoders with two naive models, by random scripts and random inputs that are cut at random.
 //!
-//! `PROPTEST_CASES` sets how many; a failure shrinks to a small script and input.
+//! `PROPTEST_CASES` sets how many cases are tried. A failure is reduced to a small script and input.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -14,8 +14,8 @@ use support::follow::{Op, Pick, Piece, call, delimiters, follow, spell};
 use support::model::{Follower, cut};
 use support::{Decoding, End, Log, Script, Show, Spec, Turn, decoders, run};
 
-/// Delimiters over two letters, so that they overlap themselves and each other. At 22 bytes and 23 the
-/// way they are searched changes, as it does at 2 and 3, and at 8 and 9.
+/// Delimiters of two letters, so that they overlap themselves and each other. There are lengths on both sides of those
+/// at which the search works otherwise: from 2 bytes to 3, 8 to 9, and 22 to 23.
 fn delimiter() -> impl Strategy<Value = Vec<u8>> {
     let letters = |len| vec(select(&b"ab"[..]), len);
     let periodic = (select(&[2, 3, 8, 9, 21, 22, 23, 24, 40][..]), 1..4usize, letters(1)).prop_map(
@@ -40,7 +40,7 @@ fn delimiter() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Whether each member can be found: none is another's inside, but as its suffix.
+/// Whether each member of a set can be found. It cannot if it is inside another one, except as its suffix.
 fn possible(members: &[Vec<u8>]) -> bool {
     members.iter().enumerate().all(|(i, member)| {
         members.iter().enumerate().all(|(j, other)| {
@@ -110,7 +110,7 @@ fn piece() -> impl Strategy<Value = Piece> {
 }
 
 fn script() -> impl Strategy<Value = (Script, Vec<u8>)> {
-    // Few terminators, taken again and again: what is known of one must not be taken for another's.
+    // Few terminators, which are set again and again: what is known of one must not be used for another.
     let pool = vec(spec(), 1..4);
     let turn = (
         proptest::option::weighted(0.7, pick()),
@@ -167,7 +167,7 @@ proptest! {
     ) {
         let (expected, withheld) = cut(&script, &input, end);
         for reads in [vec![&input[..]], input.chunks(1).collect(), split(&input, &cuts)] {
-            // An empty input is still a call.
+            // An empty input is one call with no bytes.
             let reads = if reads.is_empty() { vec![&b""[..]] } else { reads };
             for mut decoder in decoders(&script) {
                 let log = run(&mut *decoder, &script, &reads, end);

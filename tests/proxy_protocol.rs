@@ -1,4 +1,5 @@
-//! The PROXY protocol of the examples: heads in every cut, and hostile ones; and the servers that ask for one.
+//! The PROXY protocol of the examples: headers that are cut in every way, hostile headers, and the servers that require
+//! one.
 
 #![cfg(all(feature = "serve", unix))]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -27,7 +28,7 @@ use crate::proxy_protocol::{Accepted, DEADLINE, MAX_LENGTH, Origin, accept};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A peer that sends this, in these reads, and then no more.
+/// A peer that sends these bytes, in these reads, and then ends its output.
 #[derive(Debug)]
 struct Wire(VecDeque<Bytes>);
 
@@ -66,7 +67,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// What the head says, and all that comes behind it, read or not.
+/// The origin in the header, and all bytes behind the header, whether they have been read already or not.
 fn accepted<'a>(
     runtime: &Runtime,
     reads: impl IntoIterator<Item = &'a [u8]>,
@@ -124,7 +125,7 @@ fn good() -> Vec<(Vec<u8>, Origin)> {
         (v4(b"\x04\0\x03abc\x02\0\x01\n"), client_4),
         (v4(&[0; MAX_LENGTH as usize - 12]), client_4),
         (v6(), client("[2001::7]:80", "[::1]:81")),
-        // The proxy itself, whatever it says more.
+        // A connection of the proxy itself, whatever else is in the header.
         (version_2(0x20, 0x00, b""), Origin::Unknown),
         (version_2(0x20, 0x11, &[7; 12]), Origin::Unknown),
         (version_2(0x20, 0x77, b"\r\n\r\n"), Origin::Unknown),
@@ -156,7 +157,7 @@ fn a_head_that_is_cut_short_is_none() {
     for (head, _) in good() {
         for end in 0..head.len() {
             let got = accepted(&runtime, [&head[..end]]);
-            // A CR that no LF follows belongs to the line, which is too long by it.
+            // A CR without an LF behind it is a part of the line, and makes it too long.
             let too_long = head[..end].ends_with(b"x\r");
             let wanted =
                 if too_long { io::ErrorKind::InvalidData } else { io::ErrorKind::UnexpectedEof };
@@ -244,11 +245,11 @@ async fn the_first_byte_that_cannot_be_a_heads_is_enough() {
     for first in [&b"G"[..], b"\n", b"PROXX", b"\r\n\r\n\r", b"\x16\x03\x01"] {
         let (mut peer, io) = tokio::io::duplex(64);
         peer.write_all(first).await.unwrap();
-        // The peer waits, and need not.
+        // The peer keeps the connection open, and is refused at once.
         let refused = tokio::time::timeout(DEADLINE, accept(io, true)).await.unwrap();
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
-    // A length that is too much is not waited for.
+    // A header whose length is too large is refused before its bytes have come.
     let (mut peer, io) = tokio::io::duplex(64);
     peer.write_all(&[SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat()).await.unwrap();
     let refused = tokio::time::timeout(DEADLINE, accept(io, true)).await.unwrap();
@@ -275,7 +276,7 @@ fn start(name: &str, args: &[&Path]) -> Server {
     Server::start(command.arg("127.0.0.1:0").args(args).arg("--proxy-protocol"))
 }
 
-/// Sends all this, and returns all that is answered.
+/// Sends these bytes, and returns the whole answer.
 fn ask(server: &Server, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(&server.addr).unwrap();
     stream.write_all(bytes).unwrap();
@@ -296,7 +297,7 @@ fn redis_is_served_behind_a_head_only() {
     {
         assert_eq!(ask(&server, bad), "");
     }
-    // One that says nothing is cut off, and holds up nobody.
+    // A peer that sends nothing is cut off, and does not hold up others.
     let began = Instant::now();
     let mut silent = TcpStream::connect(&server.addr).unwrap();
     silent.write_all(b"PROXY TCP4 1.2.3.4").unwrap();

@@ -1,5 +1,5 @@
-//! Recorded logs of CPython's asynchat: what it did with its reads, the framer and the codec do too, but
-//! for the differences that are named here with their reasons.
+//! Compares the framer and the codec with recorded logs of CPython's asynchat. They do the same with the same reads,
+//! except for the differences that are listed here with their reasons.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::drive::{How, Lent};
 use support::{Decoding, Log, T, data, push};
 
-/// Cases that cannot be put to a typed interface, or that are about what is not framing.
+/// Cases that cannot be expressed with types, or that are not about framing, and why.
 const NOT_RUN: &[(&str, &str)] = &[
     ("count -1 raises ValueError, terminator unset", "a count is a u64"),
     ("GUARD raw -1 reinstalled (bpo-11259) loops", "a count is a u64"),
@@ -26,7 +26,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("raise in found_terminator: rest of buffer held", "a framer calls nobody, who could raise"),
 ];
 
-/// Cases that come out differently on purpose: with what is expected instead, and why.
+/// Cases whose result differs on purpose, with the result that is expected here, and why.
 fn different() -> BTreeMap<&'static str, (Vec<Log>, &'static str)> {
     let t = || T;
     let zero = "a count of zero fires once";
@@ -54,7 +54,7 @@ fn different() -> BTreeMap<&'static str, (Vec<Log>, &'static str)> {
     ])
 }
 
-/// Final states that differ for the same reasons, or because a spent count is `None` here.
+/// Final states that differ for the same reasons, or because a count that has ended is `None` here.
 fn different_state(name: &str) -> Option<Terminator> {
     match name {
         "count across chunks then spent=None"
@@ -66,14 +66,14 @@ fn different_state(name: &str) -> Option<Terminator> {
     }
 }
 
-/// Where asynchat delivers what it held after it has closed. Here it comes before the end.
+/// In this case asynchat delivers what it held after it has closed. Here it is delivered before the end.
 const AFTER_CLOSE: &str = "EOF after out-of-band switch: held bytes delivered AFTER close";
 
 fn decode(base64: &Value) -> Vec<u8> {
     BASE64_STANDARD.decode(base64.as_str().unwrap()).unwrap()
 }
 
-/// A terminator as recorded; `None` for "keep the one there is".
+/// A terminator as it is recorded. `None` means that the one in force is kept.
 fn terminator(value: &Value) -> Option<Terminator> {
     if value.is_null() {
         return Some(Terminator::None);
@@ -103,7 +103,7 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    /// Calls until more is wanted.
+    /// Calls the decoder until it wants more input.
     fn drain(&mut self, decoder: &mut dyn Decoding, eof: bool) {
         while let Some(event) = decoder.call(eof).unwrap() {
             match event {
@@ -128,7 +128,7 @@ impl Chat<'_> {
     fn found_terminator(&mut self, decoder: &mut dyn Decoding) {
         match list(self.case, "on_term").get(self.found).and_then(Value::as_str) {
             Some("discard") => decoder.discard(),
-            // Whether callbacks go on after a close is the caller's affair.
+            // A decoder does not know of a close. The caller decides whether callbacks go on after it.
             Some("close") | None => {}
             Some(other) => panic!("an action {other}"),
         }
@@ -164,7 +164,7 @@ fn play(case: &Value, make: &Make) -> (Vec<Log>, Box<dyn Decoding>) {
             } else if object.contains_key("eof") {
                 chat.drain(&mut *decoder, true);
             } else {
-                // A read that would block.
+                // This is a read that would have blocked.
                 assert_eq!(object.get("errno").and_then(Value::as_i64), Some(11), "{chunk}");
                 chat.drain(&mut *decoder, false);
             }
@@ -178,7 +178,8 @@ fn play(case: &Value, make: &Make) -> (Vec<Log>, Box<dyn Decoding>) {
     (chat.log, decoder)
 }
 
-/// The recorded events, without the close at the end of the input, which is no event of a framer.
+/// The recorded events, and the final state. The close at the end of the input is left out, as it is no event of a
+/// framer.
 fn recorded(events: &[Value]) -> (Vec<Log>, Option<&Value>) {
     let mut log = Vec::new();
     let mut state = None;
@@ -188,7 +189,7 @@ fn recorded(events: &[Value]) -> (Vec<Log>, Option<&Value>) {
             "term" => push(&mut log, T),
             "close" => {}
             "state" => state = Some(&event[1]),
-            // Only in cases of which the log is expected to differ.
+            // This occurs only in cases whose log is expected to differ.
             "error" => {}
             other => panic!("an event {other}"),
         }

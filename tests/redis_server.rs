@@ -1,6 +1,6 @@
-//! The Redis example: its parts in this process. The same server meets real clients elsewhere.
+//! The Redis example: its parts in this process. It is tested with real clients in `.ci/clients`.
 //!
-//! Nothing here depends on time: where time matters the clock is the test's own.
+//! Tests that depend on time have a clock of their own.
 
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -11,7 +11,7 @@ mod channel;
 mod commands;
 #[path = "../examples/redis_server/protocol.rs"]
 mod protocol;
-#[allow(dead_code)] // It is not asked who a client is.
+#[allow(dead_code)] // The addresses of clients are not used here.
 #[path = "../examples/support/proxy_protocol.rs"]
 mod proxy_protocol;
 #[path = "../examples/redis_server/pubsub.rs"]
@@ -55,7 +55,7 @@ fn command(words: &[&str]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What is answered to all of this, and why the connection ends, if it does not by the end of the input.
+/// All answers to this input, and why the connection ends, if that is not the end of the input.
 async fn answers(input: &[u8]) -> (String, String) {
     let (io, peer) = pipe();
     peer.send(input);
@@ -271,7 +271,7 @@ async fn lines_are_split_as_a_shell_would() {
     }
 }
 
-/// A session with a bit of everything.
+/// The input of a session with commands of all kinds.
 fn mixed() -> Vec<u8> {
     let mut input = Vec::new();
     input.extend(command(&["SET", "key", "a\r\nb", "EX", "100"]));
@@ -355,7 +355,7 @@ async fn a_line_has_an_end_or_is_refused() {
     }
 }
 
-/// How it is answered: with a NUL in it, it has no end.
+/// A line with a NUL in it is taken for one without an end, and is answered as such.
 #[tokio::test(start_paused = true)]
 async fn what_is_behind_a_nul_in_a_line_is_not_obeyed() {
     for line in ["PING\0\r\nPING\r\n", "\0\nPING\n", "ECHO \"a\0\"\r\nPING\r\n"] {
@@ -373,7 +373,7 @@ async fn the_line_of_a_number_has_an_end_or_is_refused() {
         ("*", "invalid multibulk length", "too big mbulk count string"),
         ("*1\r\n$", "invalid bulk length", "too big bulk count string"),
     ] {
-        // With the byte in front of it the line has as many as it may have, and one more.
+        // Together with the byte in front, one line has as many bytes as it may have, and the other has one more.
         let longest = (1 << 16) - 1;
         for (length, refusal) in [(longest, bad), (longest + 1, long)] {
             let input = format!("{head}{}\r\n", "1".repeat(length));
@@ -397,7 +397,7 @@ async fn a_command_that_will_be_too_long_is_refused_before_it_comes() {
     let (output, reason) = answers(b"*2\r\n$4\r\nECHO\r\n$536870912\r\n").await;
     assert_eq!(output, refusal);
     assert!(reason.starts_with("Frame("), "{reason}");
-    // The longest that is taken, and one byte more.
+    // The longest argument that is accepted, and one that is a byte longer.
     let head = "*2\r\n$6\r\nSTRLEN\r\n";
     let length = COMMAND - head.len() - "$67108830\r\n".len() - 2;
     for (length, wanted) in [(length, ":0\r\n"), (length + 1, refusal)] {
@@ -427,7 +427,7 @@ async fn an_answer_that_would_be_too_long_is_refused_and_nothing_is_gone() {
 
 #[test]
 fn data_has_a_limit() {
-    // Half a gigabyte is not sent: the commands are carried out where they are.
+    // Half a gigabyte is not sent over a connection: the commands are executed directly.
     let mut client = Client::new(1, Shared::default());
     let mut run = |input: &[u8]| {
         let mut parser = Parser::default();
@@ -513,17 +513,17 @@ async fn large_values_keep_their_place() {
 // ---------------------------------------------------------------------------------------------
 // All clients together
 
-/// Bytes that may wait on account of all clients together, in each direction.
+/// How many bytes may be kept for all clients together, in each direction.
 const TOGETHER: usize = 256 << 20;
 
-/// The most memory that this takes. Clients take turns for as long as they have something to do; of their
-/// deadlines none passes.
+/// The most memory that these clients take. They run in turns for as long as they have something to do, and none of
+/// their deadlines passes.
 fn most_memory(clients: impl Future<Output = ()>) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     usize::try_from(measure(|| runtime.block_on(clients)).bytes_max).unwrap()
 }
 
-/// Waits until this is so, and all that is to be done then is done.
+/// Waits until this is true, and then until nothing more happens.
 async fn until(so: impl Fn() -> bool) {
     while !so() {
         tokio::task::yield_now().await;
@@ -533,7 +533,7 @@ async fn until(so: impl Fn() -> bool) {
     }
 }
 
-/// A client of a server whose clients share this.
+/// A client of a server with this state, which its clients share.
 fn connect(shared: &Shared) -> (Peer, JoinHandle<()>) {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let (io, peer) = pipe();
@@ -552,7 +552,7 @@ fn clients_who_take_no_answers_share_a_limit() {
     let questions = [
         command(&[vec!["MGET"], vec!["k"; 1000]].concat()),
         b"LRANGE l 0 -1\r\n".to_vec(),
-        // The value as it was is kept to be sent, beside the one that it has become.
+        // The old value is kept until it is sent, beside the new one.
         b"GET v\r\nAPPEND v x\r\n".to_vec(),
     ];
     for question in questions {
@@ -570,14 +570,14 @@ fn clients_who_take_no_answers_share_a_limit() {
                 until(|| peer.unread() == 0).await;
                 clients.push((peer, serving));
             }
-            // Whoever is disconnected leaves nothing behind.
+            // Clients that are disconnected leave no memory behind.
             for (_, serving) in clients {
                 serving.abort();
                 let _ = serving.await;
             }
             assert_eq!(shared.answers.room(), usize::MAX);
         });
-        // A buffer that has grown may have room for as much again.
+        // A buffer that has grown may be twice as large as what is in it.
         let most = 2 * TOGETHER + (96 << 20);
         assert!(taken < most, "{taken}: {}", question[..30].escape_ascii());
     }
@@ -599,7 +599,7 @@ fn clients_who_do_not_complete_commands_share_a_limit() {
                 let serving = tokio::spawn(async move { channel.run(session).await.1 });
                 client.write_all(head).await.unwrap();
                 for _ in 0..333 {
-                    // It may be disconnected meanwhile.
+                    // The client may be disconnected meanwhile.
                     let _ = client.write_all(&more).await;
                 }
                 if serving.is_finished() {
@@ -614,11 +614,11 @@ fn clients_who_do_not_complete_commands_share_a_limit() {
                 }
             }
             assert!((20..36).contains(&refused), "{refused}");
-            // What is short goes on, for whoever is there, and comes.
+            // A short command is still served, even of a client that connects only now.
             let (peer, _serving) = connect(&shared);
             peer.send(command(&["SET", "k", &"x".repeat(16_000)]));
             until(|| peer.output() == "+OK\r\n").await;
-            // Nobody is left who has begun.
+            // When all clients are gone that have begun a long command, another long one is accepted.
             for (client, serving) in clients {
                 drop(client);
                 serving.await.unwrap();
@@ -627,12 +627,12 @@ fn clients_who_do_not_complete_commands_share_a_limit() {
             until(|| peer.output() == "+OK\r\n+OK\r\n").await;
             assert_eq!(shared.begun.room(), usize::MAX);
         });
-        // A buffer that grows may have room for as much again.
+        // A buffer that grows may be twice as large as what is in it.
         assert!(taken < 2 * TOGETHER + (32 << 20), "{taken}");
     }
 }
 
-/// Each name is confirmed, also one that is heard already, or is not.
+/// Each name is confirmed, even if the client has subscribed to it already, or is not subscribed to it.
 #[tokio::test(start_paused = true)]
 async fn confirmations_have_a_limit() {
     let names = vec!["k"; 2_300_000];
@@ -665,7 +665,7 @@ async fn what_cannot_be_answered_now_is_not_done() {
     until(|| owner.unread() == 0).await;
     told += &(CROWDED.repeat(5) + ":41943040\r\n:1\r\n$-1\r\n");
     assert!(owner.output() == told, "{:.400}", owner.output());
-    // One of them takes what waits for it.
+    // One of them reads what is queued for it.
     deaf[0].0.take(usize::MAX);
     until(|| deaf[0].0.output().ends_with("x\r\n")).await;
     owner.send("RPOP l\r\nLLEN l\r\n");
@@ -711,7 +711,7 @@ async fn messages_that_wait_have_a_limit_for_all_subscribers_together() {
     let text = "x".repeat(30 << 20);
     let mut told = String::new();
     for name in 0..8 {
-        // It is there once, however many hear it.
+        // The message is in memory once, however many clients have subscribed.
         talker.send(command(&["PUBLISH", &name.to_string(), &text]));
         told += ":4\r\n";
         until(|| talker.output() == told).await;
@@ -728,12 +728,12 @@ async fn messages_that_wait_have_a_limit_for_all_subscribers_together() {
     assert_eq!(shared.answers.room(), usize::MAX);
 }
 
-/// Of subscribers who take nothing, the output of each fills, then messages wait for it.
+/// Where subscribers read nothing, first the output of each fills up, and then messages wait for it.
 #[test]
 fn short_messages_that_wait_have_a_limit_for_all_subscribers_together() {
     let text = vec![b'x'; 900];
     let hearers = 40;
-    // All that one subscriber is sent is there before it has its turn, or some of it at a time.
+    // All messages are published before the subscribers have their turn, or some of them at a time.
     for (batch, batches) in [(8 << 20, 2), (100 << 10, 100)] {
         let taken = most_memory(async {
             let shared = Shared::default();
@@ -761,8 +761,8 @@ fn short_messages_that_wait_have_a_limit_for_all_subscribers_together() {
             }
             assert_eq!(shared.hub.waiting.room(), usize::MAX);
         });
-        // For each 256 KiB that are being sent, what it has taken last, and what it has not. A buffer that grows may
-        // have room for as much again.
+        // For each subscriber there are 256 KiB that are being sent, what it has taken last, and what it has not taken.
+        // A buffer that grows may be twice as large as what is in it.
         let most = 2 * (TOGETHER + hearers * 3 * (256 << 10));
         assert!(taken < most, "{taken} of {most}");
     }
@@ -789,7 +789,7 @@ async fn who_takes_messages_hears_all_however_much_waits_for_others() {
         }
     }
     assert_eq!(shared.hub.waiting.room(), 0);
-    // More than may wait for each at a time. The last of them begins to take nothing.
+    // These are more messages than may wait for one subscriber at a time. The last subscriber stops reading.
     let (talker, _talking) = connect(&shared);
     let publish = command(&["PUBLISH", "36", &text]);
     let deaf = attentive.pop().unwrap();
@@ -804,7 +804,7 @@ async fn who_takes_messages_hears_all_however_much_waits_for_others() {
     for (peer, _) in attentive {
         assert!(peer.output() == heard);
     }
-    // Those for whom much waits have it, as long as nothing more is to wait for them.
+    // Subscribers for whom much waits keep it, as long as no more messages come for them.
     assert!(hearers.iter().all(|(_, hearing)| !hearing.is_finished()));
 }
 
@@ -831,7 +831,7 @@ impl Running {
     }
 }
 
-/// Sends this, and reads the answer.
+/// Sends this question, and checks that this answer comes.
 async fn ask(stream: &mut TcpStream, question: &str, answer: &str) {
     stream.write_all(question.as_bytes()).await.unwrap();
     hear(stream, answer).await;
@@ -846,7 +846,7 @@ async fn hear(stream: &mut TcpStream, answer: &str) {
 #[tokio::test]
 async fn messages_are_heard_by_subscribers_and_the_slow_are_dropped() {
     let server = Running::start().await;
-    // This one never reads, and its socket does not hide it.
+    // This client never reads, and its receive buffer is small, so that the server notices it soon.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut slow = socket.connect(server.addr).await.unwrap();
@@ -885,7 +885,7 @@ async fn messages_are_heard_by_subscribers_and_the_slow_are_dropped() {
     drop(slow);
     ask(&mut talker, "PUBLISH news hi\r\n", ":1\r\n").await;
     hear(&mut quick, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\nhi\r\n").await;
-    // One message may be longer than what may wait.
+    // A single message may be longer than the limit of what may wait.
     let text = "x".repeat(3 << 20);
     let long = String::from_utf8(command(&["PUBLISH", "news", &text])).unwrap();
     ask(&mut talker, &long, ":1\r\n").await;

@@ -1,5 +1,5 @@
-//! The Redis example on a simulated network: clients that are disturbed, clients that are not, and what both were
-//! told, which must be true.
+//! The Redis example on a simulated network, with clients that are disturbed and clients that are not. What both were
+//! told must be true.
 
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -36,16 +36,16 @@ use simulation::{Faults, for_each_seed, now, random, until};
 
 const TICK: Duration = Duration::from_millis(10);
 const LATENCY: Duration = Duration::from_millis(60);
-/// Until then links are disturbed.
+/// Until this time the links are disturbed.
 const FAULTS: Duration = Duration::from_secs(10);
-/// Then everybody who was disturbed has found out.
+/// At this time every client that was disturbed has noticed it.
 const SETTLED: Duration = Duration::from_secs(15);
-/// A client that is answered nothing for so long connects anew.
+/// A client that receives no answer for this long connects anew.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A hearer that hears nothing for so long does, too. Until all is settled there is something to be heard in each
-/// second.
+/// A subscriber that receives nothing for this long connects anew, too. Until [`SETTLED`] something is published in
+/// each second.
 const SILENCE: Duration = Duration::from_secs(3);
-/// One that is not disturbed is answered within this time, whatever happens to others.
+/// A client that is not disturbed is answered within this time, whatever happens to others.
 const PROMPT: Duration = Duration::from_secs(1);
 
 const WORKERS: [&str; 3] = ["worker0", "worker1", "worker2"];
@@ -93,11 +93,11 @@ type History = simulation::History<Facts>;
 struct Facts {
     conversations: Vec<Conversation>,
     hearings: Vec<Hearing>,
-    /// The end of them was published.
+    /// Whether the end of the conversations was published.
     over: bool,
 }
 
-/// What was asked on one connection, in order, and answered.
+/// The commands that were sent on one connection, in order, and their answers.
 #[derive(Default)]
 struct Conversation {
     pushes: Vec<Asked>,
@@ -105,23 +105,23 @@ struct Conversation {
     published: Vec<Asked>,
 }
 
-/// An answer is a number, in each case.
+/// A command that was sent, and its answer, which is always a number.
 struct Asked {
     at: Duration,
     answer: Option<(Duration, i64)>,
 }
 
-/// What was heard on one connection.
+/// The messages that a subscriber has received on one connection.
 #[derive(Default)]
 struct Hearing {
     since: Duration,
-    /// Of each conversation the first message, and how many.
+    /// For each conversation, the number of its first message, and how many came.
     heard: BTreeMap<usize, (usize, usize)>,
-    /// It was heard to the end.
+    /// Whether the end was received.
     complete: bool,
 }
 
-/// What is published is told from everything else, and has a length of its own.
+/// A message to publish. It can be told from everything else, and its length depends on its numbers.
 fn message(conversation: usize, number: usize) -> Vec<u8> {
     let most = if number % 4 == 3 { 120_000 } else { 2000 };
     let length = (conversation * 7919 + number * 104_729) % most;
@@ -218,7 +218,7 @@ fn words(words: &[&str]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.as_bytes().to_vec()).collect()
 }
 
-/// Asks for one thing and another until it is time. One that is `steady`, and waits so long between, is never
+/// A client that sends random commands until the end. With `steady`, which is the pause between commands, it is never
 /// disturbed.
 async fn work(
     mut random: SmallRng,
@@ -235,7 +235,7 @@ async fn work(
             sleep(Duration::from_millis(50)).await;
         }
     }
-    // All is well: who comes now is served.
+    // The links are not disturbed any more, so whoever connects now is served.
     until(end + Duration::from_millis(500)).await;
     let mut client = Client::connect().await?;
     client.send(&[words(&["PING"])]).await?;
@@ -243,7 +243,7 @@ async fn work(
     Ok(())
 }
 
-/// One connection.
+/// Sends commands on one connection.
 async fn converse(
     random: &mut SmallRng,
     history: &History,
@@ -253,7 +253,7 @@ async fn converse(
     let mut client = Client::connect().await?;
     let id = history.facts().conversations.len();
     history.facts().conversations.push(Conversation::default());
-    // Nobody else touches this key.
+    // No other connection uses this key.
     let key = format!("key{id}");
     let mut value = None;
     while now() < end {
@@ -264,7 +264,7 @@ async fn converse(
             let asked = Asked { at, answer: None };
             let conversation = &mut history.facts().conversations[id];
             let chance = random.random_range(0..12);
-            // Whoever is steady always has something to say.
+            // A steady client always sends something.
             let chance = if steady.is_some() && commands.is_empty() { 5 } else { chance };
             let (command, want) = match chance {
                 0..3 => {
@@ -325,7 +325,7 @@ async fn converse(
         if let Some(pause) = steady {
             sleep(pause).await;
         } else if random.random_ratio(1, 12) {
-            // Without a farewell, and without reading what it has asked for.
+            // The client leaves without `QUIT`, and without reading the answer.
             client.send(&[words(&["GET", &key])]).await?;
             return Ok(());
         } else {
@@ -343,7 +343,7 @@ enum Want {
     Publish,
 }
 
-/// Subscribes, again and again, until it has heard the end.
+/// Subscribes again and again, until it has received the end.
 async fn hear(history: History) -> io::Result<()> {
     loop {
         let heard = async {
@@ -362,8 +362,8 @@ async fn hear(history: History) -> io::Result<()> {
     }
 }
 
-/// Subscribes, and listens only when all is over. It hears all, or what came first: it was dropped, if that was
-/// too much to be kept for it.
+/// Subscribes, and reads only when all is over. It then receives all messages; or only the first ones, if the server
+/// has disconnected it because more would have to be kept for it than allowed.
 async fn hear_late(history: History) -> io::Result<()> {
     let mut client = Client::connect().await?;
     let id = subscribe(&mut client, &history).await?;
@@ -376,8 +376,8 @@ async fn hear_late(history: History) -> io::Result<()> {
                     return Ok(());
                 }
             }
-            // The simulation forgets to say that the peer has closed if it was to say so behind as much as it
-            // can hold. Whoever asks learns of it.
+            // The simulation loses the close of the peer if as many bytes are in front of it as it can hold. So this
+            // sends a command, and learns of the close by that.
             Err(error) if error.kind() == io::ErrorKind::TimedOut && !asked => {
                 asked = true;
                 let _ = client.send(&[words(&["PING"])]).await;
@@ -407,7 +407,7 @@ async fn subscribe(client: &mut Client, history: &History) -> io::Result<usize> 
 }
 
 impl History {
-    /// Takes note of a message. Returns whether it was the last.
+    /// Records a message. Returns whether it was the last.
     fn listen(&self, id: usize, reply: Reply) -> bool {
         self.trace.note((id, &reply));
         let hearing = &mut self.facts().hearings[id];
@@ -435,7 +435,7 @@ impl History {
         false
     }
 
-    /// Looks at what there is when all is over, and compares.
+    /// Reads the data from the server when all is over, and compares them with what clients were told.
     async fn judge(&self) -> io::Result<()> {
         until(SETTLED + Duration::from_secs(1)).await;
         self.facts().over = true;
@@ -449,7 +449,7 @@ impl History {
         let Reply::Integer(_) = client.reply(PROMPT).await? else { panic!() };
         let Reply::Array(log) = client.reply(PROMPT).await? else { panic!() };
         let Reply::Bulk(Some(counter)) = client.reply(PROMPT).await? else { panic!() };
-        // Those who hear hear of it, and whoever hears late, too.
+        // All subscribers receive it, and so does the one that reads late.
         until(SETTLED + Duration::from_secs(8)).await;
         let facts = self.facts();
         let log: Vec<String> = log
@@ -467,8 +467,9 @@ impl History {
 }
 
 impl Facts {
-    /// Each push that was answered is where the answer said; none is there twice, or was never sent; those of a
-    /// connection are its first ones, in order; and what was answered before another was sent is before it.
+    /// Checks that each push that was answered is at the position of its answer; that none is there twice, or was never
+    /// sent; that those of a connection are its first ones, in order; and that a push that was answered before another
+    /// was sent is in front of it.
     fn check_log(&self, log: &[String]) {
         let mut next = vec![0; self.conversations.len()];
         let mut latest_sent = Duration::ZERO;
@@ -499,7 +500,8 @@ impl Facts {
         assert!(log.len() > 50, "{}", log.len());
     }
 
-    /// Nobody was told the same number, and the last is no less than what was answered, no more than was sent.
+    /// Checks that no number was answered twice, and that the counter is not less than the number of answers, and not
+    /// more than the number of commands that were sent.
     fn check_counter(&self, counter: i64) {
         let mut told = BTreeSet::new();
         let mut sent = 0;
@@ -514,8 +516,8 @@ impl Facts {
         assert!(told.last().is_none_or(|last| *last <= counter));
     }
 
-    /// No more have heard a message than was answered, and those who have heard the end have heard all that was
-    /// said since they began to listen.
+    /// Checks that no more subscribers have received a message than its answer said, and that those who have received
+    /// the end have received all messages since they subscribed.
     fn check_published(&self) {
         let mut complete = 0;
         for hearing in &self.hearings {

@@ -1,6 +1,6 @@
-//! The search against a naive one: exhaustively over small alphabets, and around every place where its
-//! strategy changes (a delimiter of 2, 3, 9 and 23 bytes, blocks of 64, a map of 8 of them, 256 bytes and 1 KiB
-//! without a hit).
+//! Compares the search with a naive one: with all inputs over small alphabets, and around every length at which the
+//! search works otherwise (delimiters of 2, 3, 9 and 23 bytes, blocks of 64 bytes, a map of 8 blocks, 256 bytes and 1
+//! KiB without a hit).
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -9,8 +9,8 @@ use asynchat::{Event, Framer, Limit, Terminator};
 use support::model::{find, partial};
 use support::{Random, Show, Spec, any, bytes};
 
-/// What the framer makes of an input in these reads: where each frame begins and ends, and what is
-/// withheld. Cheap, so that it can be run a million times.
+/// What the framer finds in an input that comes in these reads: where each frame begins and ends, and how much is
+/// withheld. It is cheap, so that it can be called a million times.
 fn frames(framer: &mut Framer, buffer: &mut Vec<u8>, reads: &[&[u8]]) -> (Vec<(u32, u32)>, usize) {
     buffer.clear();
     let (mut start, mut at) = (0, 0);
@@ -24,7 +24,7 @@ fn frames(framer: &mut Framer, buffer: &mut Vec<u8>, reads: &[&[u8]]) -> (Vec<(u
                 Some(Event::Terminator) => {
                     let end = at;
                     found.push((start, end));
-                    // The next frame begins where the caller is told that this one is done with.
+                    // The next frame begins where the consumed bytes end.
                     let consumed = framer.take_consumed();
                     buffer.drain(..consumed);
                     gone += consumed as u32;
@@ -41,7 +41,7 @@ fn frames(framer: &mut Framer, buffer: &mut Vec<u8>, reads: &[&[u8]]) -> (Vec<(u
     (found, buffer.len())
 }
 
-/// The same, by the naive search.
+/// The same as [`frames`], by the naive search.
 fn naive(delimiters: &[Vec<u8>], input: &[u8]) -> (Vec<(u32, u32)>, usize) {
     let mut found = Vec::new();
     let mut from = 0;
@@ -69,7 +69,7 @@ fn leftmost(delimiter: &[u8], input: &[u8]) -> (Vec<(u32, u32)>, usize) {
     (found, partial(&[delimiter.to_vec()], &input[from..]))
 }
 
-/// A search with each way of cutting that matters for a long input.
+/// Compares the search with the naive one, for each way to cut a long input that can make a difference.
 #[track_caller]
 fn check_long(delimiter: &[u8], input: &[u8], random: &mut Random) {
     let terminator = Terminator::try_from(delimiter).unwrap();
@@ -102,7 +102,7 @@ fn words(alphabet: &[u8], len: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
     })
 }
 
-/// All delimiters and sets given, over all inputs up to a length, in all 2-splits and byte by byte.
+/// Tries these delimiters and sets with all inputs up to a length: cut in two at every position, and byte by byte.
 fn exhaust(specs: &[Spec], alphabet: &[u8], longest: usize) {
     let mut buffer = Vec::new();
     for spec in specs {
@@ -149,7 +149,8 @@ fn every_pair_of_delimiters_is_found_in_every_input() {
 
 #[test]
 fn delimiters_too_long_for_their_place_are_found_in_every_input() {
-    // The automaton's turn comes at 23 bytes: a run of "a" makes a delimiter long, not its inputs many.
+    // From 23 bytes on, delimiters are searched by an automaton. A run of "a" makes a delimiter long enough without
+    // making the number of inputs larger.
     let specs: Vec<_> =
         words(b"ab", 3).map(|tail| bytes([&b"a".repeat(20)[..], &tail].concat())).collect();
     let mut buffer = Vec::new();
@@ -178,13 +179,13 @@ fn kinds() -> Vec<Vec<u8>> {
             let distinct: Vec<u8> = (0..len).map(|i| 128 + i as u8 % 120).collect();
             let run = [&b"a".repeat(len - 1)[..], b"b"].concat();
             let pairs = b"ab".iter().copied().cycle().take(len).collect();
-            // Zeros are what padding looks like.
+            // Zeros look like the padding of a short delimiter.
             [distinct, run, b"a".repeat(len), pairs, vec![0; len]]
         })
         .collect()
 }
 
-/// Offsets at which something changes.
+/// Offsets around those at which the search works otherwise.
 fn edges() -> impl Iterator<Item = usize> {
     [0, 64, 128, 1024, 4096].into_iter().flat_map(|edge: usize| edge.saturating_sub(3)..edge + 4)
 }
@@ -241,23 +242,23 @@ fn padding_is_no_delimiter_however_long_the_end_of_a_read() {
 fn dense_and_overlapping_hits_are_all_found() {
     let mut random = Random(2);
     for delimiter in kinds() {
-        // Nothing but delimiters, in numbers around the room of the list.
+        // Only delimiters, of numbers around the sizes of the map.
         for many in [1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 200] {
             check_long(&delimiter, &delimiter.repeat(many), &mut random);
         }
-        // One byte between them, then a run of the first byte, which begins everywhere.
+        // One byte between delimiters, then a run of the first byte, each of which may begin a delimiter.
         let spaced = [&delimiter[..], b"x"].concat().repeat(100);
         check_long(&delimiter, &spaced, &mut random);
         let begun = [&delimiter[..1].repeat(500)[..], &delimiter, &spaced].concat();
         check_long(&delimiter, &begun, &mut random);
-        // Candidates of which only the first and the last byte are right.
+        // Hits in which only the first and the last byte are those of the delimiter.
         let mut fake = delimiter.clone();
         if let [_, middle, .., _] = &mut fake[..] {
             *middle = b'x';
         }
         let fakes = [&fake.repeat(100)[..], &delimiter, &fake.repeat(3), &delimiter].concat();
         check_long(&delimiter, &fakes, &mut random);
-        // All of it, but the last byte.
+        // The delimiter without its last byte.
         let almost = [&delimiter[..delimiter.len() - 1], b"x"].concat().repeat(150);
         check_long(&delimiter, &[&almost[..], &delimiter].concat(), &mut random);
     }
@@ -345,7 +346,7 @@ fn sets_are_found_near_edges_among_false_starts_and_far_apart() {
     }
 }
 
-/// The next frame, joined.
+/// The next frame, with its chunks joined.
 #[track_caller]
 fn frame(framer: &mut Framer, input: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -358,8 +359,8 @@ fn frame(framer: &mut Framer, input: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Switching back and forth over bytes that have been searched: what is known of a delimiter must not
-/// be taken for more, or for another's.
+/// Switches terminators back and forth over bytes that have been searched. What is known of one delimiter must not be
+/// used for more than that, or for another delimiter.
 #[test]
 fn switching_over_searched_bytes_misses_nothing() {
     let mut random = Random(7);
@@ -385,7 +386,7 @@ fn switching_over_searched_bytes_misses_nothing() {
         let mut framer = Framer::new(b"\n").with_limit(Limit::Unlimited);
         let mut rest = &input[..];
         loop {
-            // Each time another terminator, for the rest of the input.
+            // Another terminator each time, for the rest of the input.
             let delimiter = match random.below(12) {
                 0 => {
                     let count = random.below(40).min(rest.len());

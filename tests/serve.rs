@@ -1,6 +1,6 @@
-//! The accept loop, over listeners that do as they are told, and over real sockets.
+//! The accept loop, with scripted listeners and with real sockets.
 //!
-//! Time is paused wherever it matters: a sleep then ends when nothing else can happen any more.
+//! Where time matters, the clock is paused: a sleep then ends when nothing else can happen any more.
 
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -30,9 +30,9 @@ use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
 
 // ---------------------------------------------------------------------------------------------
-// A listener that does as it is told
+// A scripted listener
 
-/// First fails as the script says, then accepts what comes; then there is nobody any more.
+/// A listener that first fails as the script says, and then accepts the connections that come.
 struct Scripted {
     errors: Box<dyn Iterator<Item = io::Error> + Send>,
     peers: mpsc::UnboundedReceiver<DuplexStream>,
@@ -63,7 +63,7 @@ impl Listener for Scripted {
     }
 }
 
-/// Whoever connects to a scripted listener.
+/// The clients of a scripted listener.
 struct Network {
     connect: mpsc::UnboundedSender<DuplexStream>,
     calls: Arc<AtomicUsize>,
@@ -94,7 +94,7 @@ impl Network {
     }
 }
 
-/// Under paused time: until nothing more can happen before a timer goes off.
+/// Waits, while the clock is paused, until nothing more can happen before the next timer.
 async fn settle() {
     sleep(Duration::from_micros(1)).await;
 }
@@ -176,7 +176,8 @@ async fn without_descriptors_accept_is_tried_again_after_growing_delays() {
     let elapsed = began.elapsed().as_millis() as u64;
     assert!((delays..delays + 20).contains(&elapsed), "{elapsed} ms");
     settle().await;
-    // Ten failures, one connection, one that is waited for, and a look when the first has ended.
+    // Ten failed calls, one for the connection, one that waits for the next, and one when the first connection has
+    // ended.
     assert!(network.calls() <= 13, "{} calls", network.calls());
 
     stop.cancel();
@@ -200,7 +201,7 @@ async fn after_a_success_the_delays_begin_anew() {
 
     errors.lock().unwrap().push_back(errno(EMFILE));
     let began = Instant::now();
-    // The one that is waited for, one error, and the one after it.
+    // The waiting call accepts the first connection, the next call fails, and the one after it accepts the second.
     assert_eq!(network.connect().read(&mut [0]).await.unwrap(), 0);
     assert_eq!(network.connect().read(&mut [0]).await.unwrap(), 0);
     assert!(began.elapsed() < Duration::from_millis(10), "{:?}", began.elapsed());
@@ -252,7 +253,7 @@ async fn a_connection_that_ends_cuts_the_delay_short() {
     });
     let first = network.connect();
     assert_eq!(running.recv().await, Some(1));
-    // The accept that is waiting is woken by the second connection, and fails.
+    // The second connection wakes the waiting accept, which then fails.
     errors.lock().unwrap().extend((0..30).map(|_| errno(EMFILE)));
     let second = network.connect();
     sleep(Duration::from_secs(10)).await;
@@ -302,9 +303,9 @@ async fn a_final_error_is_returned_when_the_connections_have_ended() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Shutdown, with a channel in each of its phases
+// Shutdown, with a channel in each of its states
 
-/// Answers each line with itself and `!`, when the gate lets it.
+/// A handler that answers each line with itself and `!`, and waits for the gate before each answer.
 struct Shout {
     line: Vec<u8>,
     gate: Arc<Semaphore>,
@@ -370,7 +371,7 @@ impl Fixture {
         self.client.write_all(bytes).await.unwrap();
     }
 
-    /// Reads to the end, and what the server did.
+    /// Reads the output to its end. Returns it, what the server has returned, and why the connection ended.
     async fn end(mut self) -> (String, Served, Option<CloseReason<Infallible>>) {
         let mut answers = String::new();
         self.client.read_to_string(&mut answers).await.unwrap();
@@ -443,7 +444,7 @@ async fn at_shutdown_a_callback_that_waits_is_let_finish() {
 
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_who_is_not_done_is_aborted() {
-    // In mid-frame, in mid-callback, and with a peer that does not read.
+    // Within a frame, within a callback, and with a peer that does not read.
     for (input, answers) in [(&b"hel"[..], 9), (b"hello\n", 0), (&[b'x'; 63], 9)] {
         let mut fixture = Fixture::new(b"\n", answers);
         fixture.send(input).await;
@@ -465,7 +466,7 @@ async fn at_the_deadline_who_is_not_done_is_aborted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_may_go_on_for_some_frames_after_the_signal() {
-    /// Says what happens, and ends with the line `end`.
+    /// A handler that records lines and the shutdown, and closes at the line `end`.
     struct Stubborn(Vec<String>);
 
     impl Handler for Stubborn {
@@ -643,7 +644,8 @@ async fn a_thousand_connects_and_resets_at_once_leave_nothing_behind() {
         }
     }));
 
-    // Fifty at a time, so that the test needs few descriptors: at once, in mid-frame, behind an answer.
+    // Fifty clients at a time, so that the test needs few descriptors. They close at once, within a frame, or after an
+    // answer.
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..1000 {
         if tasks.len() == 50 {
@@ -716,19 +718,19 @@ async fn a_connection_beyond_the_limit_is_told_so_if_that_is_wanted() {
         let mut word = String::new();
         refused.read_to_string(&mut word).await.unwrap();
         assert_eq!(word, "421 busy\r\n");
-        // What they still had to say does not bring them a reset.
+        // Input that they still send does not cause a reset of their connections.
         for _ in 0..10 {
             refused.write_all(b"MAIL\r\n").await.unwrap();
             settle().await;
         }
     }
-    // Those that do not read and do not go are not waited for, nor are there many of them: all are told, and the
-    // last ones have time to read it.
+    // The server does not wait for refused peers that neither read nor close, and keeps only a few of them. All are
+    // sent the message, and the last ones have time to read it.
     let mut stuck: Vec<_> = (0..100).map(|_| network.connect()).collect();
     settle().await;
     settle().await;
     for (number, client) in stuck.iter_mut().enumerate() {
-        // Or Tokio finds that this task has done enough.
+        // Without this, the task would use up Tokio's budget for one turn.
         tokio::task::yield_now().await;
         let mut word = [0; 10];
         assert_eq!(client.read_exact(&mut word).now_or_never().unwrap().unwrap(), 10);

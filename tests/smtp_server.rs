@@ -1,7 +1,7 @@
 //! The SMTP server of `examples/`: its parts in this process, over streams in memory, and its binary in
 //! another.
 //!
-//! Nothing here depends on time but what is waited for on a paused clock.
+//! Tests that depend on time have a paused clock.
 
 #![cfg(all(feature = "serve", unix))]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -55,7 +55,7 @@ use crate::text::Text;
 // ---------------------------------------------------------------------------------------------
 // The server
 
-/// A Maildir of one test, which is empty.
+/// The Maildir of one test, which is empty at first.
 struct Mail {
     dir: PathBuf,
 }
@@ -72,7 +72,8 @@ impl Mail {
         host(Store::Maildir(Arc::new(Maildir::open(&self.dir).unwrap())))
     }
 
-    /// The messages that have arrived, in the order in which they began, with what precedes them.
+    /// The messages that have arrived, in the order in which they began, with the header fields that the server has
+    /// added.
     fn whole(&self) -> Vec<Vec<u8>> {
         let mut names = names(&self.dir.join("new"));
         let number = |name: &String| -> u64 {
@@ -82,7 +83,7 @@ impl Mail {
         names.iter().map(|name| fs::read(self.dir.join("new").join(name)).unwrap()).collect()
     }
 
-    /// Without what precedes them.
+    /// The messages that have arrived, without the header fields that the server has added.
     fn texts(&self) -> Vec<String> {
         let text = |whole: Vec<u8>| {
             let whole = String::from_utf8(whole).unwrap();
@@ -91,7 +92,7 @@ impl Mail {
         self.whole().into_iter().map(text).collect()
     }
 
-    /// Takes out all that has arrived.
+    /// The messages that have arrived, which are removed from the Maildir.
     fn empty(&self) -> Vec<String> {
         let texts = self.texts();
         fs::remove_dir_all(self.dir.join("new")).unwrap();
@@ -117,7 +118,7 @@ fn ends() -> Ends {
     Ends { local: "[here]".to_owned(), peer: "[there]".to_owned() }
 }
 
-/// A peer that sends this, in these pieces, and then no more; what it is answered goes to `output`.
+/// A peer that sends these pieces, and then ends its output. The answers go to `output`.
 struct Wire {
     reads: VecDeque<Bytes>,
     output: Arc<Mutex<Vec<u8>>>,
@@ -159,7 +160,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Serves a peer that sends these pieces. Returns what it is answered.
+/// Serves a peer that sends these pieces. Returns all answers.
 async fn served<'a>(host: &Arc<Host>, reads: impl IntoIterator<Item = &'a [u8]>) -> String {
     let output = Arc::default();
     let reads =
@@ -170,7 +171,7 @@ async fn served<'a>(host: &Arc<Host>, reads: impl IntoIterator<Item = &'a [u8]>)
     String::from_utf8(output).unwrap()
 }
 
-/// The codes of the replies, of one with several lines that of the last.
+/// The codes of the replies. Of a reply with several lines it is that of the last.
 fn codes(replies: &str) -> Vec<u16> {
     assert!(replies.is_empty() || replies.ends_with("\r\n"), "{replies:?}");
     let last = |line: &&str| line.as_bytes()[3] == b' ';
@@ -275,7 +276,7 @@ async fn nothing_is_kept_of_a_message_that_does_not_end() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// The end of a text, and what is not
+// The end of a text, and bytes that look like it
 
 #[tokio::test]
 async fn only_crlf_dot_crlf_ends_a_text() {
@@ -307,7 +308,7 @@ async fn only_crlf_dot_crlf_ends_a_text() {
     }
 }
 
-/// Every text of up to six of these bytes, with an end behind it.
+/// Tries every text of up to six of these bytes, with an end behind it.
 #[tokio::test]
 async fn each_short_text_ends_where_rfc_5321_says() {
     let host = host(Store::Nowhere);
@@ -316,7 +317,7 @@ async fn each_short_text_ends_where_rfc_5321_says() {
         let end = if sent.starts_with(".\r\n") { 0 } else { sent.find("\r\n.\r\n").unwrap() + 2 };
         let lines = sent[..end].replace("\r\n", "");
         let code = if lines.contains(['\r', '\n']) { 550 } else { 250 };
-        // What follows the end is commands, and none of these bytes make one.
+        // After the end come commands, and none of these bytes can be one.
         let rest = &sent[end + 3..];
         let input = format!("EHLO me\r\n{ENVELOPE}DATA\r\n{sent}");
         let mut wanted = vec![220, 250, 250, 250, 354, code];
@@ -339,7 +340,7 @@ fn dots_are_taken_off_as_line_by_line() {
             let fed = feed(first).and_then(|()| feed(second));
             match &wanted {
                 Some(wanted) => assert_eq!((fed, kept.as_slice()), (Ok(()), wanted.as_bytes())),
-                // A CR in the end may be followed by its LF.
+                // A CR at the end may still be followed by its LF.
                 None => assert!(fed.is_err() || text == Text::AfterCr, "{sent:?}"),
             }
         }
@@ -440,7 +441,7 @@ fn what_is_no_command_is_refused() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Limits, and peers that mean no good
+// Limits, and hostile peers
 
 #[tokio::test]
 async fn what_a_peer_can_make_grow_has_a_limit() {
@@ -468,7 +469,7 @@ async fn what_a_peer_can_make_grow_has_a_limit() {
         let got = ask(&format!("{start}BDAT {first}\r\n{a}BDAT {rest} LAST\r\n{b}QUIT\r\n")).await;
         assert_eq!(got, [220, 250, 250, 250, 250, code, 221], "{more}");
     }
-    // Of that much it reads no end.
+    // The text is so long that the server does not read to its end.
     let got = ask(&format!("{start}DATA\r\n{}\r\n.\r\nQUIT\r\n", "x".repeat(2 * size + 1))).await;
     assert_eq!(got, [220, 250, 250, 250, 354, 552]);
     let got = ask(&format!("{start}BDAT {}\r\nQUIT\r\n", u64::MAX)).await;
@@ -500,7 +501,8 @@ async fn whoever_sends_no_message_is_sent_off() {
         assert_eq!(got.len(), 1 + most + 1, "{command}");
         assert_eq!(got.last(), Some(&421), "{command}");
     }
-    // What begins a message and never ends it: in each round so many count, EHLO first.
+    // These commands begin a message and never end it. `replies` is how many replies come after that to EHLO and before
+    // the 421.
     let chunk = format!("BDAT {0}\r\n{1}", MIN_CHUNK - 1, "x".repeat(MIN_CHUNK as usize - 1));
     let excess = "RCPT TO:<a@b>\r\n".repeat(MAX_RECIPIENTS + MAX_EXCESS);
     for (once, again, replies) in [
@@ -526,7 +528,7 @@ async fn whoever_sends_no_message_is_sent_off() {
 async fn whoever_sends_messages_may_send_many() {
     let host = host(Store::Nowhere);
     let recipients = "RCPT TO:<a@b>\r\n".repeat(MAX_RECIPIENTS + MAX_EXCESS);
-    // With EHLO and RSET one more would be too many.
+    // Together with EHLO and RSET, one more would be too many.
     let fruitless = "NOOP\r\n".repeat(MAX_FRUITLESS as usize - 3);
     let chunk = format!("BDAT {MIN_CHUNK}\r\n{}", "x".repeat(MIN_CHUNK as usize));
     let chunks = chunk.repeat(2 * MAX_FRUITLESS as usize);
@@ -589,7 +591,7 @@ async fn beyond_the_connections_there_are_a_peer_is_told_to_come_back() {
     let mut first = Client::connect(&host);
     assert_eq!(first.code().await, 220);
     assert_eq!(codes(&served(&host, []).await), [421]);
-    // Nobody who is told so takes up the time of the next, by not closing.
+    // A refused peer that does not close does not delay the next one.
     let began = tokio::time::Instant::now();
     let mut second = Client::connect(&host);
     assert_eq!(second.code().await, 421);
@@ -602,9 +604,9 @@ async fn beyond_the_connections_there_are_a_peer_is_told_to_come_back() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Peers that wait
+// Peers that wait for answers
 
-/// A peer that waits for what it is answered.
+/// A peer that waits for each answer.
 struct Client {
     io: BufReader<DuplexStream>,
     stop: CancellationToken,
@@ -655,7 +657,7 @@ async fn a_message_goes_to_the_disk_while_it_comes() {
     }
     let text = "0123456789\r\n".repeat(100_000);
     client.send(&text).await;
-    // All but the pipe and two blocks must get there without more being sent.
+    // All but what is in the pipe and in two blocks must arrive although the peer sends no more.
     let most = text.len() as u64 - (1 << 16) - 2 * (1 << 16);
     let written = || {
         let names = mail.unfinished();
@@ -720,7 +722,7 @@ async fn a_peer_without_a_message_has_less_time_among_many() {
         ("", 1, 300),
         ("EHLO me\r\n", 2, 300),
         ("", 1, 300),
-        // With these more than half of all are there.
+        // With these connections, more than half of the places are taken.
         ("", 1, 10),
         ("EHLO me\r\n", 2, 10),
         ("EHLO me\r\nMAIL FROM:<>\r\n", 3, 300),
@@ -783,7 +785,7 @@ async fn what_follows_starttls_in_the_clear_ends_the_connection() {
     for rest in ["NOOP\r\n", "x", "\r"] {
         let input = format!("EHLO me\r\nSTARTTLS\r\n{rest}");
         assert_eq!(codes(&served(&host, [input.as_bytes()]).await), [220, 250, 501], "{rest:?}");
-        // In a packet of its own it is no handshake.
+        // In a packet of its own this is no TLS handshake.
         let reads = [b"EHLO me\r\nSTARTTLS\r\n", rest.as_bytes()];
         let replies = served(&host, reads).await;
         let end = replies.find("220 2.0.0").unwrap();
@@ -792,7 +794,7 @@ async fn what_follows_starttls_in_the_clear_ends_the_connection() {
     }
 }
 
-/// A certificate for `localhost` and its key, as files, and who trusts it.
+/// A certificate for `localhost` and its key, as files, and a store that trusts it.
 fn certificate(dir: &Path) -> ((PathBuf, PathBuf), RootCertStore) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let pem = |name: &str, label: &str, der: &[u8]| {
@@ -816,7 +818,7 @@ fn start(dir: &Path) -> Server {
     Server::start(Process::new(example("smtp_server")).arg("127.0.0.1:0").arg(dir))
 }
 
-/// Connects, says this, and waits for so many replies.
+/// Connects, sends this, and waits for so many replies.
 fn say(server: &Server, text: &str, replies: usize) -> io::BufReader<std::net::TcpStream> {
     let mut client = std::net::TcpStream::connect(&server.addr).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

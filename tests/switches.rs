@@ -1,5 +1,5 @@
-//! What a framer does where its terminator changes, and where events and steps are mixed: each on its own, and
-//! with a delimiter of any kind.
+//! What a framer does where its terminator changes, and where events and steps are mixed. Each case is tested by
+//! itself, and with delimiters of every kind.
 #![allow(clippy::unwrap_used)]
 
 use asynchat::{CountThen, End, Ending, Event, FrameError, Framer, Limit, Step, Terminator};
@@ -34,7 +34,7 @@ fn none_in_the_middle_of_a_frame_ends_it_and_a_delimiter_begins_another() {
     assert_eq!(framer.terminator(), Terminator::None);
     assert!(!framer.is_mid_frame());
     assert_eq!(framer.next(b"abcdefgh"), chunk("defgh"));
-    // What came under `None` is no part of a frame, nor is what came before it: there is room for four bytes.
+    // Neither the bytes under `None` nor those before them are a part of this frame, so it may have four bytes.
     framer.set_terminator(b"\n");
     assert_eq!(framer.next(b"abcdefghijkl\n"), chunk("ijkl"));
     assert_eq!(framer.next(b"abcdefghijkl\n"), END);
@@ -48,7 +48,7 @@ fn a_count_that_is_set_again_goes_on_only_if_it_is_what_remains() {
     assert_eq!(framer.next(b"abcde"), chunk("cde"));
     assert_eq!(framer.next(b"abcde"), END);
 
-    // The same count is not the same without its end, nor with another.
+    // The same count without its end, or with another end, is another terminator.
     let mut framer = Framer::new(Terminator::count_then(2, b"\r\n"));
     framer.set_terminator(Terminator::count_then(2, b"\r\n"));
     assert_eq!(framer.terminator(), Terminator::count_then(2, b"\r\n"));
@@ -75,7 +75,7 @@ fn a_count_in_the_place_of_bytes_that_were_withheld_takes_them() {
     assert_eq!(framer.next(b"ab\r"), chunk("\r"));
     assert_eq!(framer.next(b"ab\rc\r\n"), chunk("c"));
     assert_eq!(framer.next(b"ab\rc\r\n"), END);
-    // The delimiter is behind what the count has looked at.
+    // The delimiter is behind the bytes that were looked at for the count.
     framer.set_terminator(b"\r\n");
     assert_eq!(framer.next(b"ab\rc\r\n"), END);
 }
@@ -94,7 +94,7 @@ fn overlong_that_is_known_and_not_said_is_forgotten_under_any_other_terminator()
         assert_eq!(framer.next(input), chunk("abc"));
         framer.set_terminator(other.clone());
         if other == Terminator::from(b"f") {
-            // It is as long as it may be already.
+            // The frame is as long as the limit allows already.
             framer.set_limit(Limit::Skip(5));
             assert_eq!(framer.next(input), chunk("de"));
         } else {

@@ -1,4 +1,4 @@
-//! What is told to `tracing`, and what is not.
+//! Which events are sent to `tracing`, and what is never in them.
 
 #![cfg(all(feature = "tracing", feature = "serve"))]
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
@@ -18,7 +18,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Writes everything down, a line for each event, behind the number of the span it is told in, and for each new span.
+/// A subscriber that records a line for each new span and for each event. The line of an event begins with the number
+/// of its span.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Lines>>);
 
@@ -85,7 +86,7 @@ impl Handler for Ignore {
     }
 }
 
-/// Fails once, accepts what it has, and then nothing.
+/// A listener that fails once, accepts the connections that it has, and is then pending for ever.
 struct Few(Vec<DuplexStream>, bool);
 
 impl Listener for Few {
@@ -149,7 +150,7 @@ async fn connections_limits_and_deadlines_are_told_and_no_bytes_of_peers() {
     );
 }
 
-/// Fails with what the peer has said, or waits for ever.
+/// A handler that fails with an error that quotes the peer, or waits for ever.
 struct Quotes(Vec<u8>);
 
 impl Handler for Quotes {

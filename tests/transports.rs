@@ -1,4 +1,4 @@
-//! The codec where it is used: in `Framed` and `FramedRead`, over real and scripted transports.
+//! The codecs in `Framed` and `FramedRead`, over real and scripted transports.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ use tokio_util::codec::{
     BytesCodec, Decoder, Encoder, Framed, FramedParts, FramedRead, FramedWrite,
 };
 
-/// Everything until the end, as text for short.
+/// Collects all events until the end of the stream.
 async fn collect<S>(mut stream: S) -> Vec<Log>
 where
     S: futures::Stream<Item = Result<Event<Bytes>, CodecError>> + Unpin,
@@ -46,7 +46,7 @@ fn write_down(log: &mut Vec<Log>, event: Event<Bytes>) {
     );
 }
 
-/// A conversation that switches: the length of each body is told by the line before it.
+/// A conversation in which the terminator changes: each line has the length of the body that follows it.
 async fn converse<A, B>(client: A, server: B)
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -123,8 +123,8 @@ async fn a_conversation_over_tls() {
     converse(client, server).await;
 }
 
-/// The socket is full for a moment, so that the end of a record stays in the session; the producer has
-/// no more before the peer has seen it all.
+/// The socket is full for a moment, so that the end of a TLS record stays in the TLS session. The producer has more
+/// only when the peer has read all of it.
 #[tokio::test]
 async fn nothing_stays_in_a_tls_session_while_a_producer_waits() {
     let (mut client, server) = tls(8 * 1024).await;
@@ -187,7 +187,7 @@ async fn the_halves_of_a_framed_work_split() {
     assert_eq!(collect(stream).await, [data("a"), T, data("b"), Log::Truncated]);
 }
 
-/// Another codec for the frames after a handshake, and none of the bytes between is lost.
+/// After a handshake another codec takes over, and no byte in between is lost.
 #[tokio::test]
 async fn map_codec_hands_on_what_is_buffered_and_withheld() {
     for together in ["HELO\r\nBODY\r\nrest", "HELO\r\n\rx\r\n", "HELO\r\n", "HELO\r\n\r"] {
@@ -231,7 +231,7 @@ async fn into_parts_at_any_event_loses_no_byte() {
                 write_down(&mut log, event.unwrap());
             }
             client.shutdown().await.unwrap();
-            // Taken apart, and put together again.
+            // The `Framed` is taken apart, and another one is made of its parts.
             let old = framed.into_parts();
             let mut parts = FramedParts::new::<Bytes>(old.io, old.codec);
             parts.read_buf = old.read_buf;
@@ -262,7 +262,7 @@ async fn the_withheld_beginning_of_a_terminator_is_in_the_read_buffer() {
     assert_eq!(framed.into_parts().read_buf, &b"\r\n."[..]);
 }
 
-// Switching while nothing is being decoded.
+// Terminators that are set while no event is being decoded.
 
 #[tokio::test]
 async fn a_switch_after_pending_waits_for_the_next_read() {
@@ -341,7 +341,7 @@ async fn overlong_is_an_item_and_only_the_failure_ends_the_stream() {
     assert_eq!(framed.next().await.unwrap().unwrap(), Event::Overlong);
     let error = framed.next().await.unwrap().unwrap_err();
     assert!(matches!(&error, CodecError::Frame(FrameError::Overlong(3))));
-    // What the source says is not said twice.
+    // The message does not repeat that of the source.
     assert_eq!(error.to_string(), "invalid frame");
     let source = std::error::Error::source(&error).unwrap();
     assert_eq!(source.to_string(), "frame longer than the limit of 3 bytes");
@@ -367,7 +367,7 @@ async fn an_error_of_the_transport_is_passed_on() {
     assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// A terminal goes on after its end of input.
+/// On a terminal, input can come after an end of the input.
 #[tokio::test]
 async fn a_stream_may_go_on_after_its_end() {
     struct Terminal(Vec<&'static [u8]>);
@@ -403,7 +403,7 @@ async fn a_stream_may_go_on_after_its_end() {
 
 // Memory.
 
-/// So many bytes, without an end in sight.
+/// A stream of so many bytes without a terminator.
 struct Flood {
     left: usize,
 }
@@ -415,7 +415,7 @@ impl AsyncRead for Flood {
         room: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let len = room.remaining().min(self.left);
-        // What the bytes are does not matter, as long as they begin no terminator for long.
+        // Any bytes will do of which few can be withheld as the beginning of a terminator.
         room.initialize_unfilled_to(len).fill(b'\r');
         room.advance(len);
         self.left -= len;
@@ -438,7 +438,7 @@ async fn a_frame_of_100_mb_takes_a_bounded_buffer() {
         }
         assert_eq!(delivered, SIZE);
     }
-    // Skipped frames neither.
+    // Frames that are skipped do not take memory, either.
     let codec = TerminatorCodec::new(b"\r\n").with_limit(Limit::Skip(10));
     let mut framed = FramedRead::new(Flood { left: SIZE / 4 }, codec);
     while let Some(event) = framed.next().await {
@@ -455,7 +455,7 @@ fn room_is_made_before_more_is_wanted() {
     assert!(codec.decode(&mut buffer).unwrap().is_some());
     assert_eq!(codec.decode(&mut buffer).unwrap(), None);
     assert!(buffer.capacity() - buffer.len() >= 1024);
-    // At the end of the input there is nothing to make room for.
+    // At the end of the input no room is made for more.
     let mut buffer = BytesMut::new();
     assert_eq!(codec.decode_eof(&mut BytesMut::new()).unwrap(), Some(Event::Truncated));
     assert_eq!(codec.decode_eof(&mut buffer).unwrap(), None);

@@ -1,11 +1,11 @@
-//! The verifier itself: that it passes what is right, and finds each way to be wrong.
+//! Tests of `verify` itself: it accepts correct decoders, handlers and clients, and finds each kind of mistake.
 #![allow(clippy::unwrap_used)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use asynchat::verify::{Delivery, Verifier};
 
-/// What a verifier says against something.
+/// The message with which a verifier panics.
 #[track_caller]
 fn complaint(verify: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(verify)).expect_err("something is wrong with this");
@@ -60,7 +60,7 @@ fn runs_repeat_and_another_seed_gives_others() {
 
 #[test]
 fn an_outcome_that_depends_on_one_cut_is_found_and_can_be_replayed() {
-    // Two reads alone, the second of which begins with "\n".
+    // This decoder is wrong only for two reads, the second of which begins with "\n".
     let broken = |delivery: &Delivery| {
         let reads: Vec<_> = delivery.reads().collect();
         !(reads.len() == 2 && reads[1].starts_with(b"\n"))
@@ -165,7 +165,7 @@ mod decoders {
 
     use super::*;
 
-    /// Lines, cut as a closure says.
+    /// A decoder of lines that are cut by a closure.
     struct Lines<F>(F);
 
     impl<F: FnMut(&mut BytesMut, bool) -> Option<BytesMut>> Decoder for Lines<F> {
@@ -230,7 +230,7 @@ mod decoders {
 
     #[test]
     fn a_decoder_that_holds_items_back_until_the_next_read_is_found() {
-        // It returns one line for each read.
+        // This decoder returns only one line for each read.
         let message = complaint(|| {
             Verifier::new().decoder(b"a\nb\n", || {
                 let mut before = 0;
@@ -247,7 +247,7 @@ mod decoders {
 
     #[test]
     fn a_decoder_that_forgets_what_it_saw_of_a_delimiter_is_found() {
-        // It looks for "\r\n", and not at what it has searched before.
+        // This decoder looks for "\r\n" only in bytes that it has not searched before.
         let message = complaint(|| {
             Verifier::new().decoder(b"ab\r\ncd\r\n", || {
                 let mut searched = 0;
@@ -271,7 +271,7 @@ mod decoders {
         let parse = |limit: usize| {
             move |input: &[u8]| match input.iter().position(|byte| *byte == b'\n') {
                 Some(at) => Ok(Some((at, at + 1))),
-                // A limit that looks at what is buffered, rather than at the line.
+                // The mistake: the limit is compared with all that is buffered, and not with the line.
                 None if input.len() > limit => Err("too long"),
                 None => Ok(None),
             }
@@ -311,7 +311,7 @@ mod handlers {
 
     use super::*;
 
-    /// Answers each line with itself, in a way that a test chooses.
+    /// A handler that answers each line with itself, with a mistake or a delay that a test chooses.
     #[derive(Default)]
     struct Echo {
         line: Vec<u8>,
@@ -323,11 +323,11 @@ mod handlers {
 
     #[derive(Clone, Copy, PartialEq)]
     enum Wrong {
-        /// Takes the last chunk for the line.
+        /// It takes the last chunk for the whole line.
         Chunk,
-        /// Looks at how the connection is rather than at what came.
+        /// Its answer depends on the state of the connection, and not only on the input.
         Queued,
-        /// Answers at the end of the input only.
+        /// It answers only at the end of the input.
         Late,
     }
 
@@ -448,7 +448,7 @@ mod handlers {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_handler_keeps_is_compared_too() {
-        /// Keeps lines, or what it takes for lines.
+        /// A handler that stores lines, or what it takes for lines.
         #[derive(Default)]
         struct Keeps(Vec<Vec<u8>>);
 
@@ -489,7 +489,7 @@ mod streams {
 
     use super::*;
 
-    /// A client that asks for two lines, each of which a read may bring or not.
+    /// A client that reads two lines, which may come in one read or in several.
     async fn two_lines(stream: DeliveryStream) -> Vec<Vec<u8>> {
         let mut channel = Channel::builder(b"\r\n").whole_frames(true).build(stream);
         let mut lines = Vec::new();
@@ -508,7 +508,7 @@ mod streams {
         assert_eq!(streamed.output, b"next\nnext\n");
         assert_eq!(streamed.returned, Some(vec![b"one".to_vec(), b"two".to_vec()]));
 
-        // What waits for more is at rest, and has returned nothing.
+        // A client that waits for ever is stopped, and has returned nothing.
         let waits = async |stream: DeliveryStream| {
             let _stream = stream;
             std::future::pending::<()>().await

@@ -1,5 +1,5 @@
-//! What becomes of a message whose end the application has found, and which is then given up: its future is
-//! dropped, its bytes are discarded, another terminator is set, or another handler takes over.
+//! Messages whose ends the application finds, and which are given up before they are complete: the future is dropped,
+//! the bytes are discarded, another terminator is set, or another handler takes over.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::{patient, pipe};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The first byte is a digit, and says how many follow.
+/// Finds the end of a message, whose first byte is a digit that says how many bytes follow.
 fn find(input: &[u8]) -> Option<usize> {
     input.first().map(|digit| usize::from(digit - b'0') + 1)
 }
@@ -49,11 +49,11 @@ async fn a_discard_is_a_discard_of_its_length_too() {
     assert_eq!(&pulled.unwrap().unwrap().0.payload[..], b"1x");
 }
 
-/// Notes what it is shown and what it collects.
+/// A handler that records what it is shown and what it collects.
 struct Digits {
     shown: Vec<String>,
     collected: Vec<String>,
-    /// What it does when the peer is quiet in a message.
+    /// What it does when the peer is quiet in the middle of a message.
     at_quiet: fn(&mut Control<'_>),
 }
 

@@ -1,4 +1,4 @@
-//! A peer that does not read: what is queued is bounded, and nothing is read or dispatched meanwhile.
+//! A peer that does not read: the queue is bounded, and nothing is read or dispatched while it is full.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -41,14 +41,14 @@ async fn the_queue_is_bounded_by_the_mark_and_what_one_callback_pushes() {
     peer.send("abc\n".repeat(10_000));
     let handler = Scripted::new(move |_, control| {
         control.try_push(vec![b'x'; PUSH]).unwrap();
-        // Asked in the callback, when the queue is at its longest.
+        // The callback checks this, since the queue is at its longest here.
         assert!(control.queued_bytes() < HIGH + PUSH, "{}", control.queued_bytes());
         Then::Go
     });
     let log = handler.log.clone();
     let running = tokio::spawn(async move { channel.run(handler).await.1 });
     settle().await;
-    // Four callbacks fill it. Then nothing is dispatched, and no more read than was.
+    // Four callbacks fill the queue. Then nothing is dispatched, and nothing more is read.
     assert_eq!(log.seen(), [data("abc"), Seen::End, data("abc"), Seen::End]);
     assert!(peer.unread() >= 40_000 - 16);
     peer.take_more(500);
@@ -82,7 +82,7 @@ async fn dispatch_goes_on_at_the_low_mark_and_not_before() {
     peer.take_more(5);
     settle().await;
     assert_eq!(log.len(), 3);
-    // Four are left.
+    // Four bytes are left in the queue, which is the low mark.
     peer.take_more(1);
     settle().await;
     assert_eq!(log.len(), 6);
@@ -113,7 +113,7 @@ async fn a_pulled_channel_holds_events_back_too() {
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_reads_although_more_is_queued_than_the_mark_allows() {
-    /// Says 3000 lines at once, and then reads as many.
+    /// Pushes 3000 lines at once, and then reads as many.
     async fn speak(mut channel: Channel<tokio::io::DuplexStream>) -> Result<(), ChannelError> {
         channel.push("x".repeat(99).add("\n").repeat(3_000))?;
         for _ in 0..3_000 {
@@ -127,7 +127,7 @@ async fn who_asks_reads_although_more_is_queued_than_the_mark_allows() {
         let builder = Channel::builder(b"\n").whole_frames(true);
         let one = builder.clone().read_when_full(asks).build(one);
         let (one, other) = tokio::join!(speak(one), speak(builder.build(other)));
-        // Else each waits for the other, until one has waited for too long.
+        // If neither reads when its output is full, each waits for the other, until a deadline passes.
         assert_eq!((one.is_ok(), other.is_ok()), (asks, asks));
     }
 }
@@ -158,7 +158,7 @@ async fn who_reads_when_full_takes_no_more_from_its_handles() {
     settle().await;
     let waits = sent.load(Relaxed);
     assert!(waits <= 6, "{waits}");
-    // The queue is full, and what comes is handed over.
+    // The queue is full, and input is still handed over.
     for frames in 2..=100 {
         peer.send("x\n");
         settle().await;
@@ -274,7 +274,7 @@ async fn a_full_queue_that_is_discarded_can_be_flushed() {
     assert_eq!(peer.output(), "y");
 }
 
-/// Answers each line with more than is taken, and drops it at the shutdown.
+/// A handler that answers each line with more than the peer takes, and discards its output at the shutdown.
 struct Discards;
 
 impl Handler for Discards {
@@ -373,7 +373,7 @@ async fn a_command_is_heard_behind_an_endless_answer() {
     assert!(matches!(reason, CloseReason::Aborted), "{reason:?}");
 }
 
-/// Always has another 64 KiB of empty lines, and takes all that is written, without a pause.
+/// A stream that always has another 64 KiB of empty lines, takes all that is written, and is never pending.
 struct Flood;
 
 impl AsyncRead for Flood {
@@ -448,7 +448,7 @@ async fn a_flood_of_the_smallest_frames_does_not_starve_other_tasks() {
             assert!(now - before <= 1024, "{} frames in one poll", now - before);
             before = now;
         }
-        // It is bounded, and gets on.
+        // Its queue is bounded, and it makes progress.
         assert!(before > 10_000, "{before} frames in 100 polls");
     }
 }

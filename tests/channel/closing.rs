@@ -151,7 +151,7 @@ async fn our_half_closed_lets_the_peer_read_before_it_closes() {
     let mut all = String::new();
     read.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "bye\r\n");
-    // It still reads: what the peer says now is dropped, not refused.
+    // It still reads: what the peer sends now is dropped and does not cause a reset.
     write.write_all(&[b'x'; 1000]).await.unwrap();
     write.shutdown().await.unwrap();
     serving.await.unwrap().unwrap();
@@ -179,7 +179,7 @@ async fn the_last_answer_survives_input_that_nobody_wanted() {
                 channel.close().await.unwrap();
             }
         });
-        // More is on its way while the answer is.
+        // The client sends more while the answer is under way.
         client.write_all(&body).await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -335,7 +335,7 @@ async fn what_is_dropped_after_a_close_is_bounded() {
     settle().await;
     let unread = peer.unread();
     assert!((1 << 19..1 << 20).contains(&unread), "{unread}");
-    // Nor does it keep the connection open once the answer is written.
+    // When the answer is written, this does not keep the connection open, either.
     peer.take(usize::MAX);
     settle().await;
     closing.await.unwrap().unwrap();
@@ -355,7 +355,7 @@ async fn the_end_of_the_input_while_a_close_waits_for_the_writer_is_no_end_of_th
     assert!(!closing.is_finished());
     peer.take(usize::MAX);
     settle().await;
-    // There is nobody to linger for.
+    // The channel does not linger, since the peer is gone.
     assert!(closing.is_finished());
     closing.await.unwrap().unwrap();
     assert_eq!(peer.output(), "answer");

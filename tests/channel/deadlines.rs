@@ -1,4 +1,4 @@
-//! Every deadline, on a paused clock.
+//! Tests of every deadline, with a paused clock.
 
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
@@ -28,7 +28,7 @@ fn timed(terminator: impl Into<Terminator>, timeouts: Timeouts, socket: Socket) 
     Channel::builder(terminator).limit(Limit::Unlimited).timeouts(timeouts).build(socket)
 }
 
-/// Waits so long, and drops what has waited before it has looked at the clock again.
+/// Drives a future for so many seconds, and drops it before it has looked at the clock again.
 async fn drop_after(seconds: u64, waiting: impl Future) {
     tokio::select! {
         biased;
@@ -37,8 +37,7 @@ async fn drop_after(seconds: u64, waiting: impl Future) {
     }
 }
 
-/// Pulls until the channel has nothing more to say, and tells which deadline passed after how many
-/// seconds.
+/// Pulls until the channel ends. Returns which deadline has passed, if one has, and after how many seconds.
 async fn until_timeout(mut channel: Channel<Socket>) -> (Option<Timeout>, u64) {
     let start = Instant::now();
     loop {
@@ -109,7 +108,7 @@ async fn the_idle_deadline_does_not_run_while_a_callback_waits() {
     let handler = Scripted::new(|_, _| wait(tokio::time::sleep(Duration::from_secs(1000))));
     let (_, reason) = channel.run(handler).await;
     assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)));
-    // Behind it the peer has all its time.
+    // After that the peer has its full time.
     assert_eq!(start.elapsed().as_secs(), 1000 + 10);
 }
 
@@ -139,14 +138,14 @@ async fn the_frame_deadline_counts_from_the_first_byte_of_each_frame() {
     let channel = timed(b"\n", only(|t| t.frame = secs(10)), socket);
     let waiting = tokio::spawn(until_timeout(channel));
     for _ in 0..3 {
-        // Between frames there is none.
+        // Between frames no deadline runs.
         seconds(100).await;
         peer.send("x");
         seconds(9).await;
         peer.send("y\n");
         settle().await;
     }
-    // Nor does the end of one frame use up the time of the next, begun in the same read.
+    // A frame that begins in the same read in which another ends has its full time, too.
     peer.send("x");
     seconds(9).await;
     peer.send("\nx");
@@ -167,7 +166,7 @@ async fn an_honest_slow_upload_lives() {
     let (socket, peer) = pipe();
     let channel = timed(1024 * 600, Timeouts::default(), socket);
     let waiting = tokio::spawn(until_timeout(channel));
-    // Ten times the frame deadline, at the minimum rate.
+    // The frame takes ten times its deadline, and comes at the minimum rate.
     for _ in 0..600 {
         seconds(1).await;
         peer.send([b'x'; 1024]);
@@ -186,7 +185,7 @@ async fn an_upload_below_the_minimum_rate_dies() {
         seconds(1).await;
         peer.send([b'x'; 512]);
     }
-    // After 120 seconds 60 KiB have come, which are worth 60 seconds beside the grace of 60.
+    // After 120 seconds 60 KiB have come, which earn 60 seconds beside the 60 that each frame has.
     let (timeout, after) = waiting.await.unwrap();
     assert_eq!(timeout, Some(Timeout::Frame));
     assert!((118..=121).contains(&after), "{after}");
@@ -258,7 +257,7 @@ async fn the_frame_deadline_is_paused_under_back_pressure() {
         .build(socket);
     peer.send("begun");
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("begun".into()));
-    // The peer owes the rest, for 6 seconds.
+    // The peer is waited for, for 6 seconds.
     let waiting = tokio::time::timeout(Duration::from_secs(6), channel.next()).await;
     assert!(waiting.is_err());
     channel.push("0123456789").unwrap();
@@ -321,7 +320,7 @@ async fn a_peer_that_takes_nothing_stalls() {
     assert_eq!(peer.output(), "hel");
 }
 
-/// Its output is refused, but not for long: then there is nothing to be taken for a while.
+/// A handler whose output the peer does not take, but not for long, since then there is no output for a while.
 struct SlowToAnswer;
 
 impl Handler for SlowToAnswer {
@@ -469,7 +468,7 @@ async fn the_linger_is_over_when_its_time_is() {
     let mut channel = timed(b"\n", only(|t| t.linger = secs(2)), socket);
     let start = Instant::now();
     let closing = tokio::spawn(async move { channel.close().await });
-    // What the peer still sends does not put it off.
+    // Input that the peer still sends does not delay the deadline.
     for _ in 0..19 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         peer.send("more");
@@ -561,7 +560,7 @@ async fn after_an_idle_deadline_with_output_queued_the_channel_is_closed() {
     assert_eq!(peer.output(), "");
 }
 
-/// Says which deadline has passed, if it is to say anything.
+/// A handler that tells the peer which deadline has passed, if the flag is set.
 struct Telling(bool, Option<Timeout>);
 
 impl Handler for Telling {
@@ -606,14 +605,14 @@ async fn a_handler_has_a_last_word_after_a_deadline() {
             assert!(peer.is_shut_down());
         }
     }
-    // A peer that does not read what was queued before is not told.
+    // A peer that does not read what was queued before is not told of the deadline.
     let (socket, peer) = pipe();
     peer.take(0);
     let mut channel = timed(b"\n", only(|t| t.idle = secs(10)), socket);
     channel.push("not taken").unwrap();
     let (handler, _) = channel.run(Telling(true, None)).await;
     assert_eq!(handler.1, None);
-    // One that no longer reads cannot hold the connection.
+    // A peer that no longer reads cannot keep the connection open.
     let (socket, peer) = pipe();
     peer.take(0);
     let start = Instant::now();
@@ -701,7 +700,7 @@ async fn deadlines_stand_still_behind_a_run_that_was_dropped() {
         assert!(cut.is_err());
         seconds(100).await;
     }
-    // Nine seconds of them have been waited for.
+    // Nine seconds of the deadline have been used up.
     let start = Instant::now();
     let (_, reason) = channel.run(Scripted::new(|_, _| Then::Go)).await;
     assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
@@ -784,7 +783,7 @@ fn clocks_that_stopped_at_different_times_do_not_mix() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_frame_without_a_deadline_waited_is_not_charged_to_the_next() {
-    // A line before there is a deadline, and one after.
+    // One line comes before there is a deadline, and one afterwards.
     let (socket, peer) = pipe();
     let mut channel = timed(b"\n", only(|timeouts| timeouts.write_stall = secs(60)), socket);
     let handler = Scripted::new(|seen, control| {
@@ -855,7 +854,7 @@ async fn time_between_two_calls_is_not_the_peers() {
         channel.next().await.unwrap().unwrap();
     }
     for _ in 0..3 {
-        // What was waited for counts, and what was not does not.
+        // The time in which the peer was waited for counts, and other time does not.
         drop_after(3, channel.next()).await;
         seconds(1000).await;
     }
@@ -889,7 +888,7 @@ async fn a_line_at_the_minimum_rate_lives() {
         peer.send([b'x'; 1024]);
     }
     assert!(!waiting.is_finished());
-    // Then it has what it has earned.
+    // Then the peer has the time that it has earned.
     let (timeout, after) = waiting.await.unwrap();
     assert_eq!(timeout, Some(Timeout::Frame));
     assert!((655..=665).contains(&after), "{after}");
@@ -915,7 +914,7 @@ async fn a_producer_that_has_nothing_yet_stops_the_idle_deadline() {
         Ok("late")
     });
     channel.push_with_producer(slow).unwrap();
-    // Then the peer has all its time.
+    // Then the peer has its full time.
     assert_eq!(until_timeout(channel).await, (Some(Timeout::Idle), 1060));
     assert_eq!(peer.output(), "late");
 }
@@ -956,7 +955,7 @@ async fn a_session_ends_when_its_time_is_over_however_busy_it_is() {
     assert_eq!(waiting.await.unwrap(), (Some(Timeout::Session), 600));
 }
 
-/// Always has a line more, up to so many.
+/// A stream that always has another line, up to so many.
 struct Flood(u32);
 
 impl AsyncRead for Flood {
@@ -991,7 +990,7 @@ impl AsyncWrite for Flood {
     }
 }
 
-/// Has a millisecond of work with each line.
+/// A handler that works for a millisecond on each line.
 #[derive(Default)]
 struct Busy(u32);
 
@@ -1019,7 +1018,7 @@ async fn a_peer_that_never_pauses_does_not_outlive_its_session() {
         let timeouts = Timeouts::NONE.session(session.map(Duration::from_secs));
         Channel::builder(b"\n").timeouts(timeouts).build(Flood(6_000))
     };
-    // In each poll of a channel there is a bounded amount of work, and then a look at the clock.
+    // Each poll of a channel does a bounded amount of work, and then looks at the clock.
     let (handler, reason) = build(Some(3)).run(Busy::default()).await;
     assert!(matches!(reason, CloseReason::Timeout(Timeout::Session)), "{reason:?}");
     assert!((3_000..4_500).contains(&handler.0), "{}", handler.0);
@@ -1053,7 +1052,7 @@ async fn a_session_that_ends_has_a_last_word() {
     assert_eq!(peer.output(), "connection open for too long\n");
 }
 
-/// Pings a quiet peer, and counts how often.
+/// A handler that sends a ping to a quiet peer, and counts how often.
 struct Pinging(u32);
 
 impl Handler for Pinging {
@@ -1081,7 +1080,7 @@ async fn a_quiet_peer_is_asked_and_one_that_does_not_answer_is_idle() {
     let mut channel = timed(b"\n", timeouts, socket);
     let start = Instant::now();
     let running = tokio::spawn(async move { channel.run(Pinging(0)).await });
-    // It answers for as long as it likes.
+    // The peer may answer pings for any length of time.
     for n in 1..=10 {
         seconds(61).await;
         assert_eq!(peer.output().matches("PING").count(), n);
@@ -1090,7 +1089,7 @@ async fn a_quiet_peer_is_asked_and_one_that_does_not_answer_is_idle() {
     }
     let (handler, reason) = running.await.unwrap();
     assert!(matches!(reason, CloseReason::Timeout(Timeout::Idle)), "{reason:?}");
-    // What was written to it then is no sign of life.
+    // The pings that were written after that are no sign that the peer is alive.
     assert_eq!((handler.0, start.elapsed().as_secs()), (10 + 4, 610 + 300));
 }
 
@@ -1139,7 +1138,7 @@ async fn a_last_word_is_written_though_the_peer_takes_it_only_then() {
                         Ok("bye")
                     }));
                 } else {
-                    // A room's last words, too.
+                    // Another task may push at this moment, too.
                     control.handle().push("bye").unwrap();
                 }
                 Ok(())
@@ -1159,7 +1158,7 @@ async fn a_deadline_wakes_the_task_that_waits_now() {
     let (socket, _peer) = pipe();
     let mut channel = timed(b"\n", only(|t| t.idle = secs(300)), socket);
     assert!(channel.next().now_or_never().is_none(), "nothing has come");
-    // The alarm is set, but whoever set it is gone.
+    // The alarm is set, but the task that has set it is gone.
     let waiting = tokio::spawn(until_timeout(channel));
     seconds(400).await;
     assert!(waiting.is_finished());
@@ -1258,7 +1257,7 @@ async fn a_message_that_never_ends_holds_up_a_shutdown_no_longer_beside_a_slow_a
         peer.send("x");
         seconds(1).await;
     }
-    // It has been told, and has closed: what it waits for now is the answer.
+    // The handler has been told of the deadline, and has closed. Nothing more is read while its answer is written.
     peer.send("\n");
     settle().await;
     assert_eq!(peer.unread(), 2);
@@ -1318,7 +1317,7 @@ async fn each_frame_has_all_its_time_however_frames_are_taken() {
                 _ => drop(channel.run(Scripted::new(|_, _| Then::Go)).await),
             }
         });
-        // The end of one frame does not use up the time of the next, begun in the same read.
+        // A frame that begins in the same read in which another ends has its full time.
         peer.send("x");
         seconds(9).await;
         peer.send("\nx");
@@ -1364,7 +1363,7 @@ async fn a_callback_that_blocks_is_not_the_peers_time() {
     let running = tokio::spawn(async move {
         let handler = Scripted::new(|seen, _| {
             if *seen == data("y") {
-                // The clock goes on, and nobody is polled.
+                // The clock goes on, and no task is polled.
                 let _ = tokio::time::advance(Duration::from_secs(1000)).now_or_never();
             }
             Then::Go
@@ -1452,7 +1451,7 @@ async fn what_is_skipped_behind_an_overlong_frame_has_its_own_time() {
     }
 }
 
-/// Polls once, in a turn in which the task has done all that it may before others have theirs.
+/// Polls once, when the task has used up Tokio's budget for its turn.
 async fn poll_at_the_end_of_a_turn<F: Future>(mut waiting: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|cx| {
         while pin!(consume_budget()).poll(cx).is_ready() {}
@@ -1470,7 +1469,7 @@ async fn a_deadline_passes_though_the_task_had_used_up_its_turn_when_it_was_set(
         let mut next = pin!(channel.next());
         assert!(poll_at_the_end_of_a_turn(next.as_mut()).await.is_pending());
         if round < 2 {
-            // The alarm that was set rings, and has to be set again.
+            // The alarm that was set goes off, and has to be set again.
             seconds(9).await;
             peer.send("x");
             assert!(matches!(next.await, Some(Ok(Event::Chunk(_)))));

@@ -1,4 +1,4 @@
-//! A handler and its callbacks: which, in what order, and none too many.
+//! Which callbacks of a handler are called, in what order, and that none is called too often.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -184,7 +184,7 @@ async fn the_rest_of_an_overlong_frame_can_be_taken_for_a_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_chunk_is_pushed_on_without_a_copy() {
-    /// Pushes on what comes, and notes where it lay.
+    /// A handler that pushes its input on, and records the addresses of the bytes.
     #[derive(Default)]
     struct Pass(Vec<Bytes>);
 
@@ -218,7 +218,7 @@ async fn a_large_chunk_is_pushed_on_without_a_copy() {
     }
 }
 
-/// Takes everything, and notes where it lay.
+/// A stream that takes all bytes, and records their addresses.
 #[derive(Debug, Default)]
 struct Wrote(Vec<(usize, usize)>);
 
@@ -268,10 +268,10 @@ async fn a_switch_governs_the_very_next_byte_wherever_it_is_made() {
     peer.close();
     let handler = Scripted::new(|seen, control| {
         match seen {
-            // From inside the data.
+            // The terminator is set in the callback for data.
             Seen::Data(text) if text == "4" => control.set_terminator(4),
             Seen::Data(text) if text == "abcd" => {
-                // A count that is spent has become none.
+                // A count that has ended has become `None`.
                 assert_eq!(control.terminator(), asynchat::Terminator::None);
                 control.set_terminator(b"\r\n");
             }
@@ -346,7 +346,7 @@ async fn a_discard_in_collect_drops_what_is_buffered_behind() {
     });
     let (handler, reason) = channel.run(handler).await;
     assert!(matches!(reason, CloseReason::PeerClosed));
-    // Its terminator was found: that is not undone.
+    // The terminator had been found already, and is still reported.
     assert_eq!(handler.log.seen()[..3], [data("one"), Seen::End, Seen::Eof]);
     assert_eq!(peer.output(), "");
 }
@@ -559,7 +559,7 @@ async fn an_idle_time_set_in_a_waiting_callback_counts_behind_it() {
     assert_eq!(start.elapsed().as_secs(), 105);
 }
 
-/// Polls a run that has 5000 frames to hand over. Returns how many polls it took.
+/// Runs a handler that is handed 5000 frames. Returns how many polls that took.
 async fn polls_for_5000_frames(read_size: usize) -> usize {
     let (socket, peer) = pipe();
     peer.send("\n".repeat(5000));
@@ -573,7 +573,7 @@ async fn polls_for_5000_frames(read_size: usize) -> usize {
         running.as_mut().poll(cx)
     })
     .await;
-    // The end of the input and of the connection beside the frames.
+    // These are the frames, the end of the input, and the end of the connection.
     assert_eq!(handler.log.len(), 5002);
     polls
 }

@@ -31,7 +31,7 @@ fn channel() -> (Channel<Socket>, Handle, Peer) {
     (channel, handle, peer)
 }
 
-/// Runs a handler that does nothing, but waits for ever at a terminator.
+/// Runs a handler that does nothing, except that it waits for ever at a terminator.
 fn run(mut channel: Channel<Socket>) -> (Log, JoinHandle<CloseReason<&'static str>>) {
     let handler = Scripted::new(|seen, _| match seen {
         Seen::End => wait(pending()),
@@ -93,7 +93,7 @@ async fn a_slow_receiver_is_told_to_the_sender_with_the_item() {
     assert_eq!(handle.push("x").unwrap_err().into_inner(), "x");
     handle.push("").unwrap();
     assert!(!handle.is_closed());
-    // What the channel has taken makes room.
+    // What the channel has taken from the handle makes room for more.
     channel.flush().await.unwrap();
     assert_eq!(peer.output(), "0123456789");
     handle.push("0123456789").unwrap();
@@ -110,7 +110,7 @@ async fn a_peer_that_never_reads_bounds_what_handles_can_push() {
         accepted += usize::from(handle.push("12345").is_ok()) * 5;
         settle().await;
     }
-    // The high-water mark, what was taken on top of it at once, and what the handle holds.
+    // The sum of the high-water mark, of what was taken beyond it at once, and of what the handle holds.
     assert!((100..=120).contains(&accepted), "{accepted}");
     peer.take(usize::MAX);
     settle().await;
@@ -301,7 +301,7 @@ async fn an_abort_ends_a_channel_above_the_high_water_mark() {
 
 #[tokio::test(start_paused = true)]
 async fn an_abort_ends_a_channel_that_drains() {
-    // Closed by the handler, by the handle, or because the peer closed.
+    // The channel is closed by the handler, by the handle, or because the peer has closed.
     for how in 0..3 {
         let (mut channel, handle, peer) = channel();
         peer.take(0);
@@ -543,7 +543,7 @@ async fn a_sender_waits_for_room() {
     let sender = sending.await.unwrap();
     channel.flush().await.unwrap();
     assert_eq!(peer.output(), "0123456789more");
-    // Nor is anything after the close, whoever waits.
+    // After the close nothing is accepted, either, whoever waits for room.
     handle.push("0123456789").unwrap();
     let sending = tokio::spawn(async move { sender.send("late").await });
     settle().await;
@@ -680,7 +680,7 @@ async fn a_room_does_not_take_one_read_of_a_speaker_for_a_listener_that_does_not
     let (socket, peer) = pipe();
     let mut channel = Channel::new(socket, b"\n");
     let handle = channel.handle();
-    // As many short lines as one poll of the speaker dispatches, and what a room says before each.
+    // As many short lines as one poll of the speaker dispatches, and before each a line of a room, by a handle.
     for _ in 0..1024 {
         handle.push(format!(":{} PRIVMSG #{} :x\r\n", "n".repeat(300), "c".repeat(200))).unwrap();
     }
@@ -699,7 +699,7 @@ async fn items_that_are_pushed_together_are_accepted_together_and_stay_together(
     handle.push_all([] as [&str; 0]).unwrap();
     channel.flush().await.unwrap();
 
-    // Large ones too, whoever else pushes.
+    // The same with large items, while others push, too.
     let body = Bytes::from(vec![b'.'; 5_000]);
     let pushing: Vec<_> = (b'a'..=b'd')
         .map(|name| {
@@ -756,7 +756,7 @@ async fn small_and_large_items_keep_their_order() {
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_waits_for_room_hears_of_a_close_and_of_an_abort() {
     for aborts in [false, true] {
-        // Nobody polls it.
+        // Nobody polls this channel.
         let (_channel, handle, _peer) = channel();
         handle.push("0123456789").unwrap();
         let sender = handle.clone();
@@ -819,7 +819,7 @@ async fn a_handle_made_after_the_end_knows_of_it() {
     assert_eq!(handle.push("late"), Err(HandleError::Closed("late")));
 }
 
-/// Fails if it never ends, as if a lock is taken twice.
+/// Runs something that must end. It would not if a lock was taken twice.
 fn in_time(work: impl FnOnce() + Send + 'static) {
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -830,7 +830,7 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
     assert!(done.is_ok(), "it waits for ever");
 }
 
-/// Bytes that ask a handle something when they are dropped.
+/// Bytes that use a handle when they are dropped.
 struct Curious(Vec<u8>, Handle);
 
 impl AsRef<[u8]> for Curious {
@@ -866,7 +866,7 @@ fn an_item_may_use_its_handle_when_it_is_dropped() {
     });
 }
 
-/// A task that asks a handle something when it is woken, and when it is dropped.
+/// A waker that uses a handle when it is called, and when it is dropped.
 struct CuriousTask(Handle);
 
 impl Wake for CuriousTask {
@@ -890,7 +890,7 @@ fn a_task_may_use_a_handle_when_it_is_woken_or_dropped() {
             let handle = channel.handle();
             let task = || Waker::from(Arc::new(CuriousTask(handle.clone())));
             for _ in 0..2 {
-                // The stream is left alone, and so only the handles know of the task.
+                // The stream is not polled, and so only the handles have the waker.
                 assert!(pin!(channel.flush()).poll(&mut Context::from_waker(&task())).is_ready());
             }
             handle.push("0123456789").unwrap();
@@ -902,7 +902,7 @@ fn a_task_may_use_a_handle_when_it_is_woken_or_dropped() {
     });
 }
 
-/// Takes everything, and whenever it is flushed, something more is pushed.
+/// A stream that takes everything. Whenever it is flushed, something more is pushed.
 struct Eager {
     handle: Arc<OnceLock<Handle>>,
     flushes: usize,

@@ -1,11 +1,11 @@
-//! What has been read: where it stays while more is awaited, and who shares it.
+//! The memory of input: where it stays while more is awaited, and which chunks share it.
 
 use asynchat::{Channel, End, Event, Limit};
 use bytes::Bytes;
 
 use crate::support::{Peer, Socket, patient, pipe, settle};
 
-/// From so many bytes on a part of the input is shared rather than copied.
+/// A part of the input that has this many bytes or more is shared and not copied.
 const SHARED: usize = 16 * 1024;
 
 fn whole_lines() -> (Channel<Socket>, Peer) {

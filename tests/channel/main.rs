@@ -1,4 +1,4 @@
-//! One connection against scripted peers: what it reads, calls, writes, waits for and gives up on.
+//! One connection with scripted peers: what it reads, calls and writes, what it waits for, and when it gives up.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 

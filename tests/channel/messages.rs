@@ -1,5 +1,5 @@
-//! Frames handed over whole, counted frames with their end, messages of several frames, and messages of
-//! which the application finds the end; to a handler and to whoever pulls.
+//! Frames that are handed over whole, counted frames with their own end, messages of several frames, and messages whose
+//! ends the application finds. Each is tested with a handler and by pulling.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,11 +14,11 @@ use crate::support::{
     Peer, Scripted, Seen, Socket, Then, data, patient, pipe, seconds, secs, settle,
 };
 
-/// Notes what it is called with, one entry for each call.
+/// A handler that records what it is called with, an entry for each call.
 #[derive(Default)]
 struct Noting {
     calls: Vec<String>,
-    /// How many bytes are a message, by its first one.
+    /// Whether it finds the ends of messages, whose first byte says how long they are.
     own: bool,
     asked: Vec<usize>,
 }
@@ -87,7 +87,7 @@ impl Handler for Noting {
 
 type Reason = CloseReason<Infallible>;
 
-/// Runs it over an input that comes in pieces of every size up to its own, and wants the same each time.
+/// Runs the handler over an input that is cut into pieces of every size, and checks that the result is always the same.
 #[track_caller]
 fn noted(
     input: &str,
@@ -170,7 +170,7 @@ async fn the_mode_is_switched_at_the_end_of_a_frame() {
     assert_eq!(peer.output(), "...");
 }
 
-/// `$4\r\ndata\r\n`, as in RESP.
+/// A channel that reads `$4\r\ndata\r\n`, as in RESP.
 fn counted(socket: Socket) -> Channel<Socket> {
     let terminator = Terminator::count_then(4, b"\r\n");
     Channel::builder(terminator).timeouts(patient()).whole_frames(true).build(socket)
@@ -215,7 +215,7 @@ fn the_beginning_of_a_message_is_handed_over_at_the_end_of_the_input() {
     let (calls, _, reason) = noted("3abc4xy", true, own);
     assert_eq!(calls, ["3abc", "end", "4xy", "truncated"]);
     assert!(matches!(reason, CloseReason::Truncated));
-    // Also where it was not known how long it would be.
+    // The same where its length was not known from the beginning.
     let (calls, _, reason) = noted("1az..", true, own);
     assert_eq!(calls, ["1a", "end", "z..", "truncated"]);
     assert!(matches!(reason, CloseReason::Truncated));
@@ -250,7 +250,7 @@ fn a_protocol_is_detected_where_its_first_bytes_are_seen() {
 fn a_terminator_takes_over_from_the_handlers_own_ends() {
     let (calls, _, _) = noted("2xy1!line\n\n", true, own);
     assert_eq!(calls, ["2xy", "end", "1!", "end", "line", "end", "", "end", "eof"]);
-    // It is not asked about what would be a message.
+    // The handler is not asked about bytes that would be a message.
     let (calls, _, _) = noted("1!3\n\n", true, own);
     assert_eq!(calls, ["1!", "end", "3", "end", "", "end", "eof"]);
 }
@@ -265,7 +265,8 @@ async fn a_handler_that_finds_no_ends_has_all_of_the_input_for_one_message() {
     assert_eq!(handler.log.seen(), [data("abc"), Seen::Truncated, closed]);
 }
 
-/// Finds ends in this way, and does this where it collects. What it knows nothing of for long it drops.
+/// A handler that finds ends by one function, and calls another where it collects. When the peer is quiet, it discards
+/// the input.
 pub(crate) struct Finding<F, C> {
     find: F,
     collect: C,
@@ -532,7 +533,7 @@ async fn a_message_is_pulled_by_a_function_that_finds_its_end() {
     let (step, mut control) = channel.message(find).await.unwrap().unwrap();
     assert_eq!((&step.payload[..], step.end), (&b"2ab"[..], Some(End::Terminator)));
     control.push("answer");
-    // It may be dropped.
+    // The future may be dropped.
     assert!(tokio::time::timeout(Duration::from_secs(1), channel.message(find)).await.is_err());
     assert_eq!(peer.output(), "answer");
     peer.send("yz");
@@ -551,7 +552,7 @@ async fn a_message_is_pulled_by_a_function_that_finds_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_pulled_leaves_what_was_set_for_others() {
-    // Its end is known, and it is dropped before that has come.
+    // The end of the message is known, and the future is dropped before that has come.
     let (socket, peer) = pipe();
     peer.send("3x");
     let mut channel = Channel::builder(None).own_end(true).timeouts(patient()).build(socket);
@@ -560,14 +561,14 @@ async fn a_message_that_was_pulled_leaves_what_was_set_for_others() {
     peer.send("yz");
     let (step, mut control) = channel.step().await.unwrap().unwrap();
     assert_eq!((&step.payload[..], step.end), (&b"3xyz"[..], Some(End::Terminator)));
-    // Others are not handed over whole.
+    // Other frames are not handed over whole.
     control.set_terminator(b"\n");
     peer.send("ab");
     let (step, _) = channel.step().await.unwrap().unwrap();
     assert_eq!((&step.payload[..], step.end), (&b"ab"[..], None));
     peer.send("\n");
     assert_eq!(channel.step().await.unwrap().unwrap().0.end, Some(End::Terminator));
-    // And a handler is asked, as the builder has said.
+    // A handler is asked for ends, as was set in the builder.
     peer.send("1!2");
     peer.close();
     let (handler, _) = channel.run(Noting::default()).await;
@@ -583,7 +584,7 @@ async fn chunks_that_were_handed_over_before_are_no_beginning_of_a_message() {
     timeouts.frame = secs(10);
     let mut channel = Channel::builder(None).timeouts(timeouts).build(socket);
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("abc".into()));
-    // Of the message nothing has come, and so it is not late.
+    // Nothing of the message has come, and so its deadline does not run.
     let message = channel.message(|_| None);
     assert!(tokio::time::timeout(Duration::from_secs(60), message).await.is_err());
     peer.send("x");
@@ -623,7 +624,7 @@ async fn a_message_is_looked_for_when_the_end_before_it_has_been_told() {
     assert_eq!(asked.get(), 0);
     let (step, _) = channel.message(find).await.unwrap().unwrap();
     assert_eq!((&step.payload[..], step.end), (&b"3xyz"[..], Some(End::Terminator)));
-    // And that a frame is too long is not taken back.
+    // A frame that was too long stays overlong.
     channel.set_terminator(b"\n");
     channel.set_limit(Limit::Skip(2));
     assert!(matches!(channel.next().await.unwrap().unwrap(), Event::Chunk(_)));
@@ -643,7 +644,7 @@ async fn a_message_that_is_pulled_has_the_limit() {
     assert!(channel.message(|_| None).await.unwrap().is_none());
 }
 
-/// What was collected, and whether it said that it was all.
+/// A handler that records its data, and `Chunk::end` of each.
 #[derive(Default)]
 struct Ends(Vec<(String, Option<End>)>);
 
@@ -702,11 +703,11 @@ async fn a_piece_of_a_frame_does_not_say_how_it_ends() {
     assert_eq!(channel.run(Ends::default()).await.0.0, [("one".into(), None)]);
 }
 
-/// Sets whether frames are whole when one is too long: with its last piece, or when that is told.
+/// A handler that sets whether frames are whole when one is too long: with its last piece, or in `overlong`.
 struct Rethinking {
     to: bool,
     early: bool,
-    /// What is handed over behind it.
+    /// What is handed over after it.
     behind: Option<Vec<(String, Option<End>)>>,
 }
 
@@ -763,7 +764,7 @@ async fn whole_frames_set_at_an_overlong_one_are_those_behind_what_is_skipped() 
 
 // Messages of several frames.
 
-/// A head says how many lines follow it.
+/// A handler of messages, each of which is a head that says how many lines follow, and these lines.
 fn lines_behind_heads() -> Scripted<impl FnMut(&Seen, &mut Control<'_>) -> Then + Send> {
     let mut left = 0;
     let mut line = String::new();
@@ -806,7 +807,7 @@ async fn the_input_that_ends_between_the_frames_of_a_message_is_truncated() {
         assert_eq!(matches!(reason, CloseReason::Truncated), truncated, "{input:?} {reason:?}");
         assert_eq!(handler.log.seen().contains(&Seen::Truncated), truncated);
     }
-    // Pulled, too.
+    // The same by pulling.
     let (mut channel, peer) = lines(patient());
     peer.send("2\n");
     peer.close();
@@ -832,7 +833,7 @@ async fn a_message_that_is_cut_in_a_frame_is_said_to_be_truncated_once() {
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("a".into()));
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Truncated);
     assert!(channel.next().await.is_none());
-    // In whole frames, lent.
+    // The same in whole frames, which are lent.
     let (mut channel, peer) = lines(patient());
     peer.send("2\n");
     peer.close();
@@ -849,7 +850,7 @@ async fn a_message_that_is_cut_in_a_frame_is_said_to_be_truncated_once() {
 async fn the_frame_deadline_is_over_the_whole_of_a_message() {
     let (mut channel, peer) = lines(Timeouts::NONE.frame(Duration::from_secs(10)));
     let running = tokio::spawn(async move { channel.run(lines_behind_heads()).await.1 });
-    // A frame each, and a message that has its time: this goes on for ever.
+    // Each message takes 9 seconds, which is in time, and between messages no deadline runs.
     for _ in 0..3 {
         peer.send("0\n1\n");
         seconds(9).await;
@@ -889,7 +890,7 @@ async fn a_shutdown_waits_for_the_end_of_a_message() {
 
 // A place to wait.
 
-/// Writes what it collects to a disk that takes a second for it.
+/// A handler that writes what it collects to a disk, which takes a second for that.
 #[derive(Default)]
 struct Disk {
     buffer: Vec<u8>,
@@ -926,7 +927,7 @@ impl Handler for Disk {
 async fn a_body_can_be_waited_for_after_each_read() {
     let (socket, peer) = pipe();
     let mut timeouts = patient();
-    // None of them runs meanwhile.
+    // These deadlines do not run while the handler waits.
     (timeouts.idle, timeouts.frame) = (secs(1), secs(1));
     let mut channel = Channel::builder(b"\n.\n").read_size(10).timeouts(timeouts).build(socket);
     peer.send("0123456789abcdefghijklm\n.\n");
@@ -934,7 +935,7 @@ async fn a_body_can_be_waited_for_after_each_read() {
     let running = tokio::spawn(async move { channel.run(Disk::default()).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     settle().await;
-    // Nothing more is read than it has taken.
+    // Nothing is read beyond what the handler has taken.
     assert_eq!(peer.unread(), 16);
     let (handler, reason) = running.await.unwrap();
     assert!(matches!(reason, CloseReason::PeerClosed), "{reason:?}");
@@ -965,7 +966,7 @@ async fn traffic_and_pending_input_are_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_earns_time_by_its_own_bytes() {
-    // Much has been read before it begins, and it stops at once.
+    // Much has been read before the message begins, which earns it no time. Then no more comes.
     let (mut channel, peer) = lines(Timeouts::NONE.frame(Duration::from_secs(60)).min_rate(1024));
     let running = tokio::spawn(async move { channel.run(lines_behind_heads()).await.1 });
     for _ in 0..100 {
@@ -978,7 +979,7 @@ async fn a_message_earns_time_by_its_own_bytes() {
     seconds(2).await;
     assert!(running.is_finished());
 
-    // It comes at the rate that it is worth waiting for.
+    // The frame comes at the minimum rate.
     let (mut channel, peer) = lines(Timeouts::NONE.frame(Duration::from_secs(60)).min_rate(10));
     let running = tokio::spawn(async move { channel.run(lines_behind_heads()).await.1 });
     peer.send("0\n".repeat(100));
@@ -1009,7 +1010,7 @@ async fn a_message_that_is_ended_late_leaves_the_next_all_its_time() {
     assert_eq!(start.elapsed().as_secs(), 60);
 }
 
-/// Closes in the middle of a frame, and counts how often it is given a place to wait.
+/// A handler that closes in the middle of a frame, and counts how often `collected` is called.
 struct Closing(u32);
 
 impl Handler for Closing {
@@ -1039,8 +1040,8 @@ async fn there_is_no_place_to_wait_behind_a_close() {
     assert!(matches!(reason, CloseReason::Done), "{reason:?}");
 }
 
-/// Aims at LF with the first piece of a line, pushes more than the queue is to hold, and notes the pieces and the
-/// places to wait.
+/// A handler that sets LF as the terminator at the first piece of a line, and pushes more than the high-water mark. It
+/// records the pieces, and the calls of `collected`.
 #[derive(Default)]
 struct Switching(Vec<String>);
 
@@ -1092,7 +1093,7 @@ async fn a_signal_that_wakes_gives_no_place_to_wait_before_all_that_was_read() {
     peer.send("ab\r");
     let builder = Channel::builder(b"\r\n").high_water_mark(10).low_water_mark(0);
     let mut channel = builder.timeouts(patient()).build(socket);
-    // It never comes, but always may have.
+    // The signal never comes, but wakes the task at each poll.
     let signal = std::future::poll_fn(|cx| {
         cx.waker().wake_by_ref();
         std::task::Poll::<()>::Pending

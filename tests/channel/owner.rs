@@ -1,5 +1,5 @@
-//! What the owner of a channel, or a handler with only what it must have, asks and sets; and what was read and
-//! is not handed over.
+//! What the owner of a channel can ask and set; a handler that has only the required methods; and input that was read
+//! and is not handed over.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +25,7 @@ fn channel(peer_sends: impl AsRef<[u8]>) -> (Channel<Socket>, Peer) {
     (Channel::builder(b"\n").timeouts(patient()).build(socket), peer)
 }
 
-/// The first digit of a message says how many bytes are behind it.
+/// Finds the end of a message, whose first byte is a digit that says how many bytes follow.
 fn find_end(input: &[u8]) -> Option<usize> {
     input.first().map(|digit| usize::from(digit - b'0') + 1)
 }
@@ -88,7 +88,7 @@ async fn a_close_behind_the_peers_waits_for_nothing_more() {
     channel.set_terminator(b"\r\n");
     peer.close();
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("cut".into()));
-    // What was withheld comes when it is known that the peer has closed, and before that is said.
+    // When the peer has closed, the withheld bytes are handed over before the end is reported.
     assert_eq!(channel.next().await.unwrap().unwrap(), Event::Chunk("\r".into()));
     let reads = peer.wire().reads;
     channel.close().await.unwrap();
@@ -190,7 +190,7 @@ async fn a_panic_while_something_is_written_in_place_leaves_a_channel_that_has_f
     assert_eq!(peer.output(), "");
 }
 
-/// A stream that is pushed to by another task while it is being flushed.
+/// A stream during whose flush another task pushes to the channel.
 struct Pushed {
     socket: Socket,
     handle: Arc<Mutex<Option<Handle>>>,
@@ -240,7 +240,7 @@ fn what_is_pushed_during_a_flush_is_written_before_the_peer_is_waited_for() {
     assert_eq!(peer.wire().flushes, 2);
 }
 
-/// A handler that has only what it must, and notes how often it was called.
+/// A handler that has only the required methods, and counts how often they were called.
 #[derive(Default)]
 struct Least(usize, usize);
 

@@ -1,4 +1,4 @@
-//! The pull interface: what `next` yields, and that it may be dropped at any time.
+//! The pull interface: what `next` yields, and that its future may be dropped at any time.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
@@ -16,7 +16,7 @@ fn channel(peer_sends: &str) -> (Channel<Socket>, Peer) {
     (Channel::builder(b"\r\n").timeouts(Timeouts::NONE).build(socket), peer)
 }
 
-/// Polls `next` once, and drops it.
+/// Polls `next` once, and drops its future.
 fn poll_next(channel: &mut Channel<Socket>) -> Poll<Option<Result<Seen, ChannelError>>> {
     let mut cx = Context::from_waker(Waker::noop());
     let next = pin!(channel.next());
@@ -299,7 +299,7 @@ fn an_idle_channel_is_not_flushed() {
 
 #[test]
 fn a_read_takes_no_more_than_the_read_size() {
-    // Whatever other channels of this thread have left behind.
+    // This uses whatever other channels of this thread have left in the pools.
     let (mut other, _peer) = channel("a\r\n");
     while poll_next(&mut other).is_ready() {}
 
@@ -337,7 +337,7 @@ async fn next_dropped_at_every_poll_loses_and_repeats_nothing() {
     let mut echo = String::new();
     let mut heard = String::new();
     loop {
-        // Polled once, then dropped and made anew.
+        // The future is polled once, then dropped and made anew.
         let item = tokio::select! {
             biased;
             item = channel.next() => item,
@@ -470,7 +470,7 @@ fn ready_ends_by_a_writer_that_fails() {
     let mut cx = Context::from_waker(Waker::noop());
     let result = pin!(channel.ready()).poll(&mut cx);
     assert!(matches!(result, Poll::Ready(Err(ChannelError::Io(_)))), "{result:?}");
-    // It has been told.
+    // The end has been reported.
     assert!(matches!(poll_next(&mut channel), Poll::Ready(None)));
 }
 

@@ -1,4 +1,4 @@
-//! Whoever asks why a connection ended is told the first cause, the same everywhere.
+//! Every way to ask why a connection ended returns the first cause.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ fn lines(peer_sends: &str) -> (Channel<Socket>, Peer) {
     (Channel::builder(b"\n").timeouts(patient()).build(socket), peer)
 }
 
-/// Runs a handler that does nothing. Returns what it was called with but for the last, and the reason.
+/// Runs a handler that does nothing. Returns what it was called with, except for the last call, and the reason.
 async fn run<S>(channel: &mut Channel<S>) -> (Vec<Seen>, CloseReason<&'static str>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -131,7 +131,7 @@ async fn a_run_that_is_dropped_while_it_winds_up_leaves_its_reason_to_the_next()
     assert_eq!((seen, peer.output()), (vec![], "more than fits".into()));
 }
 
-/// Fails, or takes nothing, at its `at`th call, and does each a little at a time.
+/// A stream whose `at`th call fails or takes nothing. All others read or write only a little.
 struct Failing {
     io: Socket,
     at: usize,

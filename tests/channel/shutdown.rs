@@ -1,4 +1,4 @@
-//! The signal of `run_until`: whenever it comes, nothing that comes behind is dispatched.
+//! The signal of `run_until`: whenever it comes, no input behind it is dispatched.
 
 use std::convert::Infallible;
 use std::future;
@@ -130,7 +130,7 @@ async fn it_is_seen_before_what_is_read_behind_the_callback_that_gave_it() {
     assert_eq!(handler.log.seen()[4..], [Seen::Closed("closed".into())]);
 }
 
-/// Drops the input behind a wrong end, and gives a signal.
+/// A handler that discards the input after a wrong end, and sends the signal.
 struct Dropping(Option<oneshot::Sender<()>>);
 
 impl Handler for Dropping {
@@ -162,7 +162,7 @@ async fn a_frame_that_has_failed_is_the_reason_though_its_rest_was_dropped() {
     assert!(matches!(reason, CloseReason::Frame(_)), "{reason:?}");
 }
 
-/// Counts frames.
+/// A handler that counts frames.
 struct Count(Arc<AtomicUsize>);
 
 impl Handler for Count {
@@ -185,7 +185,7 @@ impl Handler for Count {
 #[tokio::test]
 async fn a_busy_peer_does_not_hide_it() {
     let (mut client, server) = tokio::io::duplex(1 << 20);
-    // Each read ends within a terminator: there is always something left.
+    // Each read ends within a terminator, so that some input is always left.
     let mut channel = Channel::builder(b"\r\n").read_size(3).build(server);
     let (stop, stopped) = oneshot::channel::<()>();
     let count = Arc::new(AtomicUsize::new(0));
@@ -211,7 +211,7 @@ async fn a_busy_peer_does_not_hide_it() {
     assert!(before > 0 && behind < 1000, "{behind} frames behind the signal");
 }
 
-/// Says goodbye.
+/// A handler that says goodbye at the shutdown.
 struct Polite;
 
 impl Handler for Polite {
@@ -293,7 +293,7 @@ async fn it_is_heeded_before_the_next_callback_though_more_was_read() {
                 control.push("250\n");
                 ends += 1;
                 if ends == given {
-                    // By another thread, as a server's is.
+                    // Another thread sends the signal, as in a server.
                     thread::scope(|scope| drop(scope.spawn(|| token.cancel())));
                 }
             }
@@ -330,7 +330,7 @@ async fn it_is_polled_only_when_it_may_have_come() {
         settle().await;
     }
     assert_eq!(polls.load(Relaxed), 1);
-    // It is woken, and has not come: what is there is still handed over.
+    // The signal is woken and still pending: the input that is there is handed over.
     stop.send(false).await.unwrap();
     peer.send("a\nb\n");
     settle().await;
@@ -346,7 +346,7 @@ async fn it_is_polled_only_when_it_may_have_come() {
 #[tokio::test(start_paused = true)]
 async fn to_look_for_it_holds_up_nothing_that_is_there() {
     let (socket, peer) = pipe();
-    // Woken by each callback, though it does not come.
+    // Each callback wakes the signal, although it does not come.
     let (wake, mut woken) = mpsc::unbounded_channel::<()>();
     let signal = async move { while woken.recv().await.is_some() {} };
     let handler = Scripted::new(move |seen, control| {
@@ -382,7 +382,7 @@ async fn a_signal_that_wakes_whenever_it_is_polled_holds_up_nothing() {
 
 #[test]
 fn it_is_heeded_however_much_the_task_has_done_in_its_turn() {
-    // Where a task is polled by no worker, Tokio's futures wake it at once when it has used up its turn.
+    // A task that no worker polls is woken at once by Tokio's futures when it has used up its budget.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let handle = runtime.handle();
     for given in 1..300 {
@@ -434,7 +434,7 @@ async fn what_was_not_asked_about_is_no_message_that_has_begun() {
 async fn it_is_not_polled_when_it_has_come() {
     let (socket, peer) = piped("NOO");
     let (stop, stopped) = oneshot::channel::<()>();
-    // To be polled again it would panic.
+    // This future would panic if it was polled again.
     let signal = async { drop(stopped.await) };
     let mut channel = Channel::new(socket, b"\n");
     let mut running = Box::pin(async move { channel.run_until(Polite, signal).await.1 });
@@ -457,7 +457,7 @@ async fn it_wakes_the_task_that_polled_last() {
     let signal = async { drop(stopped.await) };
     let mut channel = Channel::new(socket, b"\n");
     let mut running = Box::pin(async move { channel.run_until(Polite, signal).await.1 });
-    // One task begins it, another goes on.
+    // One task begins to drive the future, and another goes on.
     assert!(futures::poll!(&mut running).is_pending());
     let running = tokio::spawn(running);
     settle().await;

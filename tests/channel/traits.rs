@@ -1,4 +1,4 @@
-//! What the compiler must know of the types.
+//! Traits that the types must implement.
 
 use asynchat::{
     Channel, ChannelBuilder, ChannelError, CloseReason, Control, Handle, Handler, Timeouts,

@@ -33,7 +33,7 @@ async fn a_drained_channel_gives_its_stream_after_a_flush() {
 
 #[tokio::test(start_paused = true)]
 async fn buffered_withheld_or_owed_input_refuses_with_everything_intact() {
-    // Commands injected behind STARTTLS, half a terminator, and a terminator not yet pulled.
+    // Commands that were injected behind STARTTLS, half a terminator, and a terminator that has not been pulled.
     for (input, pulls) in
         [("STARTTLS\r\nINJECTED\r\n", 2), ("STARTTLS\r\n\r", 2), ("STARTTLS\r\n", 1)]
     {
@@ -48,7 +48,7 @@ async fn buffered_withheld_or_owed_input_refuses_with_everything_intact() {
         assert_eq!(peer.output(), "");
         let mut channel = error.into_inner();
         assert_eq!(channel.queued_bytes(), 5);
-        // It goes on.
+        // The channel goes on.
         peer.send("\n");
         peer.close();
         while let Some(event) = channel.next().await {
@@ -77,7 +77,7 @@ async fn what_cannot_be_written_refuses_with_the_cause() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_upgrades_and_the_stream_is_given() {
-    // At the terminator, or already in the data before it.
+    // The upgrade is asked for at the terminator, or in the data before it.
     for in_collect in [false, true] {
         let (mut channel, peer) = channel("STARTTLS\r\n");
         peer.take(2);
@@ -162,7 +162,7 @@ async fn input_that_comes_during_the_upgrade_stays_in_the_stream() {
     peer.take(usize::MAX);
     let socket = upgrading.await.unwrap().unwrap();
     assert_eq!(peer.unread(), 14);
-    // Another channel over the same stream begins where this one stopped.
+    // Another channel over the same stream begins where this one has stopped.
     let mut next = Channel::builder(None).timeouts(patient()).build(socket);
     assert_eq!(next.next().await.unwrap().unwrap(), Event::Chunk("(client hello)".into()));
 }
@@ -272,7 +272,8 @@ async fn a_closed_channel_stays_closed_to_its_handles_when_an_upgrade_stalls() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_shut_down_is_not_handed_over() {
-    // Closed by its owner, by a handle that nobody has looked at yet, and by one meanwhile.
+    // The channel is closed by its owner, by a handle before the upgrade, which nobody has noticed yet, or by a handle
+    // during the upgrade.
     for when in ["before", "unseen", "meanwhile"] {
         let (socket, peer) = pipe();
         let mut channel = Channel::new(socket, b"\r\n");

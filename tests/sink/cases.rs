@@ -1,4 +1,4 @@
-//! What CPython's asynchat sends, replayed.
+//! Replays recorded cases of CPython's asynchat, and compares what is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{Did, More, Script, Step, Wakes, drive, poll_once, scripted, sink};
 
-/// Cases whose outcome differs on purpose: what is sent here, whether it closes, and why.
+/// Cases whose result differs on purpose, with what is sent here, whether the sink closes, and why.
 const DIFFERENT: &[(&str, &[u8], bool, &str)] = &[
     (
         "producer returns b'' first = finished",
@@ -27,7 +27,7 @@ const DIFFERENT: &[(&str, &[u8], bool, &str)] = &[
     ("discard cancels a scheduled close", b"", true, "a scheduled close stays"),
 ];
 
-/// Cases that cannot be said here, and why.
+/// Cases that cannot be expressed here, and why.
 const SKIPPED: &[(&str, &str)] =
     &[("push str / None-like TypeError", "what is not bytes does not compile")];
 
@@ -62,7 +62,7 @@ fn write_cases_send_the_same_bytes_in_the_same_order_and_end_the_same() {
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     wire: Vec<u8>,
-    /// It was closed, or failed.
+    /// Whether the sink was closed, or has failed.
     closed: bool,
     /// The errno of a failed write.
     errno: Option<i32>,
@@ -80,8 +80,8 @@ fn recorded(events: &Value) -> Outcome {
                 errno => outcome.errno = Some(-errno as i32),
             },
             "close" => outcome.closed = true,
-            // "more" tells when a producer was asked, "state" what was left, "raise" is the falsy
-            // producer's IndexError, "error" the log entry of a failed send.
+            // "more" records that a producer was asked, "state" what was left, "raise" the IndexError of the falsy
+            // producer, "error" the log entry of a failed send.
             _ => {}
         }
     }
@@ -128,7 +128,7 @@ fn replay(case: &Value) -> Outcome {
             }
             "close_when_done" | "producer_none" => {
                 sink.close_when_done();
-                // As recorded: it waits for the next time there is something to do.
+                // As in the recording, the close waits until there is something else to do.
                 sends = op[0] == "producer_none";
             }
             "discard" => {

@@ -122,7 +122,7 @@ fn an_error_at_each_point_fails_the_sink_drops_the_queue_and_is_reported_once() 
 
             let (result, _) = drive!(sink.close());
             let Err(error @ SinkError::Write(_)) = result else {
-                // Some scripts are through before the error.
+                // In some scripts all is written before the error.
                 result.unwrap();
                 assert_eq!(sink.get_ref().get_ref().wire, all);
                 continue;
@@ -144,7 +144,7 @@ fn an_error_at_each_point_fails_the_sink_drops_the_queue_and_is_reported_once() 
 
 #[test]
 fn a_panicking_writer_leaves_the_sink_failed() {
-    // In the write, the flush, the shutdown.
+    // The panic is in the write, the flush, or the shutdown.
     for at in 0..3 {
         let mut steps = vec![Step::Take(3); at];
         steps.push(Step::Panic);
@@ -157,7 +157,7 @@ fn a_panicking_writer_leaves_the_sink_failed() {
         assert!(matches!(drive!(sink.flush()).0, Err(SinkError::Closed)), "in call {at}");
         assert_eq!(sink.get_ref().get_ref().polls, at + 1);
     }
-    // The same without a close.
+    // A panic without a close.
     let mut sink = sink(Script::new([Step::Take(3), Step::Panic]));
     sink.push("bye").unwrap();
     let wakes = Arc::new(Wakes::default());
@@ -228,7 +228,7 @@ fn encoded_items_keep_their_place_among_pushed_ones() {
     assert_eq!(sink.get_ref().get_ref().wire, expected);
 }
 
-/// Writes half of what it then refuses.
+/// An encoder that writes an item before it refuses it.
 struct Half;
 
 impl Encoder<&str> for Half {

@@ -1,5 +1,5 @@
-//! What is handed over and handed back: large payloads, errors, sizes, and the writer itself with what it has not
-//! written.
+//! What is handed to a sink, and what it hands back: large payloads, errors, sizes, and the writer with the output that
+//! is not written yet.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -75,7 +75,7 @@ fn a_discard_of_what_the_framed_write_holds_leaves_the_writer_alone() {
     let mut sink = sink(Script::new([]));
     sink.get_mut().write_buffer_mut().extend_from_slice(b"never sent");
     sink.discard_buffers();
-    // There is nothing to be discarded, more than once and whatever the state.
+    // To discard an empty queue does nothing, in any state, and as often as one likes.
     sink.discard_buffers();
     drive!(sink.flush()).0.unwrap();
     assert_eq!(sink.get_ref().get_ref().polls, 0);
@@ -87,7 +87,7 @@ fn a_discard_of_what_the_framed_write_holds_leaves_the_writer_alone() {
     assert_eq!(sink.get_ref().get_ref().polls, 1);
 }
 
-/// A disk that gives a little and then fails.
+/// A reader of a file that yields some bytes and then fails.
 struct Disk(&'static [u8]);
 
 impl AsyncRead for Disk {
@@ -138,14 +138,14 @@ fn a_producer_says_what_is_left_of_it() {
         assert_eq!(cut.size_hint(), (left, Some(left)));
         assert_eq!(next(&mut cut), item.map(Bytes::from));
     }
-    // Of what is not known no bound is made up, and none is too large.
+    // If the size is not known, no upper bound is made up, and large bounds do not overflow.
     let endless = producer::iter(std::iter::repeat("x")).take(7);
     assert_eq!(endless.size_hint(), (0, Some(7)));
     let largest = Huge.chain(Huge);
     assert_eq!(largest.size_hint(), (u64::MAX, None));
 }
 
-/// More than can be counted.
+/// A producer with the largest size hint.
 struct Huge;
 
 impl Producer for Huge {
@@ -177,7 +177,7 @@ fn as_a_sink_it_returns_errors_of_the_encoders_type() {
     assert!(matches!(error.get_ref().unwrap().downcast_ref(), Some(SinkError::Producer(_))));
 }
 
-/// The calls of a `Sink`, beside those of the same names.
+/// Calls the methods of `Sink`, which have the same names as methods of the type itself.
 trait AsSink {
     async fn flush_sink(&mut self) -> io::Result<()>;
     async fn close_sink(&mut self) -> io::Result<()>;

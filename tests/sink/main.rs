@@ -1,4 +1,4 @@
-//! `ProducerSink`: nothing lost, nothing repeated, nothing out of order, whatever the writer does.
+//! `ProducerSink`: whatever the writer does, no byte is lost, repeated or out of order.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! What a queue holds, counted by the allocator.
+//! How much memory a queue holds, counted by the allocator.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio_util::codec::{BytesCodec, FramedWrite};
 
 use crate::support::{More, Script, Sink, Step, Wakes, drive, pattern, poll_once, scripted, sink};
 
-/// What is left on the heap when `work` has returned, of which what it returns is kept.
+/// How many bytes `work` has left on the heap when it has returned. What it returns is kept, and so counts.
 fn held<T>(work: impl FnOnce() -> T) -> usize {
     let mut kept = None;
     let heap = measure(|| kept = Some(work()));
@@ -21,7 +21,7 @@ fn held<T>(work: impl FnOnce() -> T) -> usize {
     usize::try_from(heap.bytes_current).unwrap()
 }
 
-/// The pool of this thread has large buffers, as after some traffic.
+/// Puts large buffers into the pool of this thread, as after some traffic.
 fn warm_up() {
     let mut sink = sink(Script::new([]));
     for _ in 0..200 {
@@ -30,7 +30,7 @@ fn warm_up() {
     drive!(sink.flush()).0.unwrap();
 }
 
-/// Has so many bytes at a time, and nothing in between, as a socket.
+/// A reader that yields so many bytes at a time, and is pending in between, as a socket is.
 struct Slow {
     bytes: usize,
     turn: bool,
@@ -95,11 +95,11 @@ fn a_few_bytes_that_wait_hold_no_large_buffer() {
                 assert!(poll_once(&wakes, sink.ready()).is_pending());
             }
             assert_eq!(sink.queued_bytes(), first);
-            // What the peer has received is not part of it.
+            // What the peer has received does not count.
             sink.get_mut().get_mut().wire = Vec::new();
             sink
         };
-        // Beside what the pool keeps.
+        // What the pool may keep is subtracted.
         let heap = held(|| {
             warm_up();
             (0..10).map(|_| stuck()).collect::<Vec<_>>()
@@ -128,8 +128,8 @@ fn small_pieces_between_large_ones_and_producers_hold_little() {
     assert!(heap < 100 * 400, "{heap}");
 }
 
-/// What a sink holds after `work` that it did not before: that of many, beside which what the thread's pools keep is
-/// little.
+/// How many bytes more a sink holds after `work`. This is measured with many sinks, beside which what the pools of the
+/// thread keep is little.
 fn held_after(steps: &[Step], work: impl Fn(&mut Sink)) -> usize {
     let many = |work: &dyn Fn(&mut Sink)| {
         let make = |_| {
@@ -230,7 +230,7 @@ fn an_answer_and_a_flush_allocate_nothing() {
     };
     answer(&mut sink);
     let before = measure(|| answer(&mut sink)).count_total;
-    // The waker of the test is one.
+    // The waker of the test is one allocation.
     assert!(before <= 1, "{before}");
 }
 
@@ -247,6 +247,6 @@ fn a_last_answer_and_a_close_allocate_nothing() {
         .count_total
     };
     close();
-    // The waker of the test is one.
+    // The waker of the test is one allocation.
     assert!(close() <= 1, "{}", close());
 }

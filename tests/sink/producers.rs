@@ -97,7 +97,7 @@ fn what_was_written_is_flushed_while_a_producer_has_nothing() {
     let slow = [More::Item(b"a".to_vec()), More::Pending, More::Pending, More::Item(b"b".to_vec())];
     sink.push_with_producer(scripted(slow)).unwrap();
     let wakes = Arc::new(Wakes::default());
-    // The flush is pending, then done, then there is nothing more to be flushed.
+    // The flush is pending, then it is done, then there is nothing more to flush.
     let mut logs = vec![vec![Did::Write(8)], vec![Did::Write(8), Did::Flush]];
     logs.push([&logs[1][..], &[Did::Write(1), Did::Flush]].concat());
     for log in logs {
@@ -146,7 +146,7 @@ fn an_endless_producer_leaves_both_marks_within_reach() {
         sink.push_with_producer(producer::iter(endless)).unwrap();
         assert!(poll_once(&wakes, sink.ready()).is_ready(), "{high} {low}");
         assert_eq!(asked.load(Ordering::Relaxed), 0);
-        // Nor is it full by what the producer yields.
+        // What the producer yields does not make the queue full, either.
         assert!(poll_once(&wakes, sink.flush()).is_pending());
         assert!(poll_once(&wakes, sink.ready()).is_ready(), "{high} {low}");
     }
@@ -249,7 +249,7 @@ fn a_hundred_thousand_small_items_go_out_in_few_writes() {
         drive!(sink.flush()).0.unwrap();
         let script = sink.get_ref().get_ref();
         assert!(script.wire == expected.as_bytes());
-        // In one poll a producer is asked a few thousand times at most.
+        // In one poll a producer is asked at most a few thousand times.
         let few = if producer { 100_000 / 4_096 + 1 } else { 0 };
         assert!(script.writes() <= expected.len().div_ceil(64 * 1024) + few);
     }
@@ -270,7 +270,7 @@ fn a_hundred_thousand_small_producers_keep_their_order() {
     assert!(sink.get_ref().get_ref().wire == expected.as_bytes());
 }
 
-/// Bytes that count how many of their kind are alive.
+/// Bytes that count how many values of this type are alive.
 struct Counted(&'static [u8], Arc<AtomicUsize>);
 
 impl AsRef<[u8]> for Counted {
@@ -285,7 +285,7 @@ impl Drop for Counted {
     }
 }
 
-/// Takes all and keeps a count of it.
+/// A writer that takes all bytes and counts them.
 #[derive(Default)]
 struct Count(u64);
 

@@ -1,4 +1,4 @@
-//! Random work against a plain list of bytes.
+//! Compares random calls of a sink with a plain list of bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ enum Op {
     PushBorrowed(usize),
     Encode(usize),
     Producer(Vec<Option<usize>>),
-    /// One poll of a future that is then dropped.
+    /// A poll of a future, which is then dropped.
     Ready,
     Flush,
-    /// Until it is ready.
+    /// A future that is polled until it is ready.
     Drain,
 }
 
@@ -159,7 +159,7 @@ proptest! {
         if script.log.contains(&Did::Fail) {
             prop_assert!(expected.starts_with(&script.wire));
         }
-        // No busy loop: the writer is asked once for each thing it did and each time it was pending.
+        // There is no busy loop: each poll of the writer did something or was pending.
         prop_assert!(script.polls <= script.log.len() + pendings);
         prop_assert!(polls <= pendings + waits + 42);
     }

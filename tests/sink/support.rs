@@ -15,18 +15,18 @@ use tokio_util::codec::{BytesCodec, FramedWrite};
 /// What a writer, or a producer, does when it is next polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Take up to so many bytes; a flush or a shutdown succeeds.
+    /// A write takes up to so many bytes; a flush or a shutdown succeeds.
     Take(usize),
-    /// Be pending, and wake the task at once.
+    /// It is pending, and wakes the task at once.
     Pending,
-    /// Be pending for good.
+    /// It is pending for ever.
     Stuck,
     Fail(io::ErrorKind),
-    /// Panic, if it is the writer.
+    /// It panics. This is only for writers.
     Panic,
 }
 
-/// What a writer did.
+/// What a writer has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Did {
     Write(usize),
@@ -36,13 +36,13 @@ pub(crate) enum Did {
 }
 
 impl Did {
-    /// The bytes that were written.
+    /// How many bytes were written.
     pub(crate) fn len(self) -> usize {
         if let Did::Write(len) = self { len } else { 0 }
     }
 }
 
-/// Does what its steps say, then what `then` says.
+/// A writer that does what its steps say, and when they are used up, what `then` says.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) steps: VecDeque<Step>,
@@ -99,12 +99,12 @@ impl Script {
         }
     }
 
-    /// How many writes took something.
+    /// How many writes have taken bytes.
     pub(crate) fn writes(&self) -> usize {
         self.log.iter().filter(|did| matches!(did, Did::Write(_))).count()
     }
 
-    /// Flushed with all written, shut down once, and nothing after it.
+    /// Checks that all was written and then flushed, and that there was one shutdown and nothing after it.
     #[track_caller]
     pub(crate) fn assert_closed_in_order(&self) {
         let end = self.log.len().saturating_sub(2);
@@ -175,7 +175,7 @@ pub(crate) enum More {
     Panic,
 }
 
-/// Does what its steps say, then ends, and counts when it is dropped.
+/// A producer that does what its steps say, and then ends. It counts when it is dropped.
 pub(crate) struct Scripted {
     steps: VecDeque<More>,
     ended: bool,
@@ -227,7 +227,7 @@ impl Drop for Scripted {
     }
 }
 
-/// A waker that counts.
+/// A waker that counts how often it is called.
 #[derive(Default)]
 pub(crate) struct Wakes(AtomicUsize);
 
@@ -249,9 +249,9 @@ pub(crate) fn poll_once<F: Future>(wakes: &Arc<Wakes>, future: F) -> Poll<F::Out
     pin!(future).poll(&mut Context::from_waker(&waker))
 }
 
-/// Polls a call of a sink until it is ready, a new future each time, and says how many polls it took.
+/// Polls a call of a sink until it is ready, with a new future each time, and returns how many polls that took.
 ///
-/// Each poll but the last is a future dropped in mid-work.
+/// So each future but the last is dropped before it is ready.
 macro_rules! drive {
     ($sink:ident.$call:ident()) => {{
         let wakes = std::sync::Arc::new($crate::support::Wakes::default());
@@ -270,7 +270,7 @@ macro_rules! drive {
 }
 pub(crate) use drive;
 
-/// `len` bytes that differ from place to place.
+/// `len` bytes that differ from position to position, so that missing and exchanged ones are noticed.
 pub(crate) fn pattern(seed: usize, len: usize) -> Vec<u8> {
     (seed..seed + len).map(|n| (n * 31 + n / 251) as u8).collect()
 }

@@ -14,7 +14,7 @@ use crate::support::{Did, More, Script, Step, Wakes, drive, pattern, poll_once, 
 
 #[test]
 fn partial_writes_of_every_size_lose_and_repeat_nothing() {
-    // Small and large, in every order that matters.
+    // Small and large items, in every order that can make a difference.
     let sizes = [3, 1_500, 2, 9, 1_100, 1_200, 1, 40];
     let items: Vec<_> = sizes.iter().map(|len| pattern(*len, *len)).collect();
     let all = items.concat();
@@ -67,7 +67,7 @@ fn every_other_poll_pending_bounds_the_polls_per_byte() {
     result.unwrap();
     let script = sink.get_ref().get_ref();
     assert_eq!(script.wire.len(), 3_500);
-    // A write and a `Pending` for each byte, the flush, and one `Pending` before it.
+    // There are a write and a `Pending` for each byte, the flush, and one `Pending` before it.
     assert!(polls <= 3_502, "{polls}");
     assert!(script.polls <= 7_002, "{}", script.polls);
 }
@@ -87,7 +87,7 @@ fn small_items_and_large_ones_go_out_in_one_vectored_write() {
 
 #[test]
 fn large_items_are_not_copied() {
-    // A writer that records where the bytes lie.
+    // A writer that records the addresses of the bytes.
     struct Addresses(Vec<*const u8>);
 
     impl tokio::io::AsyncWrite for Addresses {
@@ -118,7 +118,7 @@ fn large_items_are_not_copied() {
     let framed = tokio_util::codec::FramedWrite::new(Addresses(Vec::new()), BytesCodec::new());
     let mut sink = ProducerSink::new(framed);
     let items = [Bytes::from(pattern(0, 1_024)), Bytes::from(pattern(0, 90_000))];
-    // Small ones, behind which there is room for one that is large.
+    // Small items, after which the buffer has room for a large one.
     for _ in 0..1_100 {
         sink.push("ab").unwrap();
     }
@@ -139,7 +139,7 @@ fn ready_waits_from_the_high_to_the_low_water_mark() {
     assert_eq!(sink.get_ref().get_ref().polls, 0);
     sink.push("x").unwrap();
     assert!(poll_once(&wakes, sink.ready()).is_pending());
-    // 500 are left: below the high mark, not yet down to the low one.
+    // 500 bytes are left, which is below the high mark and above the low mark.
     assert!(poll_once(&wakes, sink.ready()).is_pending());
     assert_eq!(sink.queued_bytes(), 500);
     assert!(poll_once(&wakes, sink.ready()).is_ready());
@@ -152,7 +152,7 @@ fn the_high_water_mark_is_reached_to_the_byte_however_the_items_come() {
     for mark in [1, 2, 30, 1_000, 1_023, 1_024, 1_025, 5_000] {
         for size in [1, 7, 64, 1_023] {
             for way in 0..3 {
-                // A queue that was used before has other marks.
+                // A queue that another sink has used before had other marks.
                 let mut other = sink(Script::new([]));
                 other.push("x").unwrap();
                 drive!(other.flush()).0.unwrap();
@@ -430,7 +430,7 @@ fn types_are_send_and_errors_are_errors() {
     is_producer(producer::once(async { Ok("") }));
     is_producer(producer::poll_fn(|_| std::task::Poll::Ready(None)));
     is_producer(producer::stream(futures::stream::empty::<std::io::Result<Bytes>>()));
-    // The futures can be spawned.
+    // The futures are `Send`, and so can be spawned.
     fn spawnable<T: Send>(_: T) {}
     let mut sink = ProducerSink::new(tokio_util::codec::FramedWrite::new(
         tokio::io::sink(),
@@ -460,7 +460,7 @@ fn as_a_sink_it_waits_for_room_writes_flushes_and_shuts_down() {
     let wakes = Arc::new(Wakes::default());
     assert!(poll_once(&wakes, SinkExt::<Bytes>::feed(&mut sink, "a".into())).is_ready());
     sink.push(pattern(0, 2_000)).unwrap();
-    // There is no room, then there is.
+    // First there is no room, and then there is.
     assert!(poll_once(&wakes, SinkExt::<Bytes>::feed(&mut sink, "b".into())).is_pending());
     assert!(poll_once(&wakes, SinkExt::<Bytes>::flush(&mut sink)).is_pending());
     sink.get_mut().get_mut().then = Step::Take(usize::MAX);

@@ -1,5 +1,5 @@
-//! Handles that other threads use all the time, while their channel writes, waits, is closed, aborted, upgraded, taken
-//! apart or dropped. What the threads do meanwhile does not follow from the seed.
+//! Other threads use handles all the time, while the channel writes, waits, is closed, aborted, upgraded, taken apart
+//! or dropped. How the threads run does not follow from the seed, so a failure may not repeat.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,18 +17,18 @@ use tokio::time::{sleep, timeout};
 
 use crate::{Random, each_seed};
 
-/// Runs something in a thread of its own, which must end.
+/// Runs something in a thread of its own, and checks that it ends.
 fn ends(run: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
         run();
         done.send(()).unwrap();
     });
-    // If it is disconnected, it has panicked.
+    // An `Err` that says `Disconnected` means that the thread has panicked.
     assert_eq!(is_done.recv_timeout(Duration::from_secs(30)), Ok(()), "it does not end");
 }
 
-/// A runtime with its own clock: in this thread, or in others.
+/// A runtime with a clock: in this thread if `threads` is 0, or else with so many threads.
 fn runtime(threads: usize) -> Runtime {
     let mut builder = match threads {
         0 => Builder::new_current_thread(),
@@ -38,10 +38,10 @@ fn runtime(threads: usize) -> Runtime {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Others never stop pushing
+// Other threads never stop pushing
 
-/// A stream that never has input, and takes everything at once. It knows nothing of tokio's budget, which would let
-/// other tasks run.
+/// A stream that never has input, and takes everything at once. It does not use tokio's budget, which would make the
+/// task let others run.
 #[derive(Debug)]
 struct Bottomless;
 
@@ -73,7 +73,7 @@ impl AsyncWrite for Bottomless {
     }
 }
 
-/// What is done with a channel that has read a line must end, though two threads push without a pause.
+/// Calls `go` with a channel that has read a line, while two threads push without a pause, and checks that it ends.
 fn ends_among_pushers(go: impl AsyncFnOnce(Channel<Bottomless>) + Send + 'static) {
     ends(move || {
         let mut channel = Channel::builder(b"\n")
@@ -119,7 +119,7 @@ fn next_can_be_given_up_though_others_push_all_the_time() {
     });
 }
 
-/// Waits in a callback for a while, then closes.
+/// A handler that waits in a callback for a while, then closes.
 struct Waiting;
 
 impl Handler for Waiting {
@@ -147,7 +147,7 @@ fn a_callback_goes_on_though_others_push_all_the_time() {
     });
 }
 
-/// Sends an item that is larger than the capacity, among others that never stop sending.
+/// Sends an item that is larger than the capacity, while others never stop sending.
 async fn send_much() {
     let (mut client, server) = tokio::io::duplex(4096);
     let mut channel =
@@ -179,7 +179,7 @@ fn whoever_sends_much_is_let_in_among_many_who_send_little() {
 enum Ending {
     Close,
     CloseByHandle,
-    /// By the first sender, behind its last line.
+    /// By the first sender, after its last line.
     CloseBySender,
     AbortByHandle,
     Upgrade,
@@ -197,7 +197,7 @@ const ENDINGS: &[Ending] = &[
     Ending::Drop,
 ];
 
-/// How many tasks send, and how many lines each.
+/// How many tasks send, and how many lines each of them sends.
 const SENDERS: usize = 6;
 const LINES: usize = 40;
 
@@ -206,7 +206,7 @@ fn line(sender: usize, number: usize) -> String {
     format!("{sender} {number} {}\n", "x".repeat(number * 40))
 }
 
-/// Sends lines in each way in turn, until one is refused. Returns how many were accepted.
+/// Sends lines in every way in turn, until one is refused. Returns how many were accepted.
 async fn send_lines(handle: Handle, sender: usize, ending: Ending) -> usize {
     for number in 0..LINES {
         let mut line = line(sender, number);
@@ -234,7 +234,7 @@ async fn send_lines(handle: Handle, sender: usize, ending: Ending) -> usize {
     LINES
 }
 
-/// Ends the channel after some time. One that goes on after its close is given back.
+/// Ends the channel after some time. Returns the channel if it has only been closed and still exists.
 async fn end(
     mut channel: Channel<DuplexStream>,
     ending: Ending,
@@ -290,7 +290,7 @@ async fn run(seed: u64) {
     client.read_to_string(&mut output).await.unwrap();
     drop(client);
 
-    // Held until all is checked.
+    // The channel is kept until all is checked.
     let _channel = owner.await.unwrap();
     listening.await.unwrap();
     let mut accepted = Vec::new();
@@ -315,7 +315,7 @@ async fn run(seed: u64) {
         Ending::Close | Ending::CloseByHandle | Ending::CloseBySender | Ending::Upgrade => {
             assert_eq!((heard, rest), (accepted, ""), "{ending:?}");
         }
-        // The last line may be cut.
+        // The last line may be incomplete.
         Ending::AbortByHandle | Ending::TakeApart | Ending::Drop => {
             assert!(heard.iter().zip(&accepted).all(|(heard, accepted)| heard <= accepted));
         }

@@ -1,8 +1,8 @@
-//! Random connections against a naive model: a handler, or a puller that drops `next` at random, does
-//! random things at the ends of frames, while input comes and output goes in random pieces at random
-//! times and another task pushes. And random conversations with a handler that finds the ends of its
-//! messages itself, changes to lines and back, waits in the middle of one, and asks a peer that is quiet.
-//! `mixtures` and `handles` have more that is random.
+//! Compares random connections with a naive model. A handler, or code that pulls and drops `next` at random, does
+//! random things at the ends of frames, while input comes and output goes in random pieces at random times, and another
+//! task pushes. There are also random conversations with a handler that finds the ends of its messages itself, changes
+//! to lines and back, waits in the middle of a line, and sends a question to a quiet peer. `mixtures` and `handles`
+//! have more random tests.
 //!
 //! `STORM_RUNS` sets the number of runs, `STORM_SEED` the first seed, `STORM_STEPS` the most pieces that the
 //! input of a connection is made of; for `handles` they are `HANDLES_RUNS` and `HANDLES_SEED`. A failure names its
@@ -29,7 +29,8 @@ mod mixtures;
 #[path = "../support/channel.rs"]
 mod support;
 
-/// xorshift64*, from a seed that is mixed first: what comes of neighbours would be much alike.
+/// A generator of random numbers (xorshift64*). The seed is mixed first, since neighbouring seeds would yield similar
+/// numbers.
 #[derive(Clone)]
 struct Random(u64);
 
@@ -58,10 +59,10 @@ impl Random {
     }
 }
 
-/// How many runs there are, unless it is said otherwise.
+/// How many runs there are, unless `STORM_RUNS` is set.
 const RUNS: u64 = 1500;
 
-/// How many pieces an input has at most, unless it is a long run.
+/// The most pieces of an input, unless `STORM_STEPS` is set for a long run.
 const STEPS: usize = 150;
 
 #[derive(Clone, Debug)]
@@ -76,7 +77,7 @@ const LONG: &str = "ab\r\n.\r\nabababababababababab";
 const AIMS: &[&[&str]] = &[&["\n"], &["\r\n"], &["aab"], &["abab"], &["\r\n", "\n"], &[LONG]];
 
 impl Aim {
-    /// In a long run it is rarely `None`, behind which there are no frames.
+    /// A random terminator. In a long run it is rarely `None`, after which there are no more frames.
     fn random(random: &mut Random, steps: usize) -> Aim {
         match random.below(12) {
             0..9 => Aim::Any(random.pick(AIMS)),
@@ -96,7 +97,7 @@ impl Aim {
     }
 }
 
-/// What is done at the end of a frame.
+/// What the application does at the end of a frame.
 #[derive(Clone, Debug)]
 struct Actions {
     switch: Option<Aim>,
@@ -109,7 +110,7 @@ struct Actions {
 #[derive(Clone, Debug)]
 enum Push {
     Bytes(String),
-    /// Items, and how often the producer is pending before each.
+    /// The items of a producer, and how often it is pending before each.
     Producer(Vec<String>, usize),
 }
 
@@ -121,7 +122,7 @@ enum End {
     Handle,
 }
 
-/// One run: all that is random about it follows from the seed.
+/// One run. All that is random in it follows from the seed.
 #[derive(Debug)]
 struct Plan {
     seed: u64,
@@ -129,16 +130,16 @@ struct Plan {
     input: String,
     aim: Aim,
     limit: Limit,
-    /// Frames are handed over whole.
+    /// Whether frames are handed over whole.
     whole: bool,
-    /// What is pulled is lent.
+    /// Whether bytes that are pulled are lent.
     lent: bool,
     high: usize,
     low: usize,
     read_size: usize,
-    /// Input is handed over although the output is full.
+    /// Whether input is handed over although the output is full.
     reads_when_full: bool,
-    /// Nothing is known then of what is dropped, and less is checked.
+    /// Whether input is discarded at random. It is not known then which bytes are dropped, and less is checked.
     discards: bool,
 }
 
@@ -148,7 +149,7 @@ impl Plan {
         let pieces = ["a", "b", "ab", "aab", "\r", "\n", "\r\n", "x", "xyz", "aa"];
         let length = random.below(steps);
         let mut piece = |_| match random.pick(&pieces) {
-            // Or it would end the first time that the long delimiter is in force.
+            // In a long run the long delimiter occurs often. Otherwise no more frames would end once it is set.
             "xyz" if steps > STEPS && random.one_in(4) => LONG,
             piece => piece,
         };
@@ -178,7 +179,7 @@ impl Plan {
         }
     }
 
-    /// What is done at the end of frame `frame`.
+    /// What the application does at the end of frame number `frame`.
     fn actions(&self, frame: usize) -> Actions {
         let mut random = Random::new(self.seed ^ (frame as u64 + 1) << 32);
         let mut push = Vec::new();
@@ -195,7 +196,7 @@ impl Plan {
                 Push::Bytes(text(&mut random))
             });
         }
-        // Behind a count without a switch there are no frames, and so in a long run there is a switch.
+        // After a count there are no frames unless another terminator is set, and so a long run sets one.
         let spent = |frame| !matches!(self.actions(frame).switch, None | Some(Aim::Any(_)));
         let stays = random.one_in(3)
             && (self.steps == STEPS || frame.checked_sub(1).is_some_and(|last| !spent(last)));
@@ -228,7 +229,7 @@ impl Plan {
     }
 }
 
-/// What must come of it.
+/// The expected result of a run.
 #[derive(Debug, Default)]
 struct Model {
     log: Log,
@@ -237,7 +238,7 @@ struct Model {
 }
 
 impl Model {
-    /// The frames of an input that is known whole, by looking for what is looked for from every place.
+    /// Cuts the whole input by a naive search, which tries the terminator at every position.
     fn of(plan: &Plan) -> Self {
         let mut model = Model::default();
         let mut rest = plan.input.as_str();
@@ -308,7 +309,7 @@ impl Model {
     }
 }
 
-/// Where the member is that ends first, and of those the longest.
+/// The position of the member that ends first, and of several that end there, that of the longest.
 fn first(rest: &str, members: &[&str]) -> Option<(usize, usize)> {
     (1..=rest.len()).find_map(|end| {
         let longest = members.iter().filter(|member| rest[..end].ends_with(**member));
@@ -316,7 +317,7 @@ fn first(rest: &str, members: &[&str]) -> Option<(usize, usize)> {
     })
 }
 
-/// Does to a `Control` or a `Channel` what is to be done.
+/// Does to a `Control` or a `Channel` what the plan says.
 macro_rules! act {
     ($on:expr, $push:ident, $push_with_producer:ident, $handle:expr, $actions:expr) => {{
         let actions: &Actions = $actions;
@@ -363,7 +364,7 @@ async fn yields(count: usize) {
     }
 }
 
-/// For ever, if there is no number of yields.
+/// Yields so often, or for ever if there is no number.
 async fn impatience(count: Option<usize>) {
     match count {
         Some(count) => yields(count).await,
@@ -430,8 +431,8 @@ async fn handled(
         match actions.end {
             Some(End::Fail) => Then::Fail("failed"),
             Some(End::Handle) => {
-                // A handle is heeded once there is room for what was pushed through it before, while the
-                // callback waits or when it is over and input is awaited: here, in the callback.
+                // A close or abort by a handle takes effect when there is room for what the handle has pushed before:
+                // while the callback waits, or after it, when input is awaited. Here it is while the callback waits.
                 far.take(usize::MAX);
                 wait(yields(100))
             }
@@ -467,7 +468,7 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
                 biased;
                 step = channel.step() => match step {
                     Ok(Some((step, _))) => {
-                        // The payload of a step that ends is an event of its own.
+                        // The log has an entry of its own for the payload of a step that ends a frame.
                         if !step.payload.is_empty() {
                             log.note(seen(Event::Chunk(step.payload.to_bytes())));
                         }
@@ -515,7 +516,7 @@ async fn pulled(plan: &'static Plan, mut channel: Channel<Socket>) -> (Vec<Seen>
             Some(End::Close) => ending = "closed",
             Some(End::Handle) => {
                 ending = "closed";
-                // It is heeded when output is written or input awaited.
+                // A close or abort by a handle takes effect when output is written or input is awaited.
                 let _ = channel.flush().await;
             }
             Some(End::Fail) => {
@@ -574,15 +575,15 @@ fn is_subsequence(of: &str, part: &str) -> bool {
     part.chars().all(|c| of.any(|o| o == c))
 }
 
-/// A conversation in two languages: messages that begin with their length as a digit, whose ends the handler
-/// finds itself, and lines, to which an `L` leads and out of which the line `own`. The lines `begin` and
-/// `end` mark messages of several frames.
+/// A handler of two kinds of input: messages that begin with their length as a digit, whose ends it finds itself, and
+/// lines. An `L` in place of a message changes to lines, and the line `own` changes back. The lines `begin` and `end`
+/// mark messages of several frames.
 struct Bilingual {
     random: Random,
     own: bool,
     line: String,
     heard: Vec<String>,
-    /// How often it was told that the peer is quiet, and that a part of a line is collected.
+    /// How often it was told that the peer is quiet, and that a part of a line has been collected.
     quiet: usize,
     collected: usize,
 }
@@ -609,7 +610,7 @@ impl Handler for Bilingual {
             control.set_terminator(b"\r\n");
             return Ok(None);
         }
-        // A parser may want to see all of it, or be content with its length.
+        // A parser may wait until it has seen the whole message, or return the end when it knows the length.
         let length = 1 + usize::from(input[0] - b'0');
         Ok((self.random.one_in(2) || input.len() >= length).then_some(length))
     }
@@ -668,7 +669,7 @@ impl Handler for Bilingual {
     }
 }
 
-/// What a peer says, and what of it is to be heard.
+/// The input that a peer sends, and what the handler has to record of it.
 fn conversation(random: &mut Random) -> (String, Vec<String>) {
     let (mut said, mut heard) = (String::new(), Vec::new());
     let (mut own, mut in_message) = (true, false);
@@ -693,7 +694,7 @@ fn conversation(random: &mut Random) -> (String, Vec<String>) {
         }
         heard.push(what);
     }
-    // The last of it may be the beginning of something.
+    // The input may end with an incomplete message or line.
     let rest = match (own, random.one_in(3)) {
         (_, false) => "",
         (true, true) => "7L\r\n",
@@ -745,7 +746,7 @@ async fn converse(seed: u64) -> (usize, usize) {
         CloseReason::PeerClosed => assert!(!truncated),
         other => panic!("{other:?}"),
     }
-    // A question may come at any time; all else is in order.
+    // The question to a quiet peer may come at any time. All other output is in order.
     let answers: String = heard.iter().map(|what| format!("[{what}]")).collect();
     assert_eq!(peer.output().replace('?', ""), answers);
     assert_eq!(peer.output().matches('?').count(), handler.quiet);
@@ -773,7 +774,7 @@ fn random_connections_do_what_the_model_says() {
     each_seed("STORM", RUNS, |seed| runtime.block_on(run(seed, steps)));
 }
 
-/// A runtime whose clock goes as fast as nothing happens.
+/// A runtime with a paused clock, which goes on to the next timer when nothing else can happen.
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
@@ -782,7 +783,7 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Runs with each seed: so many, unless the environment says otherwise.
+/// Calls `each` with so many seeds, or as many as the environment says.
 fn each_seed(storm: &str, runs: u64, mut each: impl FnMut(u64)) {
     let runs = number(&format!("{storm}_RUNS")).unwrap_or(runs);
     let first = number(&format!("{storm}_SEED")).unwrap_or(1);

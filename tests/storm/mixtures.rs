@@ -1,5 +1,5 @@
-//! Random mixtures of `next`, `step` and `message`, whose futures are dropped at random, with messages that are given
-//! up in favour of frames, and pushes and flushes between them.
+//! Random mixtures of `next`, `step` and `message`, whose futures are dropped at random. Messages are given up, and the
+//! input is taken as frames instead. Pushes and flushes come between the calls.
 
 use std::future::Future;
 use std::task::Poll;
@@ -15,7 +15,7 @@ use crate::{RUNS, Random, each_seed};
 enum Kind {
     Line,
     Counted,
-    /// By a function: see [`find_end`].
+    /// By the function [`find_end`].
     Message,
 }
 
@@ -40,7 +40,7 @@ impl Frame {
         Frame { kind, payload }
     }
 
-    /// None for a message, which needs none.
+    /// The terminator, or `None` for a message, which needs none.
     fn terminator(&self) -> Option<Terminator> {
         match self.kind {
             Kind::Line => Some(Terminator::from(b"\n")),
@@ -50,33 +50,33 @@ impl Frame {
     }
 }
 
-/// Four digits say how many bytes follow behind a colon.
+/// Finds the end of a message: four digits, which say how many bytes follow, a colon, and these bytes.
 fn find_end(input: &[u8]) -> Option<usize> {
     let head = std::str::from_utf8(input.get(..5)?).unwrap();
     Some(5 + head[..4].parse::<usize>().unwrap())
 }
 
-/// The other end of a channel, which sends and takes something only while the channel waits for it.
+/// The peer of a channel, which sends and takes bytes only while the channel waits for it.
 struct Far<'a> {
     random: Random,
     peer: Peer,
-    /// What is still to be sent, and how much of it at most at a time.
+    /// What is still to be sent, and how many bytes of it at most at a time.
     unsent: &'a str,
     most: usize,
-    /// It takes no output but little by little.
+    /// Whether it takes output only in small pieces.
     reluctant: bool,
     has_closed: bool,
-    /// How many polls have come to nothing since something came: those that were to be polled again at once, and
-    /// those behind which there was nothing left to do.
+    /// How many polls have had no result since the last one that had: those that asked to be polled again at once, and
+    /// those after which there was nothing left to do.
     spins: usize,
     stops: usize,
-    /// All that was pushed, and how many times something was.
+    /// All that was pushed, and how many pushes there were.
     pushed: String,
     pushes: usize,
 }
 
 impl Far<'_> {
-    /// What is pushed next.
+    /// The text to push next.
     fn text(&mut self) -> String {
         self.pushes += 1;
         let text = format!("<{}>", self.pushes);
@@ -106,7 +106,7 @@ impl Far<'_> {
         None
     }
 
-    /// Takes or sends something, unless there is nothing left to do.
+    /// Takes or sends something. Returns `false` if there is nothing left to do.
     fn go_on(&mut self) -> bool {
         let takes = self.reluctant && self.random.one_in(2);
         if takes {
@@ -139,8 +139,8 @@ fn write(channel: &mut Channel<Socket>, far: &mut Far<'_>) {
     }
 }
 
-/// Asks for a message that does not come, a few times, and then for the frame again. What is owed of the frame may
-/// come instead.
+/// Asks a few times for a message that does not come, and then for the frame again. If a part of the frame was already
+/// decided, that may come instead of the message.
 fn give_up_a_message(
     channel: &mut Channel<Socket>,
     far: &mut Far<'_>,
@@ -164,7 +164,7 @@ fn give_up_a_message(
     None
 }
 
-/// Pulls a piece of a frame in one of the ways in which it can be had, or gives up.
+/// Pulls a piece of a frame in one of the ways to pull it, or gives up.
 fn pull(
     channel: &mut Channel<Socket>,
     far: &mut Far<'_>,
@@ -205,7 +205,7 @@ fn run(seed: u64) {
         })
         .collect();
     let (socket, peer) = pipe();
-    // Long frames in short reads would take long.
+    // Long frames in short reads would take too long.
     let (least, most) = if longest > 30 { (100, 5000) } else { (1, 1 + random.below(20)) };
     peer.chop(least.max(random.pick(&[1, 2, 3, 7, 100, 1000, usize::MAX])));
     let read_size = random.pick(&[1, 16, 64, 4096, 65536]);

@@ -550,13 +550,14 @@ impl Framer {
                     Some(end) if self.has_room_to(next.before) => {
                         return Ok(Some(self.end_frame(next.before, end.get(), End::Terminator)));
                     }
-                    // Nothing has come since the last call, and what is there is withheld.
-                    None if (self.whole || next.before == self.start)
-                        && self.has_room_to(next.before)
-                        && !eof =>
-                    {
+                    // The frame goes on. What has come of it is handed over, but for what may begin a delimiter.
+                    None if self.has_room_to(next.before) && !self.after_cr && !eof => {
                         self.seen = input.len();
-                        return Ok(None);
+                        return Ok(if self.whole {
+                            None
+                        } else {
+                            self.hand_over(next.before, None)
+                        });
                     }
                     _ => {}
                 }

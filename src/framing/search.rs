@@ -264,8 +264,11 @@ impl Search {
     pub(crate) fn find_near(&mut self, input: &[u8], from: usize) -> Option<Next> {
         // The address of an empty input has no meaning.
         let is_same = input.as_ptr().addr() == self.address || self.len == 0;
-        if !is_same || input.len() != self.len {
+        if !is_same {
             return None;
+        }
+        if input.len() != self.len {
+            return self.find_none(input, from);
         }
         if let Strategy::Delimiter(word) = self.strategy {
             if let Some(hit) = self.hits.next(from) {
@@ -283,6 +286,25 @@ impl Search {
         };
         let hit = self.hits.look_near(ends_of(word), input, from)?;
         delimiter_at(word, input, hit)
+    }
+
+    /// Answers if nothing was found before, and a few bytes have come that end no short delimiter: for peers that send
+    /// byte by byte.
+    #[inline(always)]
+    fn find_none(&mut self, input: &[u8], from: usize) -> Option<Next> {
+        let Strategy::Delimiter(word) = self.strategy else {
+            return None;
+        };
+        if input.len() < self.len || self.nothing_before > self.len || from > self.len {
+            return None;
+        }
+        let left = input.get(from..)?;
+        if !is_none_in_few(word, input, self.len) {
+            return None;
+        }
+        (self.address, self.len) = (input.as_ptr().addr(), input.len());
+        self.nothing_before = input.len() - partial_of(word, left);
+        Some(Next::nothing(self.nothing_before))
     }
 
     /// Looks at the next few blocks of the input. Returns `None` if there is no hit in them, or the first is not a

@@ -40,11 +40,7 @@ impl Answer {
 /// the model, and what was pushed arrives once and in order.
 pub fn channel(data: &[u8]) {
     let u = &mut Unstructured::new(data);
-    let (mut script, input) = plan::script(u);
-    // This target does not call `resume`. After an overlong frame it sets a terminator, or goes on with the next frame.
-    for turn in &mut script.turns {
-        turn.resume = false;
-    }
+    let (script, input) = plan::script(u);
     let end = if flag(u) { End::Eof } else { End::Open };
     let mut reads: Vec<Vec<u8>> = plan::reads(u, &input).iter().map(|read| read.to_vec()).collect();
     if flag(u) {
@@ -151,6 +147,9 @@ impl App {
 /// Does to a `Control` or a `Channel` what the plan says for the end of a frame.
 macro_rules! act {
     ($on:ident.$push:ident, $push_with_producer:ident, $turn:expr, $answer:expr, $frame:expr, $pushed:expr) => {{
+        if $turn.resume {
+            $on.resume();
+        }
         if let Some(terminator) = $turn.terminator {
             $on.set_terminator(terminator.terminator());
         }

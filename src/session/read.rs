@@ -267,7 +267,7 @@ impl Framing {
     }
 
     /// The message whose end was found is over, or is not waited for any more.
-    #[inline(never)]
+    #[cold]
     fn leave_message(&mut self, whole: bool) {
         self.framer.begin_anew(whole);
         self.own_end = OwnEnd::Looked(0);

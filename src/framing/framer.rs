@@ -552,12 +552,7 @@ impl Framer {
                     }
                     // The frame goes on. What has come of it is handed over, but for what may begin a delimiter.
                     None if self.has_room_to(next.before) && !self.after_cr && !eof => {
-                        self.seen = input.len();
-                        return Ok(if self.whole {
-                            None
-                        } else {
-                            self.hand_over(next.before, None)
-                        });
+                        return Ok(self.go_on(input, next.before));
                     }
                     _ => {}
                 }
@@ -682,10 +677,7 @@ impl Framer {
                 let ends = self.length > 0 || payload > self.start;
                 ends.then(|| self.end_frame(payload, payload, End::Truncated))
             }
-            None => {
-                self.seen = input.len();
-                if self.whole { None } else { self.hand_over(payload, None) }
-            }
+            None => self.go_on(input, payload),
         }
     }
 
@@ -695,8 +687,16 @@ impl Framer {
         let next = end.get();
         let cut = self.end_frame(payload, next, End::Terminator);
         self.matched = self.search.member();
-        self.after_cr = next == input.len() && self.search.awaits_lf(input);
+        self.after_cr = self.search.awaits_lf(input, next);
         cut
+    }
+
+    /// The frame goes on: hands over what has come of it, up to `before`, unless it is to be handed over whole. What is
+    /// behind may begin a delimiter.
+    #[inline(always)]
+    fn go_on(&mut self, input: &[u8], before: usize) -> Option<Cut> {
+        self.seen = input.len();
+        if self.whole { None } else { self.hand_over(before, None) }
     }
 
     /// Whether the frame is within its limit if its payload goes on up to this position of the input.
@@ -724,7 +724,7 @@ impl Framer {
         match self.search.find(input, self.start, u64::MAX) {
             Next { end: Some(end), .. } => {
                 self.start = end.get();
-                self.after_cr = self.start == input.len() && self.search.awaits_lf(input);
+                self.after_cr = self.search.awaits_lf(input, self.start);
                 self.begin_frame();
                 self.progress = Progress::Delimited;
                 true

@@ -224,9 +224,13 @@ impl Search {
         self.member
     }
 
-    /// Whether the input ends with a CR that ends a line, so that an LF belongs to it if that comes next.
-    pub(crate) fn awaits_lf(&self, input: &[u8]) -> bool {
-        matches!(self.target, Terminator::Newline) && input.last() == Some(&b'\r')
+    /// Whether a delimiter that ends at this position is a CR with which the input ends, so that an LF belongs to it if
+    /// that comes next.
+    #[inline(always)]
+    pub(crate) fn awaits_lf(&self, input: &[u8], end: usize) -> bool {
+        end == input.len()
+            && matches!(self.target, Terminator::Newline)
+            && input.last() == Some(&b'\r')
     }
 
     /// The length of the longest delimiter.
@@ -268,7 +272,11 @@ impl Search {
             return None;
         }
         if input.len() != self.len {
-            return self.find_none(input, from);
+            return if self.knows_of_none(from) {
+                self.none_in_few(input, from, self.len)
+            } else {
+                None
+            };
         }
         if let Strategy::Delimiter(word) = self.strategy {
             if let Some(hit) = self.hits.next(from) {
@@ -278,32 +286,36 @@ impl Search {
         if from == self.len {
             return Some(Next::nothing(from));
         }
-        if from <= self.nothing_before && self.nothing_before <= self.len {
+        if self.knows_of_none(from) {
             return Some(Next::nothing(self.nothing_before));
         }
-        let Strategy::Delimiter(word) = self.strategy else {
-            return None;
-        };
-        let hit = self.hits.look_near(ends_of(word), input, from)?;
-        delimiter_at(word, input, hit)
+        match self.strategy {
+            Strategy::Delimiter(_) => self.look_near(input, from),
+            _ => None,
+        }
     }
 
-    /// Answers if nothing was found before, and a few bytes have come that end no short delimiter: for peers that send
-    /// byte by byte.
+    /// Whether all of the input that was looked at last has no delimiter from this position on.
     #[inline(always)]
-    fn find_none(&mut self, input: &[u8], from: usize) -> Option<Next> {
+    fn knows_of_none(&self, from: usize) -> bool {
+        from <= self.nothing_before && self.nothing_before <= self.len
+    }
+
+    /// Answers that there is no delimiter, if only few bytes of the input are new, those from `new` on, and none of them
+    /// ends a short delimiter. It saves peers that send byte by byte the search.
+    #[inline(always)]
+    fn none_in_few(&mut self, input: &[u8], from: usize, new: usize) -> Option<Next> {
         let Strategy::Delimiter(word) = self.strategy else {
             return None;
         };
-        if input.len() < self.len || self.nothing_before > self.len || from > self.len {
+        let few = input.get(new..).filter(|few| few.len() <= FEW)?;
+        if few.iter().any(|&byte| byte == word.last()) {
             return None;
         }
-        let left = input.get(from..)?;
-        if !is_none_in_few(word, input, self.len) {
-            return None;
-        }
+        let bytes = word.bytes();
+        let partial = longest_partial(bytes.get(..word.len())?, input.get(from..)?);
         (self.address, self.len) = (input.as_ptr().addr(), input.len());
-        self.nothing_before = input.len() - partial_of(word, left);
+        self.nothing_before = input.len() - partial;
         Some(Next::nothing(self.nothing_before))
     }
 
@@ -335,7 +347,7 @@ impl Search {
     ///
     /// If more than `enough` bytes from `from` on are no part of a delimiter, the answer may be that there is none,
     /// although there is one behind them. The same question about the same input has the same answer.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn find(&mut self, input: &[u8], from: usize, enough: u64) -> Next {
         let Some(left) = input.get(from..) else {
             return Next::nothing(input.len());
@@ -347,15 +359,11 @@ impl Search {
         if !same {
             self.hits.forget(from);
         }
+        if let Some(next) = self.none_in_few(input, from, new) {
+            return next;
+        }
         (self.address, self.len) = (input.as_ptr().addr(), input.len());
         self.nothing_before = UNKNOWN;
-        if let Strategy::Delimiter(word) = self.strategy {
-            // This short way is for peers that send byte by byte.
-            if is_none_in_few(word, input, new) {
-                self.nothing_before = input.len() - partial_of(word, left);
-                return Next::nothing(self.nothing_before);
-            }
-        }
         // Most frames that are not known end near. Where each read brings little, a look at a block is worth it only
         // for the short delimiters, which `find_near` would look for there anyway.
         if nothing_new || matches!(self.strategy, Strategy::Delimiter(_)) {
@@ -441,20 +449,6 @@ impl Search {
 fn delimiter_at(word: Word, input: &[u8], hit: usize) -> Option<Next> {
     let is_one = word.begins(input.get(hit..)?);
     is_one.then(|| Next { before: hit, end: NonZeroUsize::new(hit + word.len()) })
-}
-
-/// Whether there are few bytes from this position on, and no delimiter ends in them.
-#[inline(always)]
-fn is_none_in_few(word: Word, input: &[u8], new: usize) -> bool {
-    input
-        .get(new..)
-        .is_some_and(|new| new.len() <= FEW && new.iter().all(|&byte| byte != word.last()))
-}
-
-/// How many bytes at the end of the input are the beginning of the delimiter.
-#[inline(always)]
-fn partial_of(word: Word, input: &[u8]) -> usize {
-    longest_partial(word.bytes().get(..word.len()).unwrap_or_default(), input)
 }
 
 /// The delimiter at a hit, if there is one.
